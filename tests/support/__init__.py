@@ -1,0 +1,1 @@
+"""What several tests share: simulation, fakes, factories, the devnet harness."""
