@@ -1,0 +1,181 @@
+"""Corrected OSMD, one round: updates to the next parameters, and who was accepted.
+
+Source: MECHANISM 13 (normative), 10.3.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from protocol.digest import NO_UTILITY
+from protocol.evaluation import UInt8, compute_logits, compute_logits_of_all, compute_utility
+from protocol.fixed_point import Int32, Int64
+from protocol.gate import Candidates, select_aligned, select_candidates
+from protocol.krum import aggregate_krum
+from protocol.model import ModelDescription
+from protocol.osmd import MISSES_MAX, State, StepRules, compute_floor, update
+from protocol.terms import Metric
+from protocol.types import UtilityQ20
+from protocol.update import apply_update
+
+DEFAULT_KEEP_BPS = 7000
+MIN_KEPT = 5
+_BPS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRules:
+    """What a job fixes for all its rounds."""
+
+    model: ModelDescription
+    metric: Metric
+    sellers_per_round: int
+    """K."""
+    alpha_bps: int
+    eta_q16: int
+    keep_bps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundInputs:
+    """What a round starts from; all nodes agree on every part of it."""
+
+    parameters: Int32
+    """Shape (d,)."""
+    state: State
+    """Inclusion weight per seller."""
+    misses: tuple[int, ...]
+    """Rounds so far in which each seller was sampled and missing (:func:`count_misses`)."""
+    sampled: tuple[int, ...]
+    """S_t, ascending."""
+    updates: Mapping[int, Int32]
+    """The updates of S_t and I_t by seller index, each of shape (d,)."""
+    samples: UInt8
+    """V_t, n rows."""
+    labels: Int64
+    """Shape (n,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundResult:
+    """What a round ends with, and the material of its trace."""
+
+    parameters: Int32
+    state: State
+    accepted: tuple[int, ...]
+    utility_before: UtilityQ20
+    utility_after: UtilityQ20
+    utilities: tuple[UtilityQ20, ...]
+    """Improvement by each sampled seller's update alone; NO_UTILITY if rejected or missing."""
+    logits: Int64
+    """Shape (1 + candidates, n, classes): current parameters, then the evaluated candidates."""
+    distances: tuple[int, ...]
+    """Squared distances of the evaluated candidates, upper triangle, row-major."""
+
+
+def aggregate_round(rules: RoundRules, inputs: RoundInputs) -> RoundResult:
+    """Compute one round; every honest node gets the same bytes.
+
+    The evaluated candidates are the survivors of the gate's first three checks. One that fails
+    the fourth has been evaluated, so it is part of the trace, but counts as rejected.
+
+    Raises
+    ------
+    ValueError
+        If an update is given of a seller that was not sampled, or shapes do not fit.
+
+    Source: MECHANISM 13.
+    """
+    if not inputs.updates.keys() <= set(inputs.sampled):
+        raise ValueError("an update of a seller that was not sampled")
+    candidates = select_candidates(inputs.updates)
+    logits = compute_logits_of_all(
+        rules.model,
+        (
+            inputs.parameters,
+            *(apply_update(inputs.parameters, one) for one in candidates.updates),
+        ),
+        inputs.samples,
+    )
+    before, *after = (compute_utility(rules.metric, one, inputs.labels) for one in logits)
+    gains = {
+        index: UtilityQ20(utility - before)
+        for index, utility in zip(candidates.indices, after, strict=True)
+    }
+    aligned = select_aligned(candidates, gains, rules.sellers_per_round)
+    utilities = {index: gains[index] for index in aligned}
+
+    parameters, accepted = _step(rules, inputs.parameters, candidates, utilities)
+    final_logits = compute_logits(rules.model, parameters, inputs.samples)
+    return RoundResult(
+        parameters=parameters,
+        state=_update_state(rules, inputs, utilities),
+        accepted=accepted,
+        utility_before=before,
+        utility_after=compute_utility(rules.metric, final_logits, inputs.labels),
+        utilities=tuple(utilities.get(index, NO_UTILITY) for index in inputs.sampled),
+        logits=logits,
+        distances=_list_upper_triangle(candidates.distances),
+    )
+
+
+def count_misses(misses: Sequence[int], sampled: int, available: int) -> tuple[int, ...]:
+    """Add a decided round to the sellers' misses, from the two bitmaps of its header.
+
+    A miss is to be sampled and not available. Decided headers are on the chain, so every node,
+    also one that joins late, counts the same.
+
+    Source: MECHANISM 10.3.
+    """
+    return tuple(
+        count + ((sampled & ~available) >> index & 1) for index, count in enumerate(misses)
+    )
+
+
+def _step(
+    rules: RoundRules, parameters: Int32, candidates: Candidates, utilities: Mapping[int, int]
+) -> tuple[Int32, tuple[int, ...]]:
+    """Filter by utility, let KRUM choose, and apply the step."""
+    per_round = rules.sellers_per_round
+    kept_max = max(MIN_KEPT, -(-rules.keep_bps * per_round // _BPS))
+    best_first = sorted(utilities, key=lambda index: (-utilities[index], index))
+    refined = sorted(best_first[:kept_max])
+    if not refined:
+        return parameters, ()
+    byzantine_count = max(0, compute_tolerated(per_round) - (per_round - len(refined)))
+    if len(refined) >= MIN_KEPT:
+        byzantine_count = max(1, byzantine_count)
+    by_index = dict(zip(candidates.indices, candidates.updates, strict=True))
+    result = aggregate_krum(
+        refined,
+        [by_index[index] for index in refined],
+        byzantine_count=byzantine_count,
+        accepted_count=max(1, len(refined) - byzantine_count),
+    )
+    return apply_update(parameters, result.step), result.accepted
+
+
+def compute_tolerated(sellers_per_round: int) -> int:
+    """Compute f_s, the corrupted sellers tolerated per round: min(floor(0.3 K), (K-3) // 2)."""
+    return max(0, min(3 * sellers_per_round // 10, (sellers_per_round - 3) // 2))
+
+
+def _update_state(rules: RoundRules, inputs: RoundInputs, utilities: Mapping[int, int]) -> State:
+    """Move the inclusion weights, and hold at the floor whoever missed three rounds."""
+    absent = frozenset(inputs.sampled) - inputs.updates.keys()
+    removed = frozenset(
+        index
+        for index, count in enumerate(inputs.misses)
+        if count + (index in absent) >= MISSES_MAX
+    )
+    floor = compute_floor(len(inputs.state), rules.sellers_per_round, rules.alpha_bps)
+    return update(
+        inputs.state,
+        utilities,
+        missing=[index for index in inputs.sampled if index not in utilities],
+        rules=StepRules(rules.eta_q16, floor, removed),
+    )
+
+
+def _list_upper_triangle(distances: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    count = len(distances)
+    return tuple(distances[i][j] for i in range(count) for j in range(i + 1, count))

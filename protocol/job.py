@@ -1,0 +1,389 @@
+"""One job as the chain tells it: from its auction to its settlement. A fold of events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from protocol.events import (
+    AttemptOpened,
+    AttemptUndecided,
+    AuctionCancelled,
+    AuctionClosed,
+    AuctionOpened,
+    BidCommitted,
+    BidReclaimed,
+    BidRevealed,
+    BitmapsLogged,
+    CommitsRecorded,
+    ConeEnrolled,
+    EnrolmentClosed,
+    EscrowReclaimed,
+    Event,
+    FinalDecided,
+    JobCancelled,
+    JobSettled,
+    MiniRoundOpened,
+    OpeningsRecorded,
+    PayoutCredited,
+    ReceiptsRecorded,
+    RecordedEvent,
+    RoundDecided,
+    RoundVoided,
+    SeedCaptured,
+    SellerEnrolled,
+    StakeSlashed,
+    TrainingEnded,
+)
+from protocol.sortition import BallotKind
+from protocol.terms import JobTerms
+from protocol.types import (
+    NO_DIGEST,
+    Address,
+    BlockNumber,
+    ConeIndex,
+    Digest,
+    JobId,
+    RoundIndex,
+    SellerIndex,
+    Wei,
+)
+
+
+class JobPhase(Enum):
+    """Where a job stands (MECHANISM 3)."""
+
+    AUCTION = "auction"
+    ENROLMENT = "enrolment"
+    VALIDATION = "validation"
+    TRAINING = "training"
+    SETTLING = "settling"
+    SETTLED = "settled"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bid:
+    """One sealed bid; the last four fields are known once it is revealed."""
+
+    bidder: Address
+    commitment: Digest
+    deposit_wei: Wei
+    amount_wei: Wei | None = None
+    terms: JobTerms | None = None
+    body_hash: Digest | None = None
+    reclaimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledSeller:
+    account: Address
+    dataset_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledCone:
+    account: Address
+    ticket_root: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniRound:
+    """One execution set's window to commit and to open."""
+
+    mini_round_index: int
+    seed_block: BlockNumber
+    commit_end: BlockNumber
+    open_end: BlockNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedOpening:
+    """A vote that the contract accepted."""
+
+    mini_round_index: int
+    cone_index: ConeIndex
+    digest: Digest
+    trace: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitBatch:
+    """Commitments that the contract recorded together; openings refer to the batch."""
+
+    mini_round_index: int
+    batch_index: int
+    entries: tuple[tuple[int, Digest], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ballot:
+    """One attempt at one decision, with all that was recorded for it so far."""
+
+    ballot_number: int
+    round_index: RoundIndex
+    kind: BallotKind
+    attempt: int
+    seller_seed_block: BlockNumber
+    update_commit_end: BlockNumber
+    update_open_end: BlockNumber
+    availability_end: BlockNumber
+    mini_rounds: tuple[MiniRound, ...]
+    bitmaps: tuple[tuple[int, int, bytes], ...] = ()
+    """(CONE index, bitmap, signature) in the order of the chain, signatures unchecked."""
+    batches: tuple[CommitBatch, ...] = ()
+    openings: tuple[RecordedOpening, ...] = ()
+    es_seed: Digest | None = None
+
+    @property
+    def seed_delay_blocks(self) -> int:
+        """From a deadline to the block whose randomness is the seed; the deployment's."""
+        return self.mini_rounds[0].seed_block - self.availability_end
+
+    @property
+    def current(self) -> MiniRound:
+        """The mini-round that is open now, or was last."""
+        return self.mini_rounds[-1]
+
+    @property
+    def committed(self) -> frozenset[int]:
+        """CONE indices whose commitment is recorded for this attempt."""
+        return frozenset(index for batch in self.batches for index, _ in batch.entries)
+
+    @property
+    def opened(self) -> frozenset[int]:
+        """CONE indices whose vote is recorded for this attempt."""
+        return frozenset(opening.cone_index for opening in self.openings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedBallot:
+    """What the execution sets agreed on, with the ballot that led to it."""
+
+    ballot: Ballot
+    decision: RoundDecided | FinalDecided
+    block_number: BlockNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """Everything the chain says about one job."""
+
+    job_id: JobId
+    phase: JobPhase
+    opened_block: BlockNumber
+    tags: tuple[Digest, ...]
+    deposit_wei: Wei
+    reserve_wei: Wei
+    commit_end: BlockNumber
+    reveal_end: BlockNumber
+    bids: Mapping[Address, Bid] = field(default_factory=dict)
+    buyer: Address | None = None
+    price_wei: Wei = Wei(0)
+    terms: JobTerms | None = None
+    body_hash: Digest = NO_DIGEST
+    enrolment_end: BlockNumber = BlockNumber(0)
+    validation_end: BlockNumber = BlockNumber(0)
+    sellers: tuple[EnrolledSeller, ...] = ()
+    cones: tuple[EnrolledCone, ...] = ()
+    receipts: Mapping[int, int] = field(default_factory=dict)
+    """Bitmap of CONE nodes that hold a part of the validation set, by part."""
+    ballot: Ballot | None = None
+    decided: tuple[DecidedBallot, ...] = ()
+    voided: tuple[RoundIndex, ...] = ()
+    undecided: tuple[AttemptUndecided, ...] = ()
+    ended: TrainingEnded | None = None
+    settled: JobSettled | None = None
+    payouts: tuple[PayoutCredited, ...] = ()
+    slashes: tuple[StakeSlashed, ...] = ()
+    escrow_reclaimed: bool = False
+
+    def seller_index(self, account: Address) -> SellerIndex | None:
+        """Position of an account among the job's sellers."""
+        for index, seller in enumerate(self.sellers):
+            if seller.account == account:
+                return SellerIndex(index)
+        return None
+
+    def cone_index(self, account: Address) -> ConeIndex | None:
+        """Position of an account in the job's pool."""
+        for index, cone in enumerate(self.cones):
+            if cone.account == account:
+                return ConeIndex(index)
+        return None
+
+    @property
+    def decided_rounds(self) -> tuple[RoundDecided, ...]:
+        """Decided rounds in order, final evaluations left out."""
+        decisions = (one.decision for one in self.decided)
+        return tuple(one for one in decisions if isinstance(one, RoundDecided))
+
+
+def job_of_event(event: Event) -> JobId | None:
+    """Return the job an event speaks of, if it speaks of one."""
+    job: JobId | None = getattr(event, "job", None)
+    auction: JobId | None = getattr(event, "auction", None)
+    return job if job is not None else auction
+
+
+def open_job(event: AuctionOpened, block_number: BlockNumber) -> JobState:
+    """Start a job at its auction."""
+    return JobState(
+        job_id=event.auction,
+        phase=JobPhase.AUCTION,
+        opened_block=block_number,
+        tags=event.tags,
+        deposit_wei=event.deposit_wei,
+        reserve_wei=event.reserve_wei,
+        commit_end=event.commit_end,
+        reveal_end=event.reveal_end,
+    )
+
+
+def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
+    """Fold one event into its job."""
+    event = recorded.event
+    match event:
+        case BidCommitted() | BidRevealed() | AuctionClosed() | AuctionCancelled() | BidReclaimed():
+            return _apply_auction_event(job, event)
+        case SellerEnrolled():
+            seller = EnrolledSeller(event.seller, event.dataset_id)
+            return replace(job, sellers=(*job.sellers, seller))
+        case ConeEnrolled():
+            cone = EnrolledCone(event.node, event.ticket_root)
+            return replace(job, cones=(*job.cones, cone))
+        case EnrolmentClosed():
+            return replace(job, phase=JobPhase.VALIDATION, validation_end=event.validation_end)
+        case JobCancelled():
+            return replace(job, phase=JobPhase.CANCELLED)
+        case EscrowReclaimed():
+            return replace(job, escrow_reclaimed=True)
+        case ReceiptsRecorded():
+            return replace(job, receipts={**job.receipts, event.part: event.bitmap})
+        case AttemptOpened():
+            return replace(job, phase=JobPhase.TRAINING, ballot=_open_ballot(event, job.ballot))
+        case BitmapsLogged() | CommitsRecorded() | OpeningsRecorded() | SeedCaptured():
+            return replace(job, ballot=_apply_ballot_event(job.ballot, event))
+        case MiniRoundOpened():
+            return replace(job, ballot=_apply_ballot_event(job.ballot, event))
+        case RoundDecided() | FinalDecided():
+            assert job.ballot is not None, "the contract decides only what it opened"
+            decided = DecidedBallot(
+                ballot=job.ballot, decision=event, block_number=recorded.block_number
+            )
+            return replace(job, decided=(*job.decided, decided))
+        case AttemptUndecided():
+            return replace(job, undecided=(*job.undecided, event))
+        case RoundVoided():
+            return replace(job, voided=(*job.voided, RoundIndex(event.round_index)))
+        case _:
+            return _apply_settlement_event(job, event)
+
+
+def _apply_auction_event(
+    job: JobState,
+    event: BidCommitted | BidRevealed | AuctionClosed | AuctionCancelled | BidReclaimed,
+) -> JobState:
+    match event:
+        case BidCommitted():
+            bid = Bid(
+                bidder=event.bidder,
+                commitment=event.commitment,
+                deposit_wei=event.deposit_wei,
+            )
+        case BidRevealed():
+            bid = replace(
+                job.bids[event.bidder],
+                amount_wei=event.amount_wei,
+                terms=event.terms,
+                body_hash=event.body_hash,
+            )
+        case BidReclaimed():
+            bid = replace(job.bids[event.bidder], reclaimed=True)
+        case AuctionCancelled():
+            return replace(job, phase=JobPhase.CANCELLED)
+        case AuctionClosed():
+            return replace(
+                job,
+                phase=JobPhase.ENROLMENT,
+                buyer=event.buyer,
+                price_wei=event.price_wei,
+                terms=job.bids[event.buyer].terms,
+                body_hash=event.body_hash,
+                enrolment_end=event.enrolment_end,
+            )
+    return replace(job, bids={**job.bids, event.bidder: bid})
+
+
+def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
+    """A retry keeps the sellers' deadlines of its round's first attempt."""
+    first_attempt = former if event.attempt > 0 else None
+    first = MiniRound(
+        mini_round_index=0,
+        seed_block=event.seed_block,
+        commit_end=event.commit_end,
+        open_end=event.open_end,
+    )
+    return Ballot(
+        ballot_number=event.ballot_number,
+        round_index=RoundIndex(event.round_index),
+        kind=BallotKind(event.kind),
+        attempt=event.attempt,
+        seller_seed_block=(first_attempt or event).seller_seed_block,
+        update_commit_end=(first_attempt or event).update_commit_end,
+        update_open_end=(first_attempt or event).update_open_end,
+        availability_end=event.availability_end,
+        mini_rounds=(first,),
+    )
+
+
+def _apply_ballot_event(
+    ballot: Ballot | None,
+    event: BitmapsLogged | CommitsRecorded | OpeningsRecorded | SeedCaptured | MiniRoundOpened,
+) -> Ballot:
+    assert ballot is not None, "the contract speaks only of a ballot it opened"
+    assert ballot.ballot_number == event.ballot_number, "one ballot at a time"
+    match event:
+        case BitmapsLogged():
+            return replace(ballot, bitmaps=ballot.bitmaps + event.entries)
+        case CommitsRecorded():
+            batch = CommitBatch(
+                mini_round_index=event.mini & 0xFFFF,
+                batch_index=event.batch_index,
+                entries=event.entries,
+            )
+            return replace(ballot, batches=(*ballot.batches, batch))
+        case OpeningsRecorded():
+            openings = tuple(
+                RecordedOpening(
+                    mini_round_index=event.mini & 0xFFFF,
+                    cone_index=ConeIndex(index),
+                    digest=digest,
+                    trace=trace,
+                )
+                for index, digest, trace in event.entries
+            )
+            return replace(ballot, openings=ballot.openings + openings)
+        case SeedCaptured():
+            return replace(ballot, es_seed=event.es_seed)
+        case MiniRoundOpened():
+            mini_round = MiniRound(
+                mini_round_index=event.mini & 0xFFFF,
+                seed_block=event.seed_block,
+                commit_end=event.commit_end,
+                open_end=event.open_end,
+            )
+            return replace(ballot, mini_rounds=(*ballot.mini_rounds, mini_round))
+
+
+def _apply_settlement_event(job: JobState, event: Event) -> JobState:
+    match event:
+        case TrainingEnded():
+            return replace(job, phase=JobPhase.SETTLING, ended=event)
+        case JobSettled():
+            return replace(job, phase=JobPhase.SETTLED, settled=event)
+        case PayoutCredited():
+            return replace(job, payouts=(*job.payouts, event))
+        case StakeSlashed():
+            return replace(job, slashes=(*job.slashes, event))
+        case _:
+            return job

@@ -1,0 +1,87 @@
+"""The numbers that a deployment of the contracts fixes for ever, and the hash that names them.
+
+The contracts hold them as immutables; `Market.params_hash()` must equal `compute_params_hash`.
+Source: MECHANISM 1.
+"""
+
+from dataclasses import dataclass, fields
+
+from protocol.errors import InvalidParams
+from protocol.hashing import keccak, word
+from protocol.terms import TermLimits
+from protocol.types import Digest, Wei
+
+BPS = 10_000
+MAX_DEPLOYMENT_WINDOW_BLOCKS = 1 << 32
+MAX_RETRIES = 5
+MAX_FINALS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolParams:
+    """What all nodes of a market share. The order of the fields is the ABI's."""
+
+    cone_bps: int
+    """Share of a price that goes to the CONE nodes, in 1/10000."""
+    floor_bps: int
+    """Share paid for rounds done even if the target is missed, in 1/10000."""
+    bid_forfeit_bps: int
+    """Share of the deposit that a bid never revealed loses, in 1/10000."""
+    slash_wrong_bps: int
+    slash_noreveal_bps: int
+    min_stake_wei: Wei
+    unbonding_blocks: int
+    max_window_blocks: int
+    """Upper bound of every window that a job's terms may set."""
+    seed_delay_blocks: int
+    """From a deadline to the block whose randomness is the seed."""
+    retries: int
+    """Further attempts of a round after an undecided one."""
+    finals_max: int
+    """Final evaluations that one job may hold."""
+
+    @property
+    def term_limits(self) -> TermLimits:
+        """The bounds that these parameters put on a job's terms."""
+        return TermLimits(self.min_stake_wei, self.max_window_blocks)
+
+
+def encode_params(params: ProtocolParams) -> bytes:
+    """ABI-encode the static struct: one 32-byte word per field, in order."""
+    return b"".join(word(getattr(params, field.name)) for field in fields(params))
+
+
+def compute_params_hash(params: ProtocolParams) -> Digest:
+    """Hash the encoded parameters."""
+    return keccak(encode_params(params))
+
+
+def validate_params(params: ProtocolParams) -> None:
+    """Check the bounds that the contracts check when they are deployed.
+
+    Raises
+    ------
+    InvalidParams
+        Naming the first field out of range and what would be in range.
+    """
+    for field in fields(params):
+        low, high = _RANGES[field.name]
+        value = getattr(params, field.name)
+        if not low <= value <= high:
+            raise InvalidParams(field.name, f"is {value}; give {low} to {high}")
+
+
+_RANGES: dict[str, tuple[int, int]] = {
+    "cone_bps": (0, BPS),
+    "floor_bps": (0, BPS),
+    "bid_forfeit_bps": (0, BPS),
+    "slash_wrong_bps": (0, BPS),
+    "slash_noreveal_bps": (0, BPS),
+    # A lock of nothing could not be told from no lock.
+    "min_stake_wei": (1, (1 << 256) - 1),
+    "unbonding_blocks": (0, MAX_DEPLOYMENT_WINDOW_BLOCKS),
+    "max_window_blocks": (1, MAX_DEPLOYMENT_WINDOW_BLOCKS),
+    "seed_delay_blocks": (1, MAX_DEPLOYMENT_WINDOW_BLOCKS),
+    "retries": (0, MAX_RETRIES),
+    "finals_max": (0, MAX_FINALS),
+}

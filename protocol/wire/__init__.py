@@ -1,0 +1,1 @@
+"""What travels between nodes: messages, their bytes, and where they are spoken."""

@@ -1,0 +1,151 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.settlement import (
+    Outcome,
+    SettlementInputs,
+    compute_progress_bps,
+    compute_settlement,
+)
+from protocol.types import UtilityQ20, Wei
+from tests.protocol.vectors import load_vectors
+
+VECTORS = load_vectors()
+INPUTS = SettlementInputs(
+    price_wei=Wei(10_007),
+    outcome=Outcome.ENDED,
+    cone_bps=3000,
+    floor_bps=5000,
+    rounds_max=50,
+    rounds_done=40,
+    sellers_per_round=5,
+    target=UtilityQ20(1_000_000),
+    initial_utility=UtilityQ20(100_000),
+    last_utility=UtilityQ20(900_000),
+    participation_counts=(3, 2, 0),
+    contribution_weights=(5, 1),
+)
+
+
+@st.composite
+def settlements(draw: st.DrawFn) -> SettlementInputs:
+    utility = st.integers(-(1 << 24), 1 << 20).map(UtilityQ20)
+    rounds_max = draw(st.integers(1, 60))
+    return SettlementInputs(
+        price_wei=Wei(draw(st.integers(0, 10**24))),
+        outcome=draw(st.sampled_from(Outcome)),
+        cone_bps=draw(st.integers(0, 10_000)),
+        floor_bps=draw(st.integers(0, 10_000)),
+        rounds_max=rounds_max,
+        rounds_done=draw(st.integers(0, rounds_max)),
+        sellers_per_round=draw(st.integers(3, 10)),
+        target=draw(utility),
+        initial_utility=draw(utility),
+        last_utility=draw(utility),
+        participation_counts=tuple(draw(st.lists(st.integers(0, 60), min_size=1, max_size=9))),
+        contribution_weights=tuple(draw(st.lists(st.integers(0, 60), min_size=1, max_size=9))),
+    )
+
+
+def test_partial_settlement_is_the_recorded_one() -> None:
+    recorded = VECTORS["settle_partial"]
+    settlement = compute_settlement(INPUTS)
+    assert list(settlement.cone_payouts_wei) == list(recorded["cone"].values())
+    assert list(settlement.seller_payouts_wei) == list(recorded["sellers"].values())
+    assert settlement.refund_wei == recorded["refund"]
+
+
+def test_full_settlement_is_the_recorded_one() -> None:
+    recorded = VECTORS["settle_full"]
+    settlement = compute_settlement(
+        replace(INPUTS, outcome=Outcome.TARGET, last_utility=INPUTS.target)
+    )
+    assert list(settlement.cone_payouts_wei) == list(recorded["cone"].values())
+    assert list(settlement.seller_payouts_wei) == list(recorded["sellers"].values())
+    assert settlement.refund_wei == recorded["refund"]
+
+
+@given(settlements())
+def test_every_wei_is_paid_or_refunded(inputs: SettlementInputs) -> None:
+    settlement = compute_settlement(inputs)
+    payouts = settlement.cone_payouts_wei + settlement.seller_payouts_wei
+    assert sum(payouts) + settlement.refund_wei == inputs.price_wei
+    assert min(payouts) >= 0
+    assert settlement.refund_wei >= 0
+    assert sum(settlement.cone_payouts_wei) <= settlement.cone_pool_wei
+    assert sum(settlement.seller_payouts_wei) <= settlement.seller_pool_wei
+
+
+@given(settlements().filter(lambda inputs: inputs.outcome is not Outcome.UNSERVED))
+def test_who_did_nothing_gets_nothing(inputs: SettlementInputs) -> None:
+    settlement = compute_settlement(inputs)
+    for counts, payouts in (
+        (inputs.participation_counts, settlement.cone_payouts_wei),
+        (inputs.contribution_weights, settlement.seller_payouts_wei),
+    ):
+        for count, payout in zip(counts, payouts, strict=True):
+            assert count or not payout
+
+
+def test_a_reached_target_refunds_dust_only() -> None:
+    inputs = replace(INPUTS, outcome=Outcome.TARGET)
+    assert compute_settlement(inputs).refund_wei < len(inputs.participation_counts) + 2
+
+
+def test_progress_below_a_tenth_is_paid_without_the_floor() -> None:
+    slow = replace(INPUTS, last_utility=UtilityQ20(189_999))  # 999 of 10000
+    assert compute_settlement(slow).seller_pool_wei == 7005 * 999 // 10_000
+    faster = replace(INPUTS, last_utility=UtilityQ20(190_000))  # 1000 of 10000
+    assert compute_settlement(faster).seller_pool_wei == 7005 * 4000 // 10_000
+
+
+def test_no_decided_round_refunds_everything() -> None:
+    for outcome in (Outcome.TARGET, Outcome.ENDED, Outcome.ABORTED):
+        nothing = compute_settlement(replace(INPUTS, outcome=outcome, rounds_done=0))
+        assert nothing.refund_wei == INPUTS.price_wei
+
+
+def test_a_pool_without_weights_is_refunded() -> None:
+    inputs = replace(INPUTS, outcome=Outcome.TARGET, contribution_weights=(0, 0))
+    settlement = compute_settlement(inputs)
+    assert settlement.seller_payouts_wei == (0, 0)
+    assert settlement.refund_wei == 7005 + 1
+
+
+def test_paid_accesses_are_capped_at_three_equal_shares() -> None:
+    # Cap: ceil(3 * 3 * 4 / 10) = 4 of 4 + 4 * 2.
+    inputs = replace(
+        INPUTS,
+        outcome=Outcome.TARGET,
+        price_wei=Wei(10_000),
+        sellers_per_round=3,
+        rounds_done=4,
+        contribution_weights=(8, 4, *[0] * 8),
+    )
+    settlement = compute_settlement(inputs)
+    assert settlement.seller_payouts_wei[:2] == (7000 * 4 // 12, 7000 * 4 // 12)
+
+
+def test_unserved_validation_data_cost_the_buyer_one_round() -> None:
+    settlement = compute_settlement(replace(INPUTS, outcome=Outcome.UNSERVED, rounds_done=0))
+    assert settlement.cone_payouts_wei == (20, 20, 20)  # (3002 // 50) // 3
+    assert settlement.seller_payouts_wei == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "initial", "last", "progress"),
+    [
+        (100, 100, 0, 10_000),  # nothing was asked
+        (100, 0, 200, 10_000),
+        (100, 0, -50, 0),
+        (3, 0, 1, 3333),
+        (-10, -30, -20, 5000),
+    ],
+)
+def test_progress_is_the_share_of_the_way(
+    target: int, initial: int, last: int, progress: int
+) -> None:
+    assert compute_progress_bps(target, initial, last) == progress
