@@ -1,0 +1,588 @@
+#pragma version 0.4.3
+#pragma nonreentrancy on
+"""
+@title Market
+@license Apache-2.0
+@notice Sealed-bid auctions, enrolment of sellers and CONE nodes, and the winner's escrow.
+@dev balance = deposits not reclaimed + escrow of all jobs. A job has the number of its auction.
+"""
+
+from interfaces import IDataRegistry
+from interfaces import IMarket
+from interfaces import IRounds
+from interfaces import IStakePool
+from modules import commitments
+from modules import limits
+from modules import money
+from modules import params as deployment
+from modules import tag_sets
+from modules import terms as job_terms
+
+implements: IMarket
+
+# Only sealed bids so far; other auctions are other modes.
+MODE_SEALED: constant(uint256) = 0
+
+STATUS_AUCTION: constant(uint256) = 1
+STATUS_CANCELLED: constant(uint256) = 2
+STATUS_ENROLMENT: constant(uint256) = 3
+STATUS_RUNNING: constant(uint256) = 4
+STATUS_SETTLED: constant(uint256) = 5
+
+PEER_REGISTRY: immutable(address)
+DATA_REGISTRY: immutable(IDataRegistry)
+STAKE_POOL: immutable(IStakePool)
+ROUNDS: immutable(IRounds)
+SETTLEMENT: immutable(address)
+PARAMS: immutable(deployment.Params)
+
+
+struct Auction:
+    tags: DynArray[bytes32, limits.MAX_TAGS]
+    deposit_wei: uint256
+    reserve_wei: uint256
+    opened_block: uint256
+    commit_end: uint256
+    reveal_end: uint256
+    bid_count: uint256
+
+
+struct Bid:
+    commitment: bytes32
+    deposit_wei: uint256
+    order: uint256
+    is_revealed: bool
+
+
+struct BestBid:
+    amount_wei: uint256
+    order: uint256
+    decision_blocks: uint256
+    enrolment_blocks: uint256
+
+
+auction_count: public(uint256)
+auctions: HashMap[uint256, Auction]
+bids: HashMap[uint256, HashMap[address, Bid]]
+best_bids: HashMap[uint256, BestBid]
+jobs: HashMap[uint256, IMarket.JobRecord]
+escrows: HashMap[uint256, uint256]
+sellers: HashMap[uint256, DynArray[address, limits.MAX_SELLERS]]
+is_seller: HashMap[uint256, HashMap[address, bool]]
+
+
+@deploy
+def __init__(
+    params: deployment.Params,
+    peer_registry: address,
+    data_registry: address,
+    stake_pool: address,
+    rounds: address,
+    settlement: address,
+):
+    """
+    @notice Fix the parameters and the other contracts.
+    @param params Parameters of the deployment.
+    @param peer_registry Where accounts name their peers; the market only points to it.
+    @param data_registry Where sellers' data sets are registered.
+    @param stake_pool Where CONE nodes have their stake.
+    @param rounds Where jobs are trained.
+    @param settlement Where prices are paid out.
+    """
+    deployment._validate(params)
+    PEER_REGISTRY = peer_registry
+    DATA_REGISTRY = IDataRegistry(data_registry)
+    STAKE_POOL = IStakePool(stake_pool)
+    ROUNDS = IRounds(rounds)
+    SETTLEMENT = settlement
+    PARAMS = params
+
+
+@external
+@payable
+def open_auction(
+    auction: uint256,
+    tags: DynArray[bytes32, limits.MAX_TAGS],
+    mode: uint256,
+    deposit_wei: uint256,
+    reserve_wei: uint256,
+    commit_blocks: uint256,
+    reveal_blocks: uint256,
+    commitment: bytes32,
+) -> uint256:
+    """
+    @notice Open an auction for a set of tags with the caller's own sealed bid.
+    @dev A bid's commitment holds the number of its auction. If another auction takes the number
+         first, this reverts: the bid could never be revealed.
+    @param auction Number that the auction will get: one more than there are.
+    @param tags What the data must be, strictly ascending, at least one.
+    @param mode 0: sealed bids.
+    @param deposit_wei Least deposit of a bid.
+    @param reserve_wei Least amount of a bid.
+    @param commit_blocks Blocks in which bids are taken.
+    @param reveal_blocks Blocks in which bids are revealed.
+    @param commitment The caller's sealed bid; the money sent is its deposit.
+    @return Number of the auction, and of the job if there is a winner, from 1.
+    """
+    assert mode == MODE_SEALED, "market: mode not supported"
+    assert tag_sets._is_valid(tags), "market: tags not ascending"
+    assert (
+        commit_blocks >= 1 and commit_blocks <= PARAMS.max_window_blocks
+    ), "market: commit_blocks out of range"
+    assert (
+        reveal_blocks >= 1 and reveal_blocks <= PARAMS.max_window_blocks
+    ), "market: reveal_blocks out of range"
+
+    assert auction == self.auction_count + 1, "market: number taken"
+
+    self.auction_count = auction
+    commit_end: uint256 = block.number + commit_blocks
+    self.auctions[auction] = Auction(
+        tags=tags,
+        deposit_wei=deposit_wei,
+        reserve_wei=reserve_wei,
+        opened_block=block.number,
+        commit_end=commit_end,
+        reveal_end=commit_end + reveal_blocks,
+        bid_count=0,
+    )
+    self.jobs[auction].status = STATUS_AUCTION
+    log IMarket.AuctionOpened(
+        auction=auction,
+        opener=msg.sender,
+        tags=tags,
+        mode=mode,
+        deposit_wei=deposit_wei,
+        reserve_wei=reserve_wei,
+        commit_end=commit_end,
+        reveal_end=commit_end + reveal_blocks,
+    )
+    self._commit_bid(auction, commitment)
+    return auction
+
+
+@external
+@payable
+def commit_bid(auction: uint256, commitment: bytes32):
+    """
+    @notice Place a sealed bid; the money sent is its deposit.
+    @param auction Auction to bid in.
+    @param commitment Hash of the bid; see `commitments.vy`.
+    """
+    assert self.jobs[auction].status == STATUS_AUCTION, "market: no such auction"
+    assert block.number <= self.auctions[auction].commit_end, "market: bidding closed"
+    self._commit_bid(auction, commitment)
+
+
+@external
+def reveal_bid(
+    auction: uint256,
+    amount_wei: uint256,
+    terms: job_terms.JobTerms,
+    body_hash: bytes32,
+    salt: bytes32,
+):
+    """
+    @notice Open the caller's sealed bid.
+    @dev Only the best bid so far is kept, with the two windows that closing needs.
+    @param auction Auction that was bid in.
+    @param amount_wei Amount of the bid, at most its deposit.
+    @param terms Terms of the job that the bidder wants.
+    @param body_hash Keccak-256 of the request's body.
+    @param salt The 32 random bytes hashed into the commitment.
+    """
+    assert self.jobs[auction].status == STATUS_AUCTION, "market: no such auction"
+    assert block.number > self.auctions[auction].commit_end, "market: reveal not open"
+    assert block.number <= self.auctions[auction].reveal_end, "market: reveal closed"
+    bid: Bid = self.bids[auction][msg.sender]
+    assert bid.commitment != empty(bytes32), "market: nothing committed"
+    assert not bid.is_revealed, "market: already revealed"
+    request_hash: bytes32 = job_terms._request_hash(terms, body_hash)
+    opened: bytes32 = commitments._bid(
+        self, auction, msg.sender, amount_wei, request_hash, salt
+    )
+    assert opened == bid.commitment, "market: reveal mismatch"
+    assert amount_wei <= bid.deposit_wei, "market: above the deposit"
+    assert amount_wei >= self.auctions[auction].reserve_wei, "market: below the reserve"
+    job_terms._validate(terms, PARAMS.min_stake_wei, PARAMS.max_window_blocks)
+
+    self.bids[auction][msg.sender].is_revealed = True
+    self._keep_best(auction, amount_wei, bid.order, terms, body_hash)
+    log IMarket.BidRevealed(
+        auction=auction,
+        bidder=msg.sender,
+        amount_wei=amount_wei,
+        terms=terms,
+        body_hash=body_hash,
+    )
+
+
+@external
+def close_auction(auction: uint256):
+    """
+    @notice Fix the winner, or cancel an auction without a valid bid. Anyone may call.
+    @param auction Auction whose reveal window is over.
+    """
+    assert self.jobs[auction].status == STATUS_AUCTION, "market: no such auction"
+    reveal_end: uint256 = self.auctions[auction].reveal_end
+    assert block.number > reveal_end, "market: reveal still open"
+
+    job: IMarket.JobRecord = self.jobs[auction]
+    if job.buyer == empty(address):
+        self.jobs[auction].status = STATUS_CANCELLED
+        log IMarket.AuctionCancelled(auction=auction)
+        return
+
+    best: BestBid = self.best_bids[auction]
+    enrolment_end: uint256 = (
+        max(block.number, reveal_end + best.decision_blocks) + best.enrolment_blocks
+    )
+    self.jobs[auction].enrolment_end = enrolment_end
+    self.jobs[auction].status = STATUS_ENROLMENT
+    self.escrows[auction] = job.price_wei
+    log IMarket.AuctionClosed(
+        auction=auction,
+        buyer=job.buyer,
+        price_wei=job.price_wei,
+        terms_hash=job.terms_hash,
+        request_hash=job.request_hash,
+        body_hash=job.body_hash,
+        enrolment_end=enrolment_end,
+    )
+
+
+@external
+def reclaim_bid(auction: uint256):
+    """
+    @notice Pay the caller what is left of its deposit: all of it to a loser, what exceeds the
+            price to the winner, all but the forfeit to a bidder that did not reveal.
+    @param auction Auction that was bid in.
+    """
+    assert self.jobs[auction].status > STATUS_AUCTION, "market: auction not closed"
+    bid: Bid = self.bids[auction][msg.sender]
+    assert bid.deposit_wei > 0, "market: nothing to reclaim"
+
+    self.bids[auction][msg.sender].deposit_wei = 0
+    forfeited_wei: uint256 = 0
+    amount_wei: uint256 = bid.deposit_wei
+    if not bid.is_revealed:
+        forfeited_wei = bid.deposit_wei * PARAMS.bid_forfeit_bps // limits.BPS
+        amount_wei -= forfeited_wei
+    elif msg.sender == self.jobs[auction].buyer:
+        amount_wei -= self.jobs[auction].price_wei
+    log IMarket.BidReclaimed(
+        auction=auction, bidder=msg.sender, amount_wei=amount_wei, forfeited_wei=forfeited_wei
+    )
+    money._burn(forfeited_wei)
+    money._pay(msg.sender, amount_wei)
+
+
+@external
+def enrol_seller(job: uint256, terms: job_terms.JobTerms, dataset_id: uint256):
+    """
+    @notice Offer the caller's data set to a job.
+    @param job Job in enrolment.
+    @param terms Terms of the job.
+    @param dataset_id A data set of the caller that carries all tags of the auction.
+    """
+    self._check_enrolment(job, terms)
+    assert staticcall DATA_REGISTRY.seller_of(dataset_id) == msg.sender, "market: not your data"
+    assert staticcall DATA_REGISTRY.has_tags(
+        dataset_id, self.auctions[job].tags
+    ), "market: tags missing"
+    assert not self.is_seller[job][msg.sender], "market: already enrolled"
+    index: uint256 = len(self.sellers[job])
+    assert index < terms.sellers_max, "market: sellers full"
+
+    self.is_seller[job][msg.sender] = True
+    self.sellers[job].append(msg.sender)
+    log IMarket.SellerEnrolled(job=job, index=index, seller=msg.sender, dataset_id=dataset_id)
+
+
+@external
+def enrol_cone(job: uint256, terms: job_terms.JobTerms, ticket_root: bytes32):
+    """
+    @notice Join a job's pool and lock the stake that its terms ask for.
+    @param job Job in enrolment.
+    @param terms Terms of the job.
+    @param ticket_root End h_0 of a ticket chain that the caller made for this job.
+    """
+    self._check_enrolment(job, terms)
+    since_block: uint256 = staticcall STAKE_POOL.staked_since(msg.sender)
+    # Who stakes after seeing an auction could choose its jobs by name.
+    assert (
+        since_block > 0 and since_block < self.auctions[job].opened_block
+    ), "market: staked too late"
+    index: uint256 = staticcall ROUNDS.cone_count(job)
+    assert index < terms.cones_max, "market: pool full"
+
+    extcall STAKE_POOL.lock(job, msg.sender, terms.stake_wei)
+    index = extcall ROUNDS.register_cone(job, msg.sender, ticket_root)
+    log IMarket.ConeEnrolled(job=job, index=index, node=msg.sender, ticket_root=ticket_root)
+
+
+@external
+def close_enrolment(job: uint256, terms: job_terms.JobTerms):
+    """
+    @notice Start the job, or cancel it if too few enrolled. Anyone may call.
+    @param job Job whose enrolment window is over.
+    @param terms Terms of the job.
+    """
+    record: IMarket.JobRecord = self.jobs[job]
+    assert record.status == STATUS_ENROLMENT, "market: not in enrolment"
+    assert job_terms._hash(terms) == record.terms_hash, "market: wrong terms"
+    assert block.number > record.enrolment_end, "market: enrolment still open"
+
+    seller_count: uint256 = len(self.sellers[job])
+    cone_count: uint256 = staticcall ROUNDS.cone_count(job)
+    if seller_count < terms.sellers_min or cone_count < terms.cones_min:
+        self.jobs[job].status = STATUS_CANCELLED
+        log IMarket.JobCancelled(job=job, refund_wei=record.price_wei)
+        return
+
+    self.jobs[job].status = STATUS_RUNNING
+    validation_end: uint256 = (
+        max(block.number, record.enrolment_end + terms.decision_blocks)
+        + terms.validation_blocks
+    )
+    extcall ROUNDS.open_job(job, record.terms_hash, validation_end)
+    log IMarket.EnrolmentClosed(
+        job=job,
+        sellers=seller_count,
+        cones=cone_count,
+        enrolment_end=record.enrolment_end,
+        validation_end=validation_end,
+    )
+
+
+@external
+def reclaim_escrow(job: uint256):
+    """
+    @notice Pay the buyer of a cancelled job its money back.
+    @param job Cancelled job of the caller.
+    """
+    assert self.jobs[job].status == STATUS_CANCELLED, "market: job not cancelled"
+    assert self.jobs[job].buyer == msg.sender, "market: not the buyer"
+    amount_wei: uint256 = self.escrows[job]
+    assert amount_wei > 0, "market: nothing to reclaim"
+
+    self.escrows[job] = 0
+    log IMarket.EscrowReclaimed(job=job, buyer=msg.sender, amount_wei=amount_wei)
+    money._pay(msg.sender, amount_wei)
+
+
+@external
+def release_escrow(job: uint256):
+    """
+    @notice Hand the price of a job over to the settlement, which calls this.
+    @param job Job being settled.
+    """
+    assert msg.sender == SETTLEMENT, "market: only the settlement"
+    assert self.jobs[job].status == STATUS_RUNNING, "market: job not running"
+
+    amount_wei: uint256 = self.escrows[job]
+    self.escrows[job] = 0
+    self.jobs[job].status = STATUS_SETTLED
+    money._pay(SETTLEMENT, amount_wei)
+
+
+@external
+@view
+def params_hash() -> bytes32:
+    """
+    @notice Name of this deployment's parameters.
+    @return Keccak-256 of the encoded parameters.
+    """
+    return deployment._hash(PARAMS)
+
+
+@external
+@view
+def peer_registry() -> address:
+    """
+    @notice Where accounts name their peers.
+    @return The registry.
+    """
+    return PEER_REGISTRY
+
+
+@external
+@view
+def data_registry() -> address:
+    """
+    @notice Where sellers' data sets are registered.
+    @return The registry.
+    """
+    return DATA_REGISTRY.address
+
+
+@external
+@view
+def stake_pool() -> address:
+    """
+    @notice Where CONE nodes have their stake.
+    @return The pool.
+    """
+    return STAKE_POOL.address
+
+
+@external
+@view
+def rounds() -> address:
+    """
+    @notice Where jobs are trained.
+    @return The contract.
+    """
+    return ROUNDS.address
+
+
+@external
+@view
+def settlement() -> address:
+    """
+    @notice Where prices are paid out.
+    @return The contract.
+    """
+    return SETTLEMENT
+
+
+@external
+@view
+def params() -> deployment.Params:
+    """
+    @notice Parameters of this deployment.
+    @return The parameters.
+    """
+    return PARAMS
+
+
+@external
+@view
+def auction_of(auction: uint256) -> Auction:
+    """
+    @notice An auction's tags, amounts and windows.
+    @param auction Number of the auction.
+    @return The auction; empty if the number is unknown.
+    """
+    return self.auctions[auction]
+
+
+@external
+@view
+def bid_of(auction: uint256, bidder: address) -> Bid:
+    """
+    @notice A bidder's sealed bid.
+    @param auction Number of the auction.
+    @param bidder Account that may have bid.
+    @return Commitment, deposit not yet reclaimed, order, and whether it was revealed.
+    """
+    return self.bids[auction][bidder]
+
+
+@external
+@view
+def job_of(job: uint256) -> IMarket.JobRecord:
+    """
+    @notice Buyer, price and hashes of a job.
+    @param job Number of the job.
+    @return The record. Status: 1 auction, 2 cancelled, 3 enrolment, 4 running, 5 settled.
+    """
+    return self.jobs[job]
+
+
+@external
+@view
+def sellers_of(job: uint256) -> DynArray[address, limits.MAX_SELLERS]:
+    """
+    @notice Sellers of a job by index.
+    @param job Number of the job.
+    @return Their accounts, in order of enrolment.
+    """
+    return self.sellers[job]
+
+
+@external
+@view
+def is_closed(job: uint256) -> bool:
+    """
+    @notice Whether a job needs nobody's stake any more.
+    @param job Number of the job.
+    @return True once the job is cancelled or settled.
+    """
+    status: uint256 = self.jobs[job].status
+    return status == STATUS_CANCELLED or status == STATUS_SETTLED
+
+
+@internal
+@payable
+def _commit_bid(auction: uint256, commitment: bytes32):
+    """
+    @notice Record a sealed bid of the caller with the money sent.
+    @param auction Open auction.
+    @param commitment Hash of the bid.
+    """
+    assert commitment != empty(bytes32), "market: empty commitment"
+    assert msg.value > 0, "market: no deposit"
+    assert msg.value >= self.auctions[auction].deposit_wei, "market: deposit too small"
+    assert self.bids[auction][msg.sender].commitment == empty(bytes32), "market: already bid"
+    order: uint256 = self.auctions[auction].bid_count
+    assert order < limits.MAX_BIDS, "market: too many bids"
+
+    self.auctions[auction].bid_count = order + 1
+    self.bids[auction][msg.sender] = Bid(
+        commitment=commitment, deposit_wei=msg.value, order=order, is_revealed=False
+    )
+    log IMarket.BidCommitted(
+        auction=auction, bidder=msg.sender, commitment=commitment, deposit_wei=msg.value
+    )
+
+
+@internal
+def _keep_best(
+    auction: uint256,
+    amount_wei: uint256,
+    order: uint256,
+    terms: job_terms.JobTerms,
+    body_hash: bytes32,
+):
+    """
+    @notice Make the caller's bid the best one if it is higher, or as high and earlier.
+    @param auction Auction in its reveal window.
+    @param amount_wei Amount of the bid.
+    @param order Position of its commitment.
+    @param terms Terms of the bid.
+    @param body_hash Hash of the request's body.
+    """
+    best: BestBid = self.best_bids[auction]
+    if self.jobs[auction].buyer != empty(address) and (
+        amount_wei < best.amount_wei or (amount_wei == best.amount_wei and order > best.order)
+    ):
+        return
+    self.best_bids[auction] = BestBid(
+        amount_wei=amount_wei,
+        order=order,
+        decision_blocks=terms.decision_blocks,
+        enrolment_blocks=terms.enrolment_blocks,
+    )
+    self.jobs[auction] = IMarket.JobRecord(
+        buyer=msg.sender,
+        price_wei=amount_wei,
+        terms_hash=job_terms._hash(terms),
+        request_hash=job_terms._request_hash(terms, body_hash),
+        body_hash=body_hash,
+        enrolment_end=0,
+        status=STATUS_AUCTION,
+    )
+
+
+@internal
+@view
+def _check_enrolment(job: uint256, terms: job_terms.JobTerms):
+    """
+    @notice Revert unless the job is in its enrolment window and the terms are its own.
+    @param job Number of the job.
+    @param terms Terms that the caller brought.
+    """
+    assert self.jobs[job].status == STATUS_ENROLMENT, "market: not in enrolment"
+    assert job_terms._hash(terms) == self.jobs[job].terms_hash, "market: wrong terms"
+    assert block.number <= self.jobs[job].enrolment_end, "market: enrolment closed"

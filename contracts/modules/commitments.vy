@@ -1,0 +1,118 @@
+#pragma version 0.4.3
+"""
+@title What is hashed
+@license Apache-2.0
+@notice Every hash that Python and the contracts must agree on, each under its own domain.
+@dev The vectors in `tests/vectors/commitments.json` hold for both.
+"""
+
+BID: constant(Bytes[11]) = b"D2M/v1/bid\x00"
+VOTE: constant(Bytes[12]) = b"D2M/v1/vote\x00"
+TICKET: constant(Bytes[14]) = b"D2M/v1/ticket\x00"
+ES_SEED: constant(Bytes[10]) = b"D2M/v1/es\x00"
+CREDIT: constant(Bytes[14]) = b"D2M/v1/credit\x00"
+
+
+@internal
+@view
+def _bid(
+    market: address,
+    auction: uint256,
+    bidder: address,
+    amount_wei: uint256,
+    request_hash: bytes32,
+    salt: bytes32,
+) -> bytes32:
+    """
+    @notice Commitment of a sealed bid (MECHANISM 3.1).
+    @param market Market that the bid is made in.
+    @param auction Number of the auction.
+    @param bidder Account that bids.
+    @param amount_wei Amount of the bid.
+    @param request_hash Hash of terms and body.
+    @param salt 32 random bytes of the bidder.
+    @return The commitment.
+    """
+    return keccak256(
+        concat(
+            BID,
+            abi_encode(chain.id, market, auction, bidder, amount_wei, request_hash, salt),
+        )
+    )
+
+
+@internal
+@view
+def _vote(
+    market: address,
+    job: uint256,
+    round_index: uint256,
+    mini: uint256,
+    node: address,
+    digest: bytes32,
+    trace: bytes32,
+    salt: bytes32,
+) -> bytes32:
+    """
+    @notice Commitment of a vote (MECHANISM 9.2).
+    @param market Market of the job.
+    @param job Number of the job.
+    @param round_index Round that is voted on.
+    @param mini Kind, attempt and mini-round.
+    @param node Voter.
+    @param digest What the voter computed.
+    @param trace Evidence that it was computed.
+    @param salt 32 random bytes of the voter.
+    @return The commitment.
+    """
+    return keccak256(
+        concat(
+            VOTE,
+            abi_encode(chain.id, market, job, round_index, mini, node, digest, trace, salt),
+        )
+    )
+
+
+@internal
+@pure
+def _ticket(node: address, element: bytes32, es_seed: bytes32) -> uint256:
+    """
+    @notice A node's place in the order in which an attempt's voters are called (MECHANISM 7.2).
+    @param node CONE node.
+    @param element The node's chain element for the attempt.
+    @param es_seed Seed of the attempt.
+    @return The ticket, as a number.
+    """
+    return convert(keccak256(concat(TICKET, abi_encode(node, element, es_seed))), uint256)
+
+
+@internal
+@view
+def _es_seed(
+    market: address, job: uint256, round_index: uint256, mini: uint256, randomness: bytes32
+) -> bytes32:
+    """
+    @notice Seed of an execution set (MECHANISM 4).
+    @param market Market of the job.
+    @param job Number of the job.
+    @param round_index Round that is voted on.
+    @param mini Kind, attempt and mini-round.
+    @param randomness Beacon value of the seed block.
+    @return The seed.
+    """
+    return keccak256(
+        concat(ES_SEED, abi_encode(chain.id, market, job, round_index, mini, randomness))
+    )
+
+
+@internal
+@pure
+def _credit_leaf(index: uint256, payee: address, v: uint256) -> bytes32:
+    """
+    @notice Leaf of the tree of sellers' credits.
+    @param index Seller index.
+    @param payee Account of the seller.
+    @param v Contribution weight: accepted rounds so far.
+    @return The leaf.
+    """
+    return keccak256(concat(CREDIT, abi_encode(index, payee, v)))

@@ -1,0 +1,107 @@
+#pragma version 0.4.3
+"""
+@title How a price is split
+@license Apache-2.0
+@notice The arithmetic of MECHANISM 14. Every division rounds down; the buyer gets the rest.
+"""
+
+from interfaces import IRounds
+from modules import limits
+from modules import params as deployment
+from modules import terms as job_terms
+
+OUTCOME_TARGET: constant(uint256) = 1
+OUTCOME_UNSERVED: constant(uint256) = 4
+# Below a tenth of the way to the target, progress may be noise: no floor is paid.
+FLOOR_PROGRESS: constant(uint256) = 1000
+# A seller is paid for at most this many times the accesses of an equal split.
+ACCESS_FACTOR: constant(uint256) = 3
+
+
+struct Pools:
+    cone_wei: uint256
+    seller_wei: uint256
+
+
+@internal
+@pure
+def _pools(
+    price_wei: uint256,
+    terms: job_terms.JobTerms,
+    params: deployment.Params,
+    result: IRounds.TrainingResult,
+) -> Pools:
+    """
+    @notice What CONE nodes and sellers share.
+    @param price_wei Price of the job.
+    @param terms Terms of the job.
+    @param params Parameters of the deployment.
+    @param result How the training ended.
+    @return Both pools after rounds done and progress made.
+    """
+    cone_wei: uint256 = price_wei * params.cone_bps // limits.BPS
+    seller_wei: uint256 = price_wei - cone_wei
+    if result.outcome == OUTCOME_UNSERVED:
+        return Pools(cone_wei=cone_wei // terms.rounds_max, seller_wei=0)
+    if result.rounds_done == 0:
+        return empty(Pools)
+    if result.outcome == OUTCOME_TARGET:
+        return Pools(cone_wei=cone_wei, seller_wei=seller_wei)
+
+    paid_bps: uint256 = self._progress_bps(
+        terms.target, result.initial_utility, result.last_utility
+    )
+    if paid_bps >= FLOOR_PROGRESS:
+        floor_bps: uint256 = params.floor_bps * result.rounds_done // terms.rounds_max
+        paid_bps = max(paid_bps, floor_bps)
+    return Pools(
+        cone_wei=cone_wei * result.rounds_done // terms.rounds_max,
+        seller_wei=seller_wei * paid_bps // limits.BPS,
+    )
+
+
+@internal
+@pure
+def _progress_bps(target: int256, initial_utility: int256, last_utility: int256) -> uint256:
+    """
+    @notice Part of the way to the target that was made.
+    @param target Utility that the buyer asked for.
+    @param initial_utility Utility of the first model.
+    @param last_utility Utility of the last model.
+    @return The part in 1/10000, from 0 to 10000.
+    """
+    if target <= initial_utility or last_utility >= target:
+        return limits.BPS
+    if last_utility <= initial_utility:
+        return 0
+    gained: uint256 = convert(last_utility - initial_utility, uint256)
+    wanted: uint256 = convert(target - initial_utility, uint256)
+    return limits.BPS * gained // wanted
+
+
+@internal
+@pure
+def _access_cap(sellers_per_round: uint256, rounds_done: uint256, sellers: uint256) -> uint256:
+    """
+    @notice Most accesses that one seller is paid for.
+    @param sellers_per_round Sellers sampled per round.
+    @param rounds_done Decided rounds.
+    @param sellers Sellers of the job, at least one.
+    @return Three times the accesses of an equal split, rounded up.
+    """
+    return (ACCESS_FACTOR * sellers_per_round * rounds_done + sellers - 1) // sellers
+
+
+@internal
+@pure
+def _share(pool_wei: uint256, part: uint256, total: uint256) -> uint256:
+    """
+    @notice One payee's share.
+    @param pool_wei What is shared.
+    @param part The payee's weight.
+    @param total Sum of all weights.
+    @return The share, rounded down; zero if nobody has a weight.
+    """
+    if total == 0:
+        return 0
+    return pool_wei * part // total

@@ -1,0 +1,50 @@
+"""One compilation per run, one clean chain per test."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import boa
+import pytest
+from boa.interpret import set_search_paths
+
+from tests.contracts.support import CASES
+from tests.contracts.world import NAMES, SOURCES, Job, World
+
+
+@pytest.fixture(scope="session")
+def deployers() -> dict[str, Any]:
+    """The compiled contracts and mocks, by name."""
+    set_search_paths([str(SOURCES)])
+    paths = [SOURCES / f"{name}.vy" for name in NAMES]
+    paths += sorted((SOURCES / "mocks").glob("*.vy"))
+    return {path.stem: boa.load_partial(str(path)) for path in paths}
+
+
+@pytest.fixture(autouse=True)
+def clean_chain() -> Iterator[None]:
+    with boa.env.anchor():
+        yield
+
+
+@pytest.fixture
+def world(deployers: dict[str, Any], clean_chain: None) -> World:
+    return World(deployers)
+
+
+@pytest.fixture
+def job(world: World) -> Job:
+    """A job that nobody has taken a step of."""
+    return Job(world)
+
+
+@pytest.fixture
+def rules(deployers: dict[str, Any], clean_chain: None) -> Any:
+    """The rules of the modules, each as a call."""
+    return deployers["RulesHarness"].deploy()
+
+
+@pytest.fixture
+def rules_of_vectors(rules: Any) -> Any:
+    """The rules on the chain that the vectors are of."""
+    boa.env.evm.patch.chain_id = CASES["chain"]
+    return rules
