@@ -1,0 +1,178 @@
+"""Computes the decided ballots of a job again, from what a CONE node wrote down.
+
+Needs no chain and no peers: the records and the blobs of one data directory are enough, and every
+input is checked against its hash. `compute_round` and `compute_final` are the rules themselves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from d2m_node.errors import StoreCorrupted, UserError
+from d2m_node.ports import StorePort
+from d2m_node.roles.records import DECISION_KIND, KIND, BallotRecord
+from d2m_node.storage.database import open_store
+from protocol.aggregation import RoundRules
+from protocol.digest import decode_sampler_state
+from protocol.fixed_point import Int32
+from protocol.hashing import Domain
+from protocol.model import count_parameters
+from protocol.request import RequestBody, decode_body
+from protocol.round import (
+    BallotResult,
+    FinalWork,
+    ModelState,
+    RoundWork,
+    compute_final,
+    compute_initial_state,
+    compute_round,
+)
+from protocol.sortition import BallotKind
+from protocol.terms import Metric
+from protocol.types import NO_DIGEST, Address, Digest, JobId, RoundIndex
+from protocol.update import TensorKind, decode_tensor
+from protocol.validation_set import decode_part, verify_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedBallot:
+    """One ballot: what was decided, and what comes out of its recorded inputs."""
+
+    round_index: RoundIndex
+    kind: BallotKind
+    attempt: int
+    decided: Digest
+    computed: Digest
+
+    @property
+    def matches(self) -> bool:
+        """Tell whether the decision can be computed from the inputs."""
+        return self.decided == self.computed
+
+
+async def audit_job(folder: Path, job_id: JobId) -> list[AuditedBallot]:
+    """Compute every decided ballot of a job again that this node recorded.
+
+    Raises
+    ------
+    UserError
+        If nothing of the job is recorded in the folder.
+    StoreCorrupted
+        If an input is missing or is not what its hash says.
+    """
+    async with open_store(folder) as store:
+        records = await store.journal.recall_all(KIND, f"{job_id}/")
+        decisions = await store.journal.recall_all(DECISION_KIND, f"{job_id}/")
+        audited = []
+        for key, decided in sorted(decisions.items()):
+            if key in records:
+                record = msgspec.msgpack.decode(records[key], type=BallotRecord)
+                audited.append(await _audit(store, record, Digest(decided)))
+    if not audited:
+        raise UserError(f"{folder} holds no record of job {job_id}; give a CONE node's folder")
+    return audited
+
+
+async def _audit(store: StorePort, record: BallotRecord, decided: Digest) -> AuditedBallot:
+    kind = BallotKind(record.kind)
+    compute = _compute_round if kind is BallotKind.ROUND else _compute_final
+    result = await compute(store, record)
+    return AuditedBallot(
+        round_index=RoundIndex(record.round_index),
+        kind=kind,
+        attempt=record.attempt,
+        decided=decided,
+        computed=result.digest,
+    )
+
+
+async def _read(store: StorePort, digest: bytes) -> bytes:
+    data = await store.blobs.get(Digest(digest))
+    if data is None:
+        raise StoreCorrupted(f"blob {digest.hex()} of the record is not in the store")
+    return data
+
+
+def _rules(record: BallotRecord, body: RequestBody) -> RoundRules:
+    return RoundRules(
+        model=body.model,
+        metric=Metric(record.metric),
+        sellers_per_round=record.sellers_per_round,
+        alpha_bps=record.alpha_bps,
+        eta_q16=record.eta_q16,
+        keep_bps=record.keep_bps,
+    )
+
+
+async def _state(store: StorePort, record: BallotRecord, body: RequestBody) -> ModelState:
+    count = len(record.payees)
+    initial = compute_initial_state(_rules(record, body), Digest(body.initial_seed), count)
+    if record.model_digest == NO_DIGEST:
+        return initial
+    size = count_parameters(body.model)
+    tensor = await _read(store, record.model_digest)
+    sampler = await _read(store, record.sampler_digest)
+    return ModelState(
+        parameters=decode_tensor(tensor, TensorKind.PARAMETERS, size),
+        sampler=decode_sampler_state(sampler, count),
+        credits=tuple(record.credits),
+        misses=tuple(record.misses),
+        previous_digest=Digest(record.previous_digest),
+    )
+
+
+async def _samples(
+    store: StorePort, record: BallotRecord, body: RequestBody
+) -> tuple["np.typing.NDArray[np.uint8]", "np.typing.NDArray[np.int64]"]:
+    part = decode_part(await _read(store, record.part_digest))
+    verify_part(part, Digest(body.validation.root))
+    chosen = set(record.subset) if record.subset else set(part.indices)
+    rows = [row for row, index in enumerate(part.indices) if index in chosen]
+    return part.samples[rows].reshape(len(rows), *body.model.input_shape), part.labels[rows]
+
+
+async def _compute_round(store: StorePort, record: BallotRecord) -> BallotResult:
+    body = decode_body(await _read(store, record.body_hash))
+    size = count_parameters(body.model)
+    updates: Mapping[int, Int32] = {
+        index: decode_tensor(await _read(store, digest), TensorKind.UPDATE, size)
+        for index, digest in sorted(record.updates.items())
+    }
+    samples, labels = await _samples(store, record, body)
+    return compute_round(
+        RoundWork(
+            domain=Domain(record.chain_id, Address(record.market)),
+            job_id=JobId(record.job_id),
+            round_index=RoundIndex(record.round_index),
+            rules=_rules(record, body),
+            payees=tuple(Address(payee) for payee in record.payees),
+            before=await _state(store, record, body),
+            sampled=tuple(record.sampled),
+            updates=updates,
+            samples=samples,
+            labels=labels,
+        )
+    )
+
+
+async def _compute_final(store: StorePort, record: BallotRecord) -> BallotResult:
+    body = decode_body(await _read(store, record.body_hash))
+    rules = _rules(record, body)
+    state = await _state(store, record, body)
+    initial = compute_initial_state(rules, Digest(body.initial_seed), len(record.payees))
+    samples, labels = await _samples(store, record, body)
+    return compute_final(
+        FinalWork(
+            domain=Domain(record.chain_id, Address(record.market)),
+            job_id=JobId(record.job_id),
+            round_index=RoundIndex(record.round_index),
+            rules=rules,
+            initial=initial.parameters,
+            parameters=state.parameters,
+            samples=samples,
+            labels=labels,
+        )
+    )

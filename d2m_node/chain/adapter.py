@@ -1,0 +1,201 @@
+"""The chain as roles see it."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import trio
+
+from d2m_node.calls import ContractCall
+from d2m_node.chain.artifacts import CONTRACTS, Artifact, load_artifact
+from d2m_node.chain.bindings import Bindings, decode_view, encode_view
+from d2m_node.chain.blocks import parse_block, parse_header
+from d2m_node.chain.client import Json, Request, RequestRefused, RpcClient, parse_bytes, to_hex
+from d2m_node.chain.fees import explain_refusal
+from d2m_node.chain.follower import Follower
+from d2m_node.chain.transactions import PATIENCE_SECONDS, Account, TransactionSender
+from d2m_node.errors import ChainUnavailable, TransactionReverted, WrongNetwork
+from d2m_node.ports import ChainPort, SignerPort
+from d2m_node.retry import retry_transient
+from d2m_node.transaction_store import TransactionStore
+from protocol.hashing import Domain
+from protocol.market import MarketState
+from protocol.params import ProtocolParams
+from protocol.types import Address, BlockNumber
+
+Found = TypeVar("Found")
+
+# The market's views that name the other contracts.
+_VIEWS = {
+    "PeerRegistry": "peer_registry",
+    "DataRegistry": "data_registry",
+    "StakePool": "stake_pool",
+    "Rounds": "rounds",
+    "Settlement": "settlement",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainSettings:
+    """Which chain, which market, and how to follow them."""
+
+    rpc_urls: tuple[str, ...]
+    """Asked in this order; the next one when one fails."""
+    chain_id: int
+    market: Address
+    confirmations: int
+    """Blocks on top of a block before it counts."""
+    poll_seconds: float = 0.5
+    deployment_block: int = 0
+    """Block in which the contracts were deployed, or any before."""
+
+
+@asynccontextmanager
+async def open_chain(
+    settings: ChainSettings, signer: SignerPort, store: TransactionStore
+) -> AsyncGenerator[ChainPort, None]:
+    """Follow a market and send for one account, as long as the context is open.
+
+    Yields once the state is that of the chain's newest block.
+
+    Raises
+    ------
+    WrongNetwork
+        If the endpoint serves another chain, or the market is not there.
+    ChainUnavailable
+        If no endpoint answers within a minute.
+    """
+    client = RpcClient(settings.rpc_urls, settings.chain_id)
+    try:
+        market = await retry_transient(
+            lambda: find_market(client, settings.market), patience_seconds=PATIENCE_SECONDS
+        )
+        follower = Follower(
+            client,
+            market.bindings,
+            confirmations=settings.confirmations,
+            poll_seconds=settings.poll_seconds,
+            deployment_block=settings.deployment_block,
+        )
+        while await retry_transient(follower.follow, patience_seconds=PATIENCE_SECONDS):
+            pass
+        account = Account(signer, store, settings.chain_id)
+        sender = TransactionSender(client, follower, market.bindings, account)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(sender.run)
+            nursery.start_soon(follower.run)
+            domain = Domain(settings.chain_id, settings.market)
+            yield _Chain(domain, market.params, follower, sender)
+            nursery.cancel_scope.cancel()
+    finally:
+        client.close()
+
+
+class _Chain:
+    """The adapter behind `ChainPort`."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        params: ProtocolParams,
+        follower: Follower,
+        sender: TransactionSender,
+    ) -> None:
+        self._domain = domain
+        self._params = params
+        self._follower = follower
+        self._sender = sender
+
+    @property
+    def domain(self) -> Domain:
+        return self._domain
+
+    @property
+    def params(self) -> ProtocolParams:
+        return self._params
+
+    @property
+    def state(self) -> MarketState:
+        return self._follower.state
+
+    async def wait_block(self, number: BlockNumber) -> None:
+        await self._follower.wait_block(number)
+
+    async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
+        return await self._follower.wait_for(find)
+
+    async def read_randomness(self, number: BlockNumber) -> bytes:
+        return (await self._follower.read_header(number)).randomness
+
+    async def read_header(self, number: BlockNumber) -> bytes:
+        return (await self._follower.read_header(number)).rlp
+
+    async def submit(self, call: ContractCall, *, key: str) -> None:
+        await self._sender.submit(call, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What a market says of its deployment."""
+
+    bindings: Bindings
+    params: ProtocolParams
+
+
+async def find_market(client: RpcClient, market: Address) -> Market:
+    """Ask a market for its other contracts, and check that the chain can carry it.
+
+    Raises WrongNetwork and ChainUnavailable.
+    """
+    artifacts = {name: load_artifact(name) for name in CONTRACTS}
+    views = (*_VIEWS.values(), "params")
+    code, head, *answers = await client.batch(
+        [
+            Request("eth_getCode", (to_hex(market), "latest")),
+            Request("eth_getBlockByNumber", ("latest", False)),
+            *(_request_view(artifacts["Market"], market, view) for view in views),
+        ]
+    )
+    if not parse_bytes(code):
+        raise WrongNetwork(
+            f"no contract at the market's address {to_hex(market)}; "
+            "set the address that the deployment printed"
+        )
+    *found, params = (
+        _read_view(artifacts["Market"], market, view, answer)
+        for view, answer in zip(views, answers, strict=True)
+    )
+    await _check_randomness(client, head)
+    addresses = {**dict(zip(_VIEWS, found, strict=True)), "Market": market}
+    names = (field.name for field in fields(ProtocolParams))
+    protocol_params = ProtocolParams(**dict(zip(names, params, strict=True)))
+    return Market(Bindings(artifacts, addresses), protocol_params)
+
+
+def _request_view(artifact: Artifact, market: Address, view: str) -> Request:
+    call = {"to": to_hex(market), "data": to_hex(encode_view(artifact, view))}
+    return Request("eth_call", (call, "latest"))
+
+
+def _read_view(artifact: Artifact, market: Address, view: str, answer: Json) -> Any:
+    failure = f"the contract at {to_hex(market)} is no market of this version: {view}() fails"
+    if isinstance(answer, RequestRefused):
+        refusal = explain_refusal(view, answer)
+        raise WrongNetwork(failure) if isinstance(refusal, TransactionReverted) else refusal
+    try:
+        return decode_view(artifact, view, parse_bytes(answer))
+    except ChainUnavailable as exc:
+        raise WrongNetwork(failure) from exc
+
+
+async def _check_randomness(client: RpcClient, head: Json) -> None:
+    """Refuse a chain whose blocks carry no fresh randomness: seeds would be known in advance."""
+    newest = parse_header(head)
+    number = parse_block(head).number
+    before = parse_header(await client.call("eth_getBlockByNumber", hex(number - 1), False))
+    if newest.randomness == before.randomness:
+        raise WrongNetwork(
+            f"blocks {number - 1} and {number} carry the same randomness; "
+            "this chain cannot seed a market, use one with prevrandao"
+        )

@@ -1,0 +1,257 @@
+"""Confirmed blocks, folded into the state of the market; survives reorganisations.
+
+The follower asks for the newest block. Near the tip it walks block by block, checks that each
+names its parent, and asks for the logs of a block by its hash, and only if the block's bloom says
+that there may be some: what it folds then belongs to one chain, whatever the endpoint does
+between two answers. Far from the tip it asks for logs in ranges.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NoReturn, TypeVar
+
+import structlog
+import trio
+
+from d2m_node.chain.bindings import Bindings
+from d2m_node.chain.blocks import (
+    Block,
+    Header,
+    compute_bloom_masks,
+    may_hold_logs,
+    parse_block,
+    parse_header,
+)
+from d2m_node.chain.client import Json, Request, RequestRefused, RpcClient, to_hex
+from d2m_node.errors import ChainUnavailable
+from d2m_node.retry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from protocol.events import RecordedEvent
+from protocol.market import MarketState, advance, apply_event
+from protocol.types import BlockNumber
+
+Found = TypeVar("Found")
+
+REORG_BLOCKS = 64
+"""How deep a reorganisation may be without reading the whole history again."""
+RANGE_BLOCKS = 2000
+"""Blocks per log request while far from the tip."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """The market after one block."""
+
+    number: BlockNumber
+    block_hash: bytes | None
+    """None before the first block that was followed."""
+    state: MarketState
+
+
+class Follower:
+    """Follows one market."""
+
+    def __init__(
+        self,
+        client: RpcClient,
+        bindings: Bindings,
+        *,
+        confirmations: int,
+        poll_seconds: float,
+        deployment_block: int,
+    ) -> None:
+        """Start before ``deployment_block``; a block counts once ``confirmations`` are on top."""
+        self._client = client
+        self._bindings = bindings
+        self._confirmations = confirmations
+        self._poll_seconds = poll_seconds
+        before = BlockNumber(max(deployment_block - 1, 0))
+        self._origin = _Checkpoint(before, None, advance(MarketState(), before))
+        self._checkpoints = deque([self._origin], maxlen=REORG_BLOCKS + 1)
+        self._masks = compute_bloom_masks(bindings.addresses)
+        self._advanced = trio.Event()
+
+    @property
+    def state(self) -> MarketState:
+        """The fold of all events up to its ``block_number``."""
+        return self._checkpoints[-1].state
+
+    async def run(self) -> NoReturn:
+        """Follow the chain until cancelled; while it is unavailable, keep asking."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                while await self.follow():
+                    pass
+            except ChainUnavailable as exc:
+                log.warning("chain_unavailable", reason=str(exc))
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            else:
+                pause = FIRST_PAUSE_SECONDS
+                await trio.sleep(self._poll_seconds)
+
+    async def follow(self) -> bool:
+        """Follow a bounded number of new blocks; return whether there may be more.
+
+        Raises ChainUnavailable; what was followed so far stays.
+        """
+        head = parse_block(await self._client.call("eth_getBlockByNumber", "latest", False))
+        cursor = self._checkpoints[-1]
+        target = head.number - self._confirmations
+        if target - cursor.number > 2 * REORG_BLOCKS:
+            last = min(cursor.number + RANGE_BLOCKS, target - REORG_BLOCKS)
+            await self._follow_range(BlockNumber(last))
+            return True
+        if target > cursor.number:
+            return await self._follow_tip(head, target)
+        return await self._check_tip(head)
+
+    async def wait_block(self, number: int) -> None:
+        """Return when block ``number`` has been followed."""
+        while self.state.block_number < number:
+            await self._advanced.wait()
+
+    async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
+        """Return the first result of ``find`` that is not None, asked after every block."""
+        while True:
+            # Taken before asking: a block that comes meanwhile is not missed.
+            advanced = self._advanced
+            found = find(self.state)
+            if found is not None:
+                return found
+            await advanced.wait()
+
+    async def read_header(self, number: int) -> Header:
+        """Read the header of a followed block. Raises ChainUnavailable."""
+        header = parse_header(await self._client.call("eth_getBlockByNumber", hex(number), False))
+        for checkpoint in self._checkpoints:
+            if checkpoint.number == number and checkpoint.block_hash != header.block_hash:
+                raise ChainUnavailable(f"block {number} is no longer the one that was followed")
+        if number > self.state.block_number:
+            raise ChainUnavailable(f"block {number} has not been followed yet")
+        return header
+
+    async def _follow_range(self, last: BlockNumber) -> None:
+        """Fold the logs of a range too deep to be reorganised."""
+        first = self._checkpoints[-1].number + 1
+        log_filter = {
+            "address": [to_hex(address) for address in self._bindings.addresses],
+            "fromBlock": hex(first),
+            "toBlock": hex(last),
+        }
+        answers = await self._ask(
+            Request("eth_getBlockByNumber", (hex(last), False)),
+            Request("eth_getLogs", (log_filter,)),
+        )
+        await self._extend(parse_block(answers[0]), self._decode(answers[1], first, last))
+
+    async def _follow_tip(self, head: Block, target: int) -> bool:
+        """Follow block by block up to ``target``; rewind if the chain turned elsewhere."""
+        cursor = self._checkpoints[-1]
+        blocks = await self._read_blocks(cursor.number + 1, target, head)
+        if cursor.block_hash not in (None, blocks[0].parent_hash):
+            await self._rewind()
+            return True
+        for parent, child in pairwise(blocks):
+            if child.parent_hash != parent.block_hash:
+                raise ChainUnavailable("the chain turned while it was read")
+        candidates = [block for block in blocks if may_hold_logs(block, self._masks)]
+        answers = await self._ask(*(self._request_logs(block) for block in candidates))
+        logs = {block.number: logs for block, logs in zip(candidates, answers, strict=True)}
+        for block in blocks:
+            events = self._decode(logs.get(block.number, []), block.number, block.number)
+            await self._extend(block, events)
+        return False
+
+    async def _check_tip(self, head: Block) -> bool:
+        """Look for a reorganisation that made the chain no longer.
+
+        An endpoint that lags behind shows a block that we have followed; that is no turn.
+        """
+        for checkpoint in self._checkpoints:
+            if checkpoint.number != head.number or checkpoint.block_hash is None:
+                continue
+            if checkpoint.block_hash != head.block_hash:
+                await self._rewind()
+                return True
+        return False
+
+    async def _rewind(self) -> None:
+        """Go back to the last block that is still on the chain, or to the beginning."""
+        kept = [one for one in self._checkpoints if one.block_hash is not None]
+        answers = await self._client.batch(
+            [Request("eth_getBlockByNumber", (hex(one.number), False)) for one in kept]
+        )
+        survivors = [
+            checkpoint
+            for checkpoint, answer in zip(kept, answers, strict=True)
+            if isinstance(answer, dict) and answer.get("hash") == _hash_of(checkpoint)
+        ]
+        if len(survivors) == len(kept):
+            raise ChainUnavailable("the endpoint contradicts itself about the chain's last blocks")
+        log.warning("chain_reorganised", blocks=len(kept) - len(survivors))
+        self._checkpoints.clear()
+        self._checkpoints.extend(survivors or [self._origin])
+
+    async def _read_blocks(self, first: int, last: int, head: Block) -> list[Block]:
+        """Read a short stretch of blocks; the head is at hand already."""
+        numbers = [number for number in range(first, last + 1) if number != head.number]
+        answers = await self._ask(
+            *(Request("eth_getBlockByNumber", (hex(number), False)) for number in numbers)
+        )
+        blocks = [parse_block(answer) for answer in answers]
+        return [*blocks, head] if last == head.number else blocks
+
+    def _request_logs(self, block: Block) -> Request:
+        addresses = [to_hex(address) for address in self._bindings.addresses]
+        return Request(
+            "eth_getLogs", ({"address": addresses, "blockHash": to_hex(block.block_hash)},)
+        )
+
+    async def _ask(self, *batch: Request) -> list[Json]:
+        """Make several requests none of which may be refused."""
+        if not batch:
+            return []
+        answers = await self._client.batch(batch)
+        for answer in answers:
+            if isinstance(answer, RequestRefused):
+                raise answer
+        return answers
+
+    def _decode(self, logs: Json, first: int, last: int) -> Sequence[RecordedEvent]:
+        """Decode logs into events in the order of the chain."""
+        if not isinstance(logs, list):
+            raise ChainUnavailable("the answer to eth_getLogs is no list")
+        events = [self._bindings.decode_log(entry) for entry in logs]
+        if not all(first <= recorded.block_number <= last for recorded in events):
+            raise ChainUnavailable("the endpoint gave logs of blocks that were not asked for")
+        return sorted(events, key=lambda one: (one.block_number, one.log_index))
+
+    async def _extend(self, block: Block, events: Sequence[RecordedEvent]) -> None:
+        """Fold events, step to ``block``, and let those who wait for it look."""
+        state = self.state
+        try:
+            for recorded in events:
+                state = apply_event(state, recorded)
+        except (AssertionError, KeyError, ValueError) as exc:
+            # The contracts write no such history: the endpoint left something out, now or before.
+            self._checkpoints.clear()
+            self._checkpoints.append(self._origin)
+            self._client.distrust_endpoint()
+            raise ChainUnavailable(f"the logs of block {block.number} do not fit: {exc!r}") from exc
+        self._checkpoints.append(
+            _Checkpoint(block.number, block.block_hash, advance(state, block.number))
+        )
+        self._advanced.set()
+        self._advanced = trio.Event()
+        # Twice: after one, this task might run before those that it has just woken.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+
+
+def _hash_of(checkpoint: _Checkpoint) -> str | None:
+    return None if checkpoint.block_hash is None else to_hex(checkpoint.block_hash)

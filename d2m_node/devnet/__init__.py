@@ -1,0 +1,1 @@
+"""A whole market on one machine: chain, contracts, node processes, one job."""

@@ -1,0 +1,242 @@
+"""Starts a chain, contracts and nodes, and sees one job through from bid to payout."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from d2m_node.chain.adapter import ChainSettings, open_chain
+from d2m_node.chain.deployment import deploy, load_params
+from d2m_node.devnet.anvil import open_anvil
+from d2m_node.devnet.layout import (
+    ChainPlace,
+    NodePlan,
+    plan_nodes,
+    write_settings,
+)
+from d2m_node.devnet.narrator import Narrator
+from d2m_node.devnet.options import DevnetOptions
+from d2m_node.devnet.processes import open_processes
+from d2m_node.devnet.request import write_request
+from d2m_node.errors import NodeError, UserError
+from d2m_node.keys import create_account, open_signer
+from d2m_node.model_file import read_parameters
+from d2m_node.ports import ChainPort
+from d2m_node.rpc.api import JOB_MODEL, SUBMIT_REQUEST, JobParams, SubmitRequestParams
+from d2m_node.rpc.client import AsyncRpcClient
+from d2m_node.storage.database import open_store
+from protocol.hashing import Domain
+from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
+from protocol.types import Address, JobId, Wei
+from protocol.update import TensorKind, compute_tensor_digest
+
+CHAIN_ID = 31337
+BALANCE_WEI = Wei(1000 * 10**18)
+BID_WEI = 10 * 10**18
+BID_STEP_WEI = 10**18
+"""Each further buyer bids this much more."""
+JOIN_SECONDS = 90.0
+JOB_SECONDS = 900.0
+PARAMS_FILE = Path(__file__).parents[2] / "configs" / "params" / "dev.toml"
+
+Show = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Devnet:
+    """A running market."""
+
+    chain: ChainPort
+    plans: list[NodePlan]
+    narrator: Narrator
+
+
+async def run_devnet(options: DevnetOptions, show: Show) -> None:
+    """Run one market job from nothing to its last payout.
+
+    Raises
+    ------
+    UserError
+        If a tool is missing, a port is taken or the folder is not empty.
+    NodeError
+        If a node dies or the job does not come to its end in time.
+    """
+    async with open_devnet(options, show) as devnet:
+        with trio.move_on_after(JOB_SECONDS) as limit:
+            job_id = await _place_bids(devnet, options)
+            job = await _tell_job(devnet, job_id, show)
+            if job.phase is not JobPhase.SETTLED:
+                raise NodeError(f"job {job_id} ended as {job.phase.value}")
+            await _wait_claims(devnet, job, show)
+            await _save_model(devnet, job, options, show)
+            show(devnet.narrator.tell_settlement(job))
+        if limit.cancelled_caught:
+            raise NodeError(f"the job did not end within {JOB_SECONDS:.0f} seconds")
+        if options.stay_up:
+            show({"event": "staying_up"})
+            await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def open_devnet(options: DevnetOptions, show: Show) -> AsyncGenerator[Devnet, None]:
+    """Run chain and nodes while the context is open; yield once all have joined the market."""
+    if options.folder.exists() and any(options.folder.iterdir()):
+        raise UserError(f"--dir: {options.folder} is not empty; give a new folder")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    plans = await trio.to_thread.run_sync(plan_nodes, options)
+    operator = options.folder / "operator"
+    operator_account = await trio.to_thread.run_sync(_create_operator, operator)
+    balances = {plan.account: BALANCE_WEI for plan in plans} | {operator_account: BALANCE_WEI}
+    signer = open_signer(operator / "account.json", operator / "password")
+    async with open_anvil(
+        port=options.chain_port,
+        chain_id=CHAIN_ID,
+        balances=balances,
+        block_seconds=options.block_seconds,
+    ) as url:
+        deployment = await deploy(url, signer, load_params(PARAMS_FILE))
+        place = ChainPlace(
+            url=url,
+            domain=Domain(CHAIN_ID, deployment.market),
+            deployment_block=deployment.deployment_block,
+        )
+        market = "0x" + deployment.market.hex()
+        show({"event": "chain_started", "chain_id": CHAIN_ID, "url": url, "market": market})
+        for plan in plans:
+            write_settings(plan, place, options)
+        settings = ChainSettings(
+            rpc_urls=(url,),
+            chain_id=CHAIN_ID,
+            market=deployment.market,
+            confirmations=0,
+            poll_seconds=options.block_seconds / 2,
+            deployment_block=deployment.deployment_block,
+        )
+        async with (
+            open_processes(plans),
+            open_store(operator) as store,
+            open_chain(settings, signer, store.transactions) as chain,
+        ):
+            show(
+                {
+                    "event": "nodes_started",
+                    "count": len(plans),
+                    "buyers": options.buyers,
+                    "sellers": options.sellers,
+                    "cones": options.cones,
+                    "folder": str(options.folder),
+                }
+            )
+            await _wait_joined(chain, options, show)
+            names = {plan.account: plan.name for plan in plans}
+            yield Devnet(chain=chain, plans=plans, narrator=Narrator(names))
+
+
+def _create_operator(folder: Path) -> Address:
+    folder.mkdir()
+    password = folder / "password"
+    password.touch(mode=0o600)
+    password.write_text("devnet\n")
+    return create_account(folder / "account.json", "devnet", light=True)
+
+
+async def _wait_joined(chain: ChainPort, options: DevnetOptions, show: Show) -> None:
+    """Wait until every node is bound, every dataset registered, every stake deposited."""
+    count = options.buyers + options.sellers + options.cones
+
+    def joined(state: MarketState) -> MarketState | None:
+        is_complete = (
+            len(state.peers) >= count
+            and len(state.datasets) >= options.sellers
+            and len(state.stakes) >= options.cones
+        )
+        return state if is_complete else None
+
+    with trio.move_on_after(JOIN_SECONDS):
+        state = await chain.wait_for(joined)
+        # Stake counts from the block before an auction; gossip needs a heartbeat for its mesh.
+        await chain.wait_for(
+            lambda now: True if now.block_number > state.block_number + 1 else None
+        )
+        show(
+            {
+                "event": "market_ready",
+                "peers": len(state.peers),
+                "datasets": len(state.datasets),
+                "stakes": len(state.stakes),
+            }
+        )
+        return
+    state = chain.state
+    raise NodeError(
+        f"only {len(state.peers)} of {count} nodes joined within {JOIN_SECONDS:.0f} seconds"
+    )
+
+
+async def _place_bids(devnet: Devnet, options: DevnetOptions) -> JobId:
+    """Let every buyer ask for the same data; the last one bids most."""
+    job_id = JobId(0)
+    buyers = [plan for plan in devnet.plans if plan.role == "buyer"]
+    for number, plan in enumerate(buyers):
+        request = write_request(plan.folder, options, BID_WEI + number * BID_STEP_WEI)
+        params = SubmitRequestParams(path=str(request), idempotency_key=f"devnet-{number}")
+        async with AsyncRpcClient(plan.folder / "rpc.sock") as client:
+            job_id = JobId((await client.call(SUBMIT_REQUEST, params)).job)
+        # The next buyer joins this auction, it does not open its own.
+        await devnet.chain.wait_for(partial(_has_bid, job_id, plan.account))
+    return job_id
+
+
+def _has_bid(job_id: JobId, bidder: Address, state: MarketState) -> bool | None:
+    return True if job_id in state.jobs and bidder in state.jobs[job_id].bids else None
+
+
+async def _tell_job(devnet: Devnet, job_id: JobId, show: Show) -> JobState:
+    """Show a job as it goes; return it when it is over."""
+    told: JobState | None = None
+    while told is None or told.phase not in (JobPhase.SETTLED, JobPhase.CANCELLED):
+        job = await devnet.chain.wait_for(partial(_find_news, job_id, told))
+        for event in devnet.narrator.tell(told, job):
+            show(event)
+        told = job
+    return told
+
+
+def _find_news(job_id: JobId, told: JobState | None, state: MarketState) -> JobState | None:
+    return state.jobs[job_id] if state.jobs[job_id] is not told else None
+
+
+async def _wait_claims(devnet: Devnet, job: JobState, show: Show) -> None:
+    """Wait until every payee has pulled what the settlement credited to it."""
+    due: dict[Address, int] = {}
+    for payout in job.payouts:
+        if payout.amount_wei > 0:
+            due[payout.payee] = due.get(payout.payee, 0) + payout.amount_wei
+    await devnet.chain.wait_for(
+        lambda state: (
+            True
+            if all(state.claimed_wei.get(payee, 0) >= amount for payee, amount in due.items())
+            else None
+        )
+    )
+    show({"event": "claimed", "payees": len(due), "amount_wei": sum(due.values())})
+
+
+async def _save_model(devnet: Devnet, job: JobState, options: DevnetOptions, show: Show) -> None:
+    """Save the winner's model and compare it with the digest on the chain."""
+    assert job.settled is not None
+    winner = next(plan for plan in devnet.plans if plan.account == job.buyer)
+    path = options.folder / "model.safetensors"
+    async with AsyncRpcClient(winner.folder / "rpc.sock") as client:
+        data = (await client.call(JOB_MODEL, JobParams(job=job.job_id))).safetensors
+    parameters = read_parameters(data)
+    digest = compute_tensor_digest(TensorKind.PARAMETERS, parameters)
+    if digest != job.settled.model_digest:
+        raise NodeError("the delivered model is not the one that was settled")
+    await trio.Path(path).write_bytes(data)
+    show({"event": "model_saved", "path": str(path), "digest": "0x" + digest.hex()})

@@ -1,0 +1,176 @@
+"""A job told as events, from what changed between two blocks."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from protocol.digest import RoundHeader
+from protocol.events import FinalDecided, RoundDecided
+from protocol.job import DecidedBallot, JobPhase, JobState
+from protocol.types import Address
+
+Event = dict[str, Any]
+ONE_Q20 = 1 << 20
+ROLES = {1: "cone", 2: "seller", 3: "buyer"}
+SLASH_REASONS = {1: "wrong digest", 2: "not opened"}
+
+
+class Narrator:
+    """Turns two views of a job into events that a person or a program reads."""
+
+    def __init__(self, names: Mapping[Address, str]) -> None:
+        self._names = names
+
+    def tell(self, before: JobState | None, after: JobState) -> Iterator[Event]:
+        """Yield what happened between two views of one job, in the order of a job's life."""
+        if before is None:
+            yield {
+                "event": "auction_opened",
+                "job": after.job_id,
+                "commit_end": after.commit_end,
+                "reveal_end": after.reveal_end,
+            }
+        yield from self._tell_auction(before, after)
+        yield from self._tell_enrolment(before, after)
+        yield from self._tell_training(before, after)
+        for slash in after.slashes[len(before.slashes) if before else 0 :]:
+            yield {
+                "event": "slashed",
+                "node": self._name(slash.account),
+                "amount_wei": slash.amount_wei,
+                "reason": SLASH_REASONS[slash.reason],
+            }
+
+    def _name(self, account: Address) -> str:
+        return self._names.get(account, "0x" + account.hex())
+
+    def _tell_auction(self, before: JobState | None, after: JobState) -> Iterator[Event]:
+        old = before.bids if before else {}
+        for bidder, bid in after.bids.items():
+            if bidder not in old:
+                yield {
+                    "event": "bid_committed",
+                    "bidder": self._name(bidder),
+                    "deposit_wei": bid.deposit_wei,
+                }
+            if bid.amount_wei is not None and (bidder not in old or not old[bidder].amount_wei):
+                yield {
+                    "event": "bid_revealed",
+                    "bidder": self._name(bidder),
+                    "amount_wei": bid.amount_wei,
+                }
+            if bid.reclaimed and (bidder not in old or not old[bidder].reclaimed):
+                kept = after.price_wei if bidder == after.buyer else 0
+                yield {
+                    "event": "bid_reclaimed",
+                    "bidder": self._name(bidder),
+                    "amount_wei": bid.deposit_wei - kept,
+                }
+        if after.buyer is not None and (before is None or before.buyer is None):
+            yield {
+                "event": "auction_won",
+                "buyer": self._name(after.buyer),
+                "price_wei": after.price_wei,
+            }
+
+    def _tell_enrolment(self, before: JobState | None, after: JobState) -> Iterator[Event]:
+        was = before.phase if before else JobPhase.AUCTION
+        if was is after.phase:
+            return
+        if after.phase is JobPhase.CANCELLED:
+            yield {"event": "job_cancelled", "job": after.job_id}
+        elif after.phase is JobPhase.VALIDATION:
+            yield {
+                "event": "enrolled",
+                "sellers": len(after.sellers),
+                "cones": len(after.cones),
+            }
+        elif after.phase is JobPhase.TRAINING and was is JobPhase.VALIDATION:
+            yield {
+                "event": "training_started",
+                "receipts": after.receipts.get(0, 0).bit_count(),
+            }
+
+    def _tell_training(self, before: JobState | None, after: JobState) -> Iterator[Event]:
+        for one in after.undecided[len(before.undecided) if before else 0 :]:
+            yield {"event": "attempt_undecided", "round": one.round_index}
+        for round_index in after.voided[len(before.voided) if before else 0 :]:
+            yield {"event": "round_void", "round": round_index}
+        for decided in after.decided[len(before.decided) if before else 0 :]:
+            yield self._tell_decision(after, decided)
+        if after.ended is not None and (before is None or before.ended is None):
+            yield {
+                "event": "training_ended",
+                "outcome": after.ended.outcome,
+                "rounds": after.ended.rounds_done,
+                "accuracy": round(after.ended.last_utility / ONE_Q20, 4),
+                "model_digest": "0x" + after.ended.model_digest.hex(),
+            }
+
+    def _tell_decision(self, job: JobState, decided: DecidedBallot) -> Event:
+        decision, ballot = decided.decision, decided.ballot
+        event: Event = {
+            "event": "round_decided",
+            "round": decision.round_index,
+            "digest": "0x" + decision.digest.hex(),
+            "votes": decision.votes,
+            "votes_cast": len(ballot.openings),
+            "mini_rounds": len(ballot.mini_rounds),
+            "attempt": ballot.attempt,
+            "wrong": self._name_cones(job, decision.wrong),
+            "unopened": self._name_cones(job, decision.unopened),
+            "block": decided.block_number,
+        }
+        if isinstance(decision, FinalDecided):
+            event["event"] = "final_decided"
+            event["accuracy"] = round(decision.utility / ONE_Q20, 4)
+        else:
+            event.update(self._tell_header(job, decision))
+        return event
+
+    def _tell_header(self, job: JobState, decision: RoundDecided) -> Event:
+        header = RoundHeader.decode(decision.header)
+        return {
+            "accuracy": round(header.utility_after / ONE_Q20, 4),
+            "sampled": self._name_sellers(job, header.sampled),
+            "accepted": self._name_sellers(job, header.accepted),
+        }
+
+    def _name_cones(self, job: JobState, bitmap: int) -> list[str]:
+        return [self._name(c.account) for i, c in enumerate(job.cones) if bitmap >> i & 1]
+
+    def _name_sellers(self, job: JobState, bitmap: int) -> list[str]:
+        return [self._name(s.account) for i, s in enumerate(job.sellers) if bitmap >> i & 1]
+
+    def tell_settlement(self, job: JobState) -> Event:
+        """Return the last event of a settled job; its lines sum to the price."""
+        settled, ended = job.settled, job.ended
+        assert settled is not None, "asked for once the job is settled"
+        assert ended is not None, "a settled job's training has ended"
+        return {
+            "event": "settled",
+            "price_wei": settled.price_wei,
+            "payouts": [
+                {
+                    "to": self._name(payout.payee),
+                    "account": "0x" + payout.payee.hex(),
+                    "role": ROLES[payout.role],
+                    "weight": payout.weight,
+                    "amount_wei": payout.amount_wei,
+                }
+                for payout in job.payouts
+                if ROLES[payout.role] != "buyer"
+            ],
+            "refund_wei": settled.refund_wei,
+            "rounds": settled.rounds_done,
+            "accuracy": round(settled.last_utility / ONE_Q20, 4),
+            "model_digest": "0x" + settled.model_digest.hex(),
+            "slashed": [
+                {
+                    "node": self._name(slash.account),
+                    "account": "0x" + slash.account.hex(),
+                    "amount_wei": slash.amount_wei,
+                    "reason": SLASH_REASONS[slash.reason],
+                }
+                for slash in job.slashes
+            ],
+        }

@@ -1,0 +1,90 @@
+"""Operational errors, and who handles them.
+
+NodeError                   something around us failed
+├── TransientError          try again                       handled in retry.py
+│   ├── ChainUnavailable
+│   ├── PeerUnreachable
+│   └── StreamTimeout
+├── PeerFault               that peer misbehaved             handled in network/
+├── TransactionReverted     the contract said no             handled by the role
+├── JobFailed               this job cannot go on            handled at the job boundary
+├── UserError               bad input; one line, exit code   handled in cli.py
+└── FatalError              the node must stop               handled in cli.py
+    ├── StoreCorrupted
+    ├── StoreInUse
+    ├── WrongNetwork
+    └── KeyUnavailable
+"""
+
+from protocol.errors import ProtocolError
+
+
+class NodeError(Exception):
+    """Something around the node failed."""
+
+
+class TransientError(NodeError):
+    """It may work if tried again."""
+
+
+class ChainUnavailable(TransientError):
+    """The chain's endpoint does not answer, or answers nonsense."""
+
+
+class PeerUnreachable(TransientError):
+    """A peer cannot be dialled, or does not have what it should."""
+
+
+class StreamTimeout(TransientError):
+    """A peer stopped talking in the middle of a stream."""
+
+
+class PeerFault(NodeError):
+    """A peer broke a rule; drop what it sent and penalise it."""
+
+    def __init__(self, peer_id: bytes, cause: ProtocolError) -> None:
+        super().__init__(f"peer {peer_id.hex()}: {cause}")
+        self.peer_id = peer_id
+        self.cause = cause
+
+
+class TransactionReverted(NodeError):
+    """A contract refused a call. ``reason`` is the contract's own word."""
+
+    def __init__(self, call: str, reason: str) -> None:
+        super().__init__(f"{call} reverted: {reason}")
+        self.call = call
+        self.reason = reason
+
+
+class JobFailed(NodeError):
+    """One job cannot go on at this node; the node and its other jobs do."""
+
+    def __init__(self, job_id: int, reason: str) -> None:
+        super().__init__(f"job {job_id}: {reason}")
+        self.job_id = job_id
+        self.reason = reason
+
+
+class UserError(NodeError):
+    """Bad input by a person: one clear line that names the field and the fix."""
+
+
+class FatalError(NodeError):
+    """The node must stop; the message says what to do."""
+
+
+class StoreCorrupted(FatalError):
+    """The data directory does not hold what the node wrote."""
+
+
+class StoreInUse(FatalError):
+    """Another process holds the data directory."""
+
+
+class WrongNetwork(FatalError):
+    """The chain is not the one the node was set up for, or lacks the contracts."""
+
+
+class KeyUnavailable(FatalError):
+    """A key file is missing, or its password is wrong."""

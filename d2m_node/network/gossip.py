@@ -1,0 +1,156 @@
+"""Topics ↔ bounded channels: every message is judged before it is delivered or forwarded."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+import trio
+from libp2p.pubsub.pubsub import Pubsub
+
+from d2m_node.network.hardening import Blame
+from d2m_node.network.settings import NetworkSettings
+from d2m_node.ports import Verdict
+from protocol.errors import InvalidMessage
+from protocol.wire.codec import decode_message, encode_message
+from protocol.wire.messages import GossipMessage
+
+log = structlog.get_logger(__name__)
+
+Validate = Callable[[GossipMessage], Verdict]
+
+BURST_SECONDS = 10.0
+LEAVE_SECONDS = 1.0
+MAX_ALLOWANCES = 1024
+"""Peers come and go; the one remembered longest is forgotten."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Subscription:
+    """One reader of a topic; a node with two roles may have two."""
+
+    validate: Validate
+    send: trio.MemorySendChannel[GossipMessage]
+    overflow: trio.MemoryReceiveChannel[GossipMessage]
+
+    def judge(self, message: GossipMessage) -> Verdict:
+        try:
+            verdict = self.validate(message)
+        except Exception:  # our bug: the peer is not to blame, the node goes on
+            log.exception("validator_failed", message=type(message).__name__)
+            return Verdict.IGNORE
+        if verdict is Verdict.ACCEPT:
+            self._deliver(message)
+        return verdict
+
+    def _deliver(self, message: GossipMessage) -> None:
+        try:
+            self.send.send_nowait(message)
+        except trio.WouldBlock:
+            self.overflow.receive_nowait()
+            self.send.send_nowait(message)
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """A bucket of messages that a peer may still send, refilled with time."""
+
+    left: float
+    since: float
+
+
+class Gossip:
+    """Joins topics, judges what arrives, and paces what we publish."""
+
+    def __init__(self, own_id: bytes, settings: NetworkSettings, blame: Blame) -> None:
+        self._own_id = own_id
+        self._settings = settings
+        self._blame = blame
+        self._topics: dict[str, list[_Subscription]] = {}
+        self._allowances: dict[bytes, _Allowance] = {}
+        self._outgoing, self._queue = trio.open_memory_channel[tuple[str, bytes]](
+            settings.publish_queue_length
+        )
+
+    async def publish(self, topic: str, message: GossipMessage) -> None:
+        """Queue a message; waits while the queue is full."""
+        await self._outgoing.send((topic, encode_message(message)))
+
+    async def run_publisher(self, pubsub: Pubsub) -> None:
+        """Send what is queued, with a pause after each, until cancelled."""
+        with self._outgoing, self._queue:
+            async for topic, data in self._queue:
+                await pubsub.publish(topic, data)
+                await trio.sleep(self._settings.publish_pause_seconds)
+
+    @asynccontextmanager
+    async def join_topic(
+        self, pubsub: Pubsub, topic: str, validate: Validate
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[GossipMessage]]:
+        """Subscribe while the context is open; see `NetworkPort.join_topic`."""
+        send, receive = trio.open_memory_channel[GossipMessage](self._settings.queue_length)
+        overflow = receive.clone()
+        subscription = _Subscription(validate=validate, send=send, overflow=overflow)
+        with send, overflow, receive:
+            self._topics.setdefault(topic, []).append(subscription)
+            try:
+                await pubsub.subscribe(topic)
+                yield receive
+            finally:
+                await self._leave(pubsub, topic, subscription)
+
+    def judge(self, forwarder: bytes, origin: bytes, topics: Sequence[str], data: bytes) -> Verdict:
+        """Decode, validate and deliver one message; blame the forwarder of a bad one."""
+        if origin == self._own_id:
+            return Verdict.IGNORE
+        if not self._is_within_allowance(forwarder):
+            self._blame(forwarder, "too many messages")
+            return Verdict.IGNORE
+        try:
+            subscriptions = self._find_subscriptions(topics)
+            if not subscriptions:
+                return Verdict.IGNORE
+            message = _decode(data)
+        except InvalidMessage as exc:
+            self._blame(forwarder, str(exc))
+            return Verdict.REJECT
+        verdicts = {subscription.judge(message) for subscription in subscriptions}
+        if Verdict.REJECT in verdicts:
+            self._blame(forwarder, f"{type(message).__name__} against the rules")
+            return Verdict.REJECT
+        return Verdict.ACCEPT if Verdict.ACCEPT in verdicts else Verdict.IGNORE
+
+    async def _leave(self, pubsub: Pubsub, topic: str, subscription: _Subscription) -> None:
+        subscriptions = self._topics[topic]
+        subscriptions.remove(subscription)
+        if subscriptions:
+            return
+        del self._topics[topic]
+        with trio.move_on_after(LEAVE_SECONDS) as leaving:
+            leaving.shield = True
+            await pubsub.unsubscribe(topic)
+
+    def _find_subscriptions(self, topics: Sequence[str]) -> Sequence[_Subscription]:
+        if len(topics) != 1:
+            raise InvalidMessage(f"one message on {len(topics)} topics")
+        return tuple(self._topics.get(topics[0], ()))
+
+    def _is_within_allowance(self, peer_id: bytes) -> bool:
+        now = trio.current_time()
+        rate = self._settings.messages_per_second
+        if len(self._allowances) > MAX_ALLOWANCES:
+            del self._allowances[next(iter(self._allowances))]
+        bucket = self._allowances.setdefault(peer_id, _Allowance(rate * BURST_SECONDS, now))
+        bucket.left = min(rate * BURST_SECONDS, bucket.left + rate * (now - bucket.since)) - 1.0
+        bucket.since = now
+        if bucket.left >= 0.0:
+            return True
+        bucket.left = 0.0
+        return False
+
+
+def _decode(data: bytes) -> GossipMessage:
+    message = decode_message(data)
+    if not isinstance(message, GossipMessage):
+        raise InvalidMessage(f"{type(message).__name__} is not for gossip")
+    return message

@@ -1,0 +1,276 @@
+"""What stock py-libp2p 0.8.1 gets wrong for a node that runs for months among strangers.
+
+Patches of classes are listed in `PATCHES`, each beside its reason; subclasses and wrappers follow
+where the library lets them in. Every one has a test in `tests/node/test_network_hardening.py`
+that fails once an upgrade makes it needless or breaks it.
+"""
+
+import logging
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+import trio
+from libp2p.abc import IHost, IMuxedConn, INetStream, IRawConnection
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError, ValidationError
+from libp2p.network.auto_connector import AutoConnector
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.pubsub import gossipsub, pubsub
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from multiaddr import Multiaddr
+
+from d2m_node.errors import FatalError, TransientError
+from d2m_node.ports import Verdict
+from protocol.errors import ProtocolError
+
+log = structlog.get_logger(__name__)
+
+GOSSIP_PROTOCOL: Final = TProtocol("/meshsub/1.1.0")
+"""1.2 and later double the number of RPCs for messages as small as ours."""
+
+WINDOW_BYTES: Final = 1024 * 1024
+MAX_UNREAD_BYTES: Final = 32 * WINDOW_BYTES
+"""Per connection; a peer with so many unread bytes does not keep to its windows."""
+
+KEEPALIVE_SECONDS: Final = 15.0
+PONG_SECONDS: Final = 15.0
+"""Generous: with training on every core an honest node may be slow to answer."""
+
+Judge = Callable[[bytes, bytes, Sequence[str], bytes], Verdict]
+"""Forwarding peer, origin, topics, payload → what to do with the message."""
+Blame = Callable[[bytes, str], None]
+"""Peer id, reason: penalise a peer."""
+
+_stock_read_body = Yamux._read_data_body
+_stock_upgrade_inbound = Swarm.upgrade_inbound_raw_conn
+
+
+async def _credit_half_windows(self: YamuxStream, *, bytes_read: int = 0) -> None:
+    async with self.window_lock:
+        self._pending_recv_release += bytes_read
+        if self._pending_recv_release < self.target_recv_window // 2:
+            return
+        increment = self._pending_recv_release + WINDOW_BYTES - self.target_recv_window
+        self._pending_recv_release = 0
+        self.target_recv_window = WINDOW_BYTES
+        self.recv_window += increment
+    await self.send_window_update(increment)
+
+
+async def _bounded_read_body(self: Yamux, length: int) -> bytes:
+    if length + sum(map(len, self.stream_buffers.values())) > MAX_UNREAD_BYTES:
+        # The one exception upon which yamux closes the connection instead of going on.
+        raise trio.TooSlowError
+    return await _stock_read_body(self, length)
+
+
+async def _keep_alive(self: Yamux) -> None:
+    while not self.event_shutting_down.is_set():
+        with trio.move_on_after(KEEPALIVE_SECONDS) as idle:
+            await self.event_shutting_down.wait()
+        if not idle.cancelled_caught:
+            return
+        with trio.move_on_after(PONG_SECONDS) as patience:
+            self._ping_id += 1
+            self._ping_event = trio.Event()
+            frame = struct.pack(
+                yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_PING, yamux.FLAG_SYN, 0, self._ping_id
+            )
+            try:
+                await self._write_frame(frame)
+            except BaseLibp2pError:
+                return  # The reading task sees the same and cleans up.
+            await self._ping_event.wait()
+        if patience.cancelled_caught:
+            log.info("peer_silent", peer=self.peer_id.to_base58())
+            # The reading task fails on the closed socket and tells everybody.
+            await self.secured_conn.close()
+
+
+async def _upgrade_then_hold(self: Swarm, raw_conn: IRawConnection, maddr: Multiaddr) -> IMuxedConn:
+    connection = await _stock_upgrade_inbound(self, raw_conn, maddr)
+    assert isinstance(connection, Yamux)
+    await connection.event_closed.wait()
+    raise SwarmException("the inbound connection was closed")
+
+
+async def _connect_to_nobody(_self: AutoConnector) -> None:
+    """Whom we dial is for `Peers` to say."""
+
+
+def _send_no_record(_host: IHost) -> tuple[bytes, bool]:
+    return b"", False
+
+
+PATCHES: Final[Sequence[tuple[object, str, object]]] = (
+    # A full frame of 65536 bytes does not fit one Noise message and travels as two.
+    (yamux, "MAX_MESSAGE_SIZE", 65519),
+    # Stock sends a window update with every read, and grows windows to 16 MiB for each stream.
+    (YamuxStream, "_auto_tune_and_send_window_update", _credit_half_windows),
+    # A peer that ignores its window could fill our memory.
+    (Yamux, "_read_data_body", _bounded_read_body),
+    # Stock pings, but a peer that never answers stays connected for over a minute.
+    (Yamux, "_measure_rtt_loop", _keep_alive),
+    # Stock never gives back the slot of an inbound connection: after so many in its whole life
+    # the host refuses everybody.
+    (Swarm, "upgrade_inbound_raw_conn", _upgrade_then_hold),
+    # Stock dials whatever address it ever heard of, until it has half of all allowed connections.
+    (AutoConnector, "maybe_connect", _connect_to_nobody),
+    # Stock puts a signed record of our addresses into every RPC, and each receiver verifies it
+    # twice. Addresses come from the registry instead; `write_msg` leaves the empty field out.
+    (gossipsub, "env_to_send_in_RPC", _send_no_record),
+    (pubsub, "env_to_send_in_RPC", _send_no_record),
+)
+
+
+def apply_patches() -> None:
+    """Put the patches in place; doing so twice does nothing more."""
+    for target, name, replacement in PATCHES:
+        setattr(target, name, replacement)
+    library_log = logging.getLogger("libp2p")
+    # Stock hides its log from the application; whoever wants it need only lower the level.
+    library_log.propagate = True
+    # It reports each connection that ends as errors with tracebacks. What matters we log.
+    library_log.setLevel(logging.CRITICAL)
+
+
+class HardenedGossipSub(GossipSub):
+    """The router with its settings, sending own messages to all subscribers at once."""
+
+    def __init__(self, heartbeat_seconds: float) -> None:
+        super().__init__(
+            protocols=[GOSSIP_PROTOCOL],
+            degree=6,
+            degree_low=4,
+            degree_high=12,
+            # Heartbeats for which a message is replayed to a new subscriber, and offered.
+            gossip_window=5,
+            gossip_history=8,
+            heartbeat_interval=heartbeat_seconds,  # type: ignore[arg-type]  # slept, so a float
+            prune_back_off=10,
+            unsubscribe_back_off=2,
+            # These judge by rates and addresses; a devnet shares one address, and our own
+            # quotas and validators know what a message is worth.
+            adaptive_gossip_enabled=False,
+            spam_protection_enabled=False,
+            eclipse_protection_enabled=False,
+        )
+        # Penalties are ours: a score would count what was merely ignored as invalid.
+        self.scorer = None
+
+    def _get_peers_to_send(
+        self,
+        topic_ids: Iterable[str],
+        msg_forwarder: ID,
+        origin: ID,
+        msg_id: bytes | None = None,
+    ) -> Iterable[ID]:
+        """Flood own messages: a mesh needs a heartbeat to form, a round has only seconds."""
+        if msg_forwarder != origin:
+            return super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id)
+        assert self.pubsub is not None
+        subscribed = self.pubsub.peer_topics
+        return {peer for topic in topic_ids for peer in subscribed.get(topic, ())} - {origin}
+
+    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
+        """Forward a message, and do not keep it for ever."""
+        await super().publish(msg_forwarder, pubsub_msg)
+        # Times and bodies of all messages ever, kept for modes that are off.
+        self.recent_message_deliveries.clear()
+        self.equivocation_detection.clear()
+
+    async def _do_px(self, px_peers: list[rpc_pb2.PeerInfo]) -> None:
+        """Ignore offered peers: stock dials whatever address a stranger names."""
+
+
+class HardenedPubsub(Pubsub):
+    """Pubsub that asks our judge, and that no message can bring down."""
+
+    def __init__(self, host: IHost, router: GossipSub, *, judge: Judge, blame: Blame) -> None:
+        super().__init__(host, router)
+        self._judge = judge
+        self._blame = blame
+        # Seconds, as stock has it, let a quick restart use sequence numbers twice: receivers
+        # take its messages for copies.
+        self.counter = time.time_ns()
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Take one message in; whatever it raises is its forwarder's fault."""
+        try:
+            await super().push_msg(msg_forwarder, msg)
+        except Exception as exc:  # noqa: BLE001 - a garbage key raises anything
+            log.info("gossip_malformed", peer=msg_forwarder.to_base58(), error=repr(exc))
+            self._blame(msg_forwarder.to_bytes(), "malformed gossip")
+
+    async def validate_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Judge each copy anew: stock's cache would forgive whoever forwards a bad one second."""
+        if msg_forwarder == self.my_id:
+            return
+        verdict = self._judge(msg_forwarder.to_bytes(), msg.from_id, tuple(msg.topicIDs), msg.data)
+        if verdict is Verdict.IGNORE:
+            self._mark_msg_seen(msg)
+        if verdict is not Verdict.ACCEPT:
+            raise ValidationError(verdict.value)
+
+    def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
+        """Do nothing: the judge has delivered it. Stock's queue holds 32 and then drops."""
+
+    def get_hello_packet(self) -> rpc_pb2.RPC:
+        """Name our topics to a new peer, without the record."""
+        packet = super().get_hello_packet()
+        packet.ClearField("senderRecord")
+        return packet
+
+    async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
+        """Send an RPC without the record."""
+        rpc_msg.ClearField("senderRecord")
+        return await super().write_msg(stream, rpc_msg)
+
+
+def guard_streams(
+    host: Any, *, max_streams_per_peer: int, blame: Blame, crash: Callable[[FatalError], None]
+) -> None:
+    """Put one guard around every stream handler of every protocol.
+
+    Stock lets an exception of a handler end the whole host. Here a `FatalError` goes to
+    ``crash``, a peer's fault to ``blame``, a broken stream nowhere; the stream is reset and the
+    host lives on.
+    """
+    open_counts: Counter[ID] = Counter()
+
+    async def guarded(stream: INetStream) -> None:
+        peer_id = stream.muxed_conn.peer_id
+        if open_counts[peer_id] >= max_streams_per_peer:
+            blame(peer_id.to_bytes(), "too many streams")
+            await stream.reset()
+            return
+        open_counts[peer_id] += 1
+        try:
+            await host._swarm_stream_handler(stream)
+        except FatalError as exc:
+            crash(exc)
+        except (TransientError, BaseLibp2pError):
+            await stream.reset()
+        except Exception as exc:  # hostile bytes raise anything inside libp2p
+            expected = isinstance(exc, ProtocolError)
+            log.info(
+                "stream_failed", peer=peer_id.to_base58(), error=repr(exc), exc_info=not expected
+            )
+            blame(peer_id.to_bytes(), str(exc))
+            await stream.reset()
+        finally:
+            open_counts[peer_id] -= 1
+            if not open_counts[peer_id]:
+                del open_counts[peer_id]
+
+    host.get_network().set_stream_handler(guarded)

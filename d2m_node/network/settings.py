@@ -1,0 +1,53 @@
+"""What an operator may set about the network; every limit is here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """Where to listen, whom to know, and how much a peer may ask for."""
+
+    identity_path: Path
+    """The libp2p private key; made at the first start."""
+    listen: str
+    """Multiaddr to listen on; port 0 lets the system choose."""
+    bootstrap: tuple[str, ...] = ()
+    """Multiaddrs with /p2p of peers to stay connected with."""
+
+    heartbeat_seconds: float = 1.0
+    """How often GossipSub mends its mesh and tells what it has."""
+    dial_seconds: float = 10.0
+    """Longest wait for a connection, or for a stream's protocol to be agreed on."""
+    io_seconds: float = 20.0
+    """Longest wait for a peer to take or to send the next piece."""
+    min_bytes_per_second: int = 32 * 1024
+    """A peer that sends a blob slower than this is left for the next source."""
+    close_seconds: float = 3.0
+    """Longest wait for goodbyes when the node stops."""
+
+    redial_seconds: float = 0.5
+    """First pause before a lost peer is dialled again; doubles each time."""
+    max_redial_seconds: float = 30.0
+
+    max_connections: int = 256
+    max_streams_per_peer: int = 32
+    """Streams a peer may have open to us at once; more are reset."""
+    max_serving_count: int = 16
+    """Requests answered at once, over all peers; more wait."""
+    max_fetches_per_peer: int = 4
+    """Streams we open at once to one peer; more wait."""
+
+    queue_length: int = 1024
+    """Messages kept per subscription; the oldest is dropped when full."""
+    publish_queue_length: int = 256
+    """Own messages waiting to be gossiped; publishing waits when full."""
+    publish_pause_seconds: float = 0.003
+    """Pause between two own messages: receivers drop what comes faster."""
+    messages_per_second: float = 200.0
+    """Gossip taken from one peer, ten seconds' worth at once; more is dropped and penalised."""
+
+    max_penalty: float = 10.0
+    """Faults, weighted by age, at which a peer is disconnected and banned."""
+    penalty_half_life_seconds: float = 60.0
+    ban_seconds: float = 300.0

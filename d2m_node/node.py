@@ -1,0 +1,248 @@
+"""The task tree of a node, and the only module that knows every part.
+
+trio.run
+└── run_node
+    ├── open_store                  closes last
+    │   └── open_chain              follower, sender
+    │       └── open_network        host, gossip, streams
+    │           ├── serve_rpc
+    │           └── roles           one task per enabled role
+    └── signals                     set `stop`
+"""
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+import trio
+
+from d2m_node.calls import BindPeer
+from d2m_node.chain.adapter import ChainSettings, open_chain
+from d2m_node.errors import UserError
+from d2m_node.keys import open_signer
+from d2m_node.network.host import open_network
+from d2m_node.network.settings import NetworkSettings
+from d2m_node.ports import Ports, TrainerPort
+from d2m_node.roles.buyer import BuyerDesk, run_buyer
+from d2m_node.roles.cone import ConePolicy, run_cone
+from d2m_node.roles.executor import Executor, HonestExecutor
+from d2m_node.roles.library import NodeLibrary
+from d2m_node.roles.room import Room
+from d2m_node.roles.rooms import Rooms
+from d2m_node.roles.seller import SellerPolicy, run_seller
+from d2m_node.rpc.methods import RoleOptions, RpcContext
+from d2m_node.rpc.server import serve_rpc
+from d2m_node.settings import NodeSettings
+from d2m_node.storage.database import open_store
+from d2m_node.training.datasets import LocalDatasets
+from protocol.market import MarketState
+from protocol.types import JobId
+
+log = structlog.get_logger(__name__)
+
+
+async def make_torch_trainer() -> TrainerPort:
+    """Import torch only where a role trains, and before its first window opens."""
+    from d2m_node.training.runner import TorchTrainer
+
+    trainer = TorchTrainer()
+    await trainer.prepare()
+    return trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """Who trains and who computes; an ordinary node has only the honest ones."""
+
+    make_trainer: Callable[[], Awaitable[TrainerPort]] = make_torch_trainer
+    executor: Executor = field(default_factory=HonestExecutor)
+
+
+Starter = Callable[[RoleOptions, trio.TaskStatus[None]], Awaitable[None]]
+
+
+class RoleRunner:
+    """Switches roles on and off while the node runs."""
+
+    def __init__(self, starters: dict[str, Starter], nursery: trio.Nursery) -> None:
+        self._starters = starters
+        self._nursery = nursery
+        self._running: dict[str, trio.CancelScope] = {}
+
+    def enabled(self) -> dict[str, bool]:
+        """Return every role, and whether it is on."""
+        return {name: name in self._running for name in self._starters}
+
+    async def enable(self, name: str, options: RoleOptions) -> None:
+        """Start a role; return when it is ready. Raises UserError."""
+        if name not in self._running:
+            await self._nursery.start(self._run, name, options)
+            log.info("role_enabled", role=name)
+
+    async def disable(self, name: str) -> None:
+        """Stop a role at once; its jobs go on when it is enabled again."""
+        if name in self._running:
+            self._running[name].cancel()
+            log.info("role_disabled", role=name)
+
+    async def _run(
+        self, name: str, options: RoleOptions, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        with trio.CancelScope() as scope:
+            self._running[name] = scope
+            try:
+                await self._starters[name](options, task_status)
+            finally:
+                del self._running[name]
+
+
+async def run_node(
+    settings: NodeSettings,
+    stop: trio.Event,
+    behaviour: Behaviour,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the enabled roles until ``stop`` is set or a service fails."""
+    signer = await trio.to_thread.run_sync(
+        open_signer, settings.keys.account_file, settings.keys.password_file
+    )
+    chain_settings = ChainSettings(
+        rpc_urls=settings.chain.rpc_urls,
+        chain_id=settings.chain.chain_id,
+        market=settings.chain.market,
+        confirmations=settings.chain.confirmations,
+        poll_seconds=settings.chain.poll_seconds,
+        deployment_block=settings.chain.deployment_block,
+    )
+    open_rooms: dict[JobId, Room] = {}
+    async with (
+        open_store(settings.data_dir) as store,
+        open_chain(chain_settings, signer, store.transactions) as chain,
+        open_network(network_settings(settings), NodeLibrary(store, chain, open_rooms)) as network,
+        trio.open_nursery() as services,
+    ):
+        ports = Ports(
+            chain=chain,
+            network=network,
+            store=store,
+            signer=signer,
+            datasets=LocalDatasets(_find_data_folder()),
+        )
+        services.start_soon(_keep_address_book, ports)
+        await _bind_peer(ports, network.listening[0])
+        async with trio.open_nursery() as roles:
+            rooms = Rooms(ports, open_rooms, roles)
+            runner = RoleRunner(_make_starters(ports, rooms, settings, behaviour), roles)
+            context = RpcContext(ports=ports, buyer=BuyerDesk(ports), roles=runner, stop=stop)
+            await services.start(serve_rpc, settings.rpc.socket, context)
+            task_status.started()
+            log.info("node_ready", account=signer.address.hex())
+            for name in ("buyer", "seller", "cone"):
+                if getattr(settings.roles, name).enabled:
+                    await runner.enable(name, RoleOptions())
+            await stop.wait()
+            roles.cancel_scope.cancel()
+        services.cancel_scope.cancel()
+
+
+def _find_data_folder() -> Path | None:
+    """Return where shared data files are, if the operator said so."""
+    folder = os.environ.get("D2M_DATA")
+    return Path(folder) if folder else None
+
+
+def network_settings(settings: NodeSettings) -> NetworkSettings:
+    """Return what the network adapter needs of the settings."""
+    return NetworkSettings(
+        identity_path=settings.data_dir / "peer.key",
+        listen=settings.network.listen,
+        bootstrap=tuple(settings.network.bootstrap),
+    )
+
+
+def _make_starters(
+    ports: Ports, rooms: Rooms, settings: NodeSettings, behaviour: Behaviour
+) -> dict[str, Starter]:
+    async def buyer(_: RoleOptions, task_status: trio.TaskStatus[None]) -> None:
+        await run_buyer(ports, rooms, task_status=task_status)
+
+    async def seller(options: RoleOptions, task_status: trio.TaskStatus[None]) -> None:
+        dataset = options.dataset or settings.roles.seller.dataset
+        if dataset is None:
+            raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
+        trainer = await behaviour.make_trainer()
+        policy = SellerPolicy(dataset_path=str(dataset))
+        await run_seller(ports, rooms, policy, trainer, task_status=task_status)
+
+    async def cone(options: RoleOptions, task_status: trio.TaskStatus[None]) -> None:
+        stake_wei = options.stake_wei or settings.roles.cone.stake_wei
+        if stake_wei == 0:
+            raise UserError('roles.cone.stake_wei: a CONE node needs a stake, like "5ether"')
+        policy = ConePolicy(stake_wei)
+        await run_cone(ports, rooms, policy, behaviour.executor, task_status=task_status)
+
+    return {"buyer": buyer, "seller": seller, "cone": cone}
+
+
+async def _bind_peer(ports: Ports, multiaddr: str) -> None:
+    """Bind this node's libp2p identity and address to its account on the chain."""
+    me = ports.signer.address
+    entry = ports.chain.state.peers.get(me)
+    address = multiaddr.encode()
+    if entry is None or (entry.peer_id, entry.multiaddr) != (ports.network.peer_id, address):
+        call = BindPeer(peer_id=ports.network.peer_id, multiaddr=address)
+        key = f"bind-peer/{ports.network.peer_id.hex()}/{multiaddr}"
+        await ports.chain.submit(call, key=f"{key}/{ports.chain.state.block_number}")
+
+
+async def _keep_address_book(ports: Ports) -> None:
+    """Stay connected with every peer that the registry names: the chain is the address book."""
+    known: dict[bytes, str] = {}
+
+    def changed(state: MarketState) -> dict[bytes, str] | None:
+        book = {
+            peer.peer_id: peer.multiaddr.decode(errors="replace")
+            for peer in state.peers.values()
+            if peer.peer_id != ports.network.peer_id
+        }
+        return book if book != known else None
+
+    while True:
+        known = await ports.chain.wait_for(changed)
+        ports.network.set_address_book(known)
+
+
+async def _watch_signals(stop: trio.Event) -> None:
+    """The first SIGTERM or SIGINT stops the node in order; a second SIGINT ends it at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            if stop.is_set():
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGINT)
+            stop.set()
+
+
+async def run_until_stopped(settings: NodeSettings, behaviour: Behaviour) -> None:
+    """Run a node until a signal or the operator stops it, then for at most the grace time."""
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_signals, stop)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_cut_off, stop, settings.shutdown_grace_seconds, scope)
+            await run_node(settings, stop, behaviour)
+        nursery.cancel_scope.cancel()
+
+
+async def _cut_off(stop: trio.Event, grace_seconds: float, scope: trio.CancelScope) -> None:
+    await stop.wait()
+    await trio.sleep(grace_seconds)
+    scope.cancel()
+
+
+def main(settings: NodeSettings, behaviour: Behaviour | None = None) -> None:
+    """Run a node in this process. Raises FatalError, UserError, in groups too."""
+    trio.run(run_until_stopped, settings, behaviour or Behaviour())

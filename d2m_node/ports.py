@@ -1,0 +1,264 @@
+"""What roles and RPC may ask of chain, network, store, trainer and keys.
+
+Each port has one adapter in the package of the same name; tests and the simulation may bring
+others. Methods say what they raise.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import trio
+
+from d2m_node.calls import ContractCall
+from protocol.hashing import Domain
+from protocol.market import MarketState
+from protocol.model import ModelDescription
+from protocol.params import ProtocolParams
+from protocol.request import TrainingSpec
+from protocol.types import Address, BlockNumber, Digest, JobId
+from protocol.wire.messages import GossipMessage, MessagesRequest
+
+Found = TypeVar("Found")
+Int32Array = npt.NDArray[np.int32]
+
+
+class ChainPort(Protocol):
+    """The chain, followed. Blocks and events are those deep enough to act on."""
+
+    @property
+    def domain(self) -> Domain:
+        """The chain id and market this port follows."""
+
+    @property
+    def params(self) -> ProtocolParams:
+        """What the deployment of the contracts fixed for ever."""
+
+    @property
+    def state(self) -> MarketState:
+        """The fold of all events up to `MarketState.block_number`."""
+
+    async def wait_block(self, number: BlockNumber) -> None:
+        """Return when block ``number`` has been followed."""
+
+    async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
+        """Return the first result of ``find`` that is not None, asked after every block."""
+
+    async def read_randomness(self, number: BlockNumber) -> bytes:
+        """Return the 32 bytes of beacon randomness of a followed block.
+
+        Raises ChainUnavailable.
+        """
+
+    async def read_header(self, number: BlockNumber) -> bytes:
+        """Return the RLP header of a followed block, as the contracts check it.
+
+        Raises ChainUnavailable.
+        """
+
+    async def submit(self, call: ContractCall, *, key: str) -> None:
+        """Send a call and return once it is confirmed.
+
+        ``key`` names what the call means. It is journaled with the signed transaction before
+        sending: the same key is never sent twice, across restarts too; a second call with a
+        confirmed key returns at once.
+
+        Raises
+        ------
+        TransactionReverted
+            If the contract refuses; the key is then free again.
+        ChainUnavailable
+            If no endpoint answers within the adapter's patience; what was signed stays
+            journaled and is reconciled later.
+        """
+
+
+class Verdict(Enum):
+    """What to do with a gossiped message before it is forwarded."""
+
+    ACCEPT = "accept"
+    IGNORE = "ignore"
+    """Not wanted now, but nobody's fault: a copy, or out of phase."""
+    REJECT = "reject"
+    """Against the rules; the peer that forwarded it is penalised."""
+
+
+class Library(Protocol):
+    """What this node serves to others. The network asks; the node decides who may have what."""
+
+    async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
+        """Return a blob if this peer may have it, else None."""
+
+    async def read_messages(
+        self, peer_id: bytes, request: MessagesRequest
+    ) -> Sequence[GossipMessage]:
+        """Return the messages of a job's step that this peer may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStatus:
+    """One known peer, for `status` and `peers`."""
+
+    peer_id: bytes
+    multiaddr: str
+    connected: bool
+    last_error: str | None
+
+
+class NetworkPort(Protocol):
+    """Peers, gossip and streams. Peer ids are libp2p's bytes (multihash)."""
+
+    @property
+    def peer_id(self) -> bytes:
+        """This node's libp2p identity."""
+
+    def peers(self) -> Sequence[PeerStatus]:
+        """Every peer this node knows, connected or not."""
+
+    def set_address_book(self, addresses: dict[bytes, str]) -> None:
+        """Name the peers to stay connected with: peer id to multiaddr, without /p2p."""
+
+    def join_topic(
+        self, topic: str, validate: Callable[[GossipMessage], Verdict]
+    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[GossipMessage]]:
+        """Subscribe while the context is open; yield a bounded channel of accepted messages.
+
+        ``validate`` runs before a message is forwarded and must not raise. When the channel is
+        full the oldest message is dropped: phases end with a pull.
+        """
+
+    async def publish(self, topic: str, message: GossipMessage) -> None:
+        """Gossip a message. Returns when it is queued; delivery is never certain."""
+
+    async def fetch_blob(
+        self, digest: Digest, *, sources: Sequence[bytes], max_bytes: int
+    ) -> bytes:
+        """Fetch a blob from the first source that has it, and check its hash.
+
+        Raises PeerUnreachable if no source delivers.
+        """
+
+    async def fetch_messages(
+        self, peer_id: bytes, request: MessagesRequest
+    ) -> Sequence[GossipMessage]:
+        """Pull a peer's messages of one step. Raises PeerUnreachable, StreamTimeout."""
+
+
+class Audience(Enum):
+    """Who may fetch a blob."""
+
+    PUBLIC = "public"
+    CONES = "cones"
+    """The enrolled CONE nodes of the blob's job, all alike."""
+    PARTICIPANTS = "participants"
+    """The enrolled CONE nodes, the enrolled sellers and the buyer of the blob's job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The rule under which a blob is served."""
+
+    audience: Audience
+    job_id: JobId
+
+
+class JournalPort(Protocol):
+    """What we are about to say, written before it is said. All writes are durable on return."""
+
+    async def remember(self, kind: str, key: str, value: bytes) -> bytes:
+        """Store a value once; return what is stored, the first value if there was one."""
+
+    async def recall(self, kind: str, key: str) -> bytes | None:
+        """Return a stored value."""
+
+    async def recall_all(self, kind: str, prefix: str = "") -> dict[str, bytes]:
+        """Return all values of a kind whose key begins with ``prefix``, by key."""
+
+
+class BlobPort(Protocol):
+    """Content-addressed bytes on disk."""
+
+    async def put(self, data: bytes, access: Access | None = None) -> Digest:
+        """Store bytes durably, and allow an audience to fetch them; return their Keccak-256."""
+
+    async def get(self, digest: Digest) -> bytes | None:
+        """Return the bytes, checked against their hash. Raises StoreCorrupted."""
+
+    async def access(self, digest: Digest) -> frozenset[Access]:
+        """Return the audiences that may fetch a blob."""
+
+
+class StorePort(Protocol):
+    """The node's memory."""
+
+    @property
+    def journal(self) -> JournalPort:
+        """First-write-wins records."""
+
+    @property
+    def blobs(self) -> BlobPort:
+        """Updates, models, requests, validation sets, by hash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Labelled examples as the exact evaluator takes them."""
+
+    inputs: npt.NDArray[np.uint8]
+    """Shape (n, *input shape); 0..255 stands for 0..1."""
+    labels: npt.NDArray[np.int64]
+    """Shape (n,); class numbers from zero."""
+
+
+class DatasetPort(Protocol):
+    """Data files on this machine."""
+
+    async def load_samples(self, path: str) -> Samples:
+        """Load what a dataset file describes. Raises UserError that names the file and field."""
+
+    async def load_tags(self, path: str) -> tuple[str, ...]:
+        """Return the tags that a dataset file declares, ascending. Raises UserError."""
+
+
+class TrainerPort(Protocol):
+    """A seller's private training. Runs off the event loop; cancellable between batches."""
+
+    async def train(
+        self,
+        model: ModelDescription,
+        parameters: Int32Array,
+        spec: TrainingSpec,
+        samples: Samples,
+        *,
+        seed: int,
+    ) -> Int32Array:
+        """Train on ``samples`` from ``parameters`` (d,); return the update (d,), both Q20.
+
+        Raises InvalidParams if the samples do not fit the model.
+        """
+
+
+class SignerPort(Protocol):
+    """The node's accounts. Keys never leave the adapter."""
+
+    @property
+    def address(self) -> Address:
+        """The chain account."""
+
+    def sign_digest(self, digest: Digest) -> bytes:
+        """Sign an EIP-712 digest; 65 bytes ``r | s | v`` with v 27 or 28."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything a role may touch."""
+
+    chain: ChainPort
+    network: NetworkPort
+    store: StorePort
+    signer: SignerPort
+    datasets: DatasetPort

@@ -1,0 +1,266 @@
+"""`request.toml`: what a buyer wants trained, for how much, and under which terms.
+
+`configs/requests/digits.toml` shows every table. Keys are named as in the code; amounts are whole
+wei or text like "5ether"; the dataset's path starts at the request's own folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import ROUND_FLOOR, Decimal
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from d2m_node.errors import UserError
+from d2m_node.user_input import explain_mismatch, explain_unknown_key, parse_wei, read_toml
+from protocol.errors import InvalidParams
+from protocol.model import PRESETS, AnyLayer, ModelDescription, Size, validate_model
+from protocol.request import SamplingSpec, Tag, TrainingSpec
+from protocol.terms import JobTerms, Metric, TermLimits, validate_terms
+from protocol.types import Wei
+
+S = TypeVar("S", bound=Struct)
+
+METRICS: Final = {"accuracy": Metric.ACC, "cross-entropy": Metric.NEG_CE}
+
+TARGET_RANGES: Final = {Metric.ACC: (0, 1), Metric.NEG_CE: (-16, 0)}
+"""What a utility of each metric can be (MECHANISM 12.1)."""
+
+DEFAULT_ETA: Final = {Metric.ACC: Decimal(1), Metric.NEG_CE: Decimal("0.25")}
+
+ANY_DEPLOYMENT: Final = TermLimits(min_stake_wei=Wei(0), max_window_blocks=(1 << 32) - 1)
+"""A file is read without a chain; the deployment's own limits are checked with the bid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFile:
+    """A request as a person wrote it, checked and in the units of the protocol."""
+
+    tags: tuple[str, ...]
+    """Ascending, distinct."""
+    bid_wei: Wei
+    deposit_wei: Wei
+    """Of the auction, should this bid open it: what each bidder puts up."""
+    reserve_wei: Wei
+    commit_blocks: int
+    reveal_blocks: int
+    model: ModelDescription
+    training: TrainingSpec
+    sampling: SamplingSpec
+    validation_dataset: str
+    """Absolute path of a dataset.toml."""
+    validation_final_count: int
+    validation_subset_count: int
+    terms: JobTerms
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file."""
+
+
+class _AuctionTable(_Table, frozen=True, kw_only=True):
+    deposit_wei: int | str
+    reserve_wei: int | str
+    commit_blocks: Annotated[int, Meta(ge=1)]
+    reveal_blocks: Annotated[int, Meta(ge=1)]
+
+
+class _ModelTable(_Table, frozen=True, kw_only=True):
+    """Either a preset, with its sizes, or the list of layers."""
+
+    input_shape: Annotated[tuple[Size, ...], Meta(min_length=1, max_length=3)]
+    classes: Annotated[int, Meta(ge=2)]
+    preset: Literal["logreg", "mlp", "cnn"] | None = None
+    hidden: Size | None = None
+    channels: Size | None = None
+    kernel: Size | None = None
+    layers: tuple[AnyLayer, ...] | None = None
+
+
+class _TrainingTable(_Table, frozen=True, kw_only=True):
+    learning_rate: Decimal
+    batch_size: int
+    epochs: int
+
+
+class _SamplingTable(_Table, frozen=True, kw_only=True):
+    """Corrected OSMD; the defaults are MECHANISM 1's."""
+
+    alpha: Decimal = Decimal("0.2")
+    eta: Decimal | None = None
+    keep: Decimal = Decimal("0.7")
+
+
+class _ValidationTable(_Table, frozen=True, kw_only=True):
+    dataset: Annotated[str, Meta(min_length=1)]
+    final_count: Annotated[int, Meta(ge=1, le=999_999)]
+    subset_count: Annotated[int, Meta(ge=1, le=100_000)]
+
+
+class _RequestTable(_Table, frozen=True, kw_only=True):
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=16)]
+    bid_wei: int | str
+    auction: _AuctionTable
+    model: _ModelTable
+    training: _TrainingTable
+    validation: _ValidationTable
+    terms: dict[str, object]
+    """The fields of `protocol.terms.JobTerms`; ``metric`` is a word, ``target`` a number."""
+    sampling: _SamplingTable = _SamplingTable()
+
+
+def read_request(path: Path) -> RequestFile:
+    """Read a `request.toml`. Raises UserError: the file, the key, what it should be."""
+    try:
+        return parse_request(read_toml(path), path.absolute().parent)
+    except UserError as exc:
+        message = str(exc)
+        raise UserError(message if message.startswith(str(path)) else f"{path}: {exc}") from exc
+
+
+def parse_request(table: Mapping[str, object], folder: Path) -> RequestFile:
+    """Check a request that is already a table. Raises UserError that names the key.
+
+    ``folder`` is where a relative path of a dataset starts.
+    """
+    _check_keys(table, _RequestTable)
+    try:
+        written = msgspec.convert(table, _RequestTable)
+    except msgspec.ValidationError as exc:
+        raise UserError(explain_mismatch(exc)) from exc
+    terms = _read_terms(written.terms)
+    request = RequestFile(
+        tags=tuple(sorted(set(written.tags))),
+        bid_wei=_read_wei("bid_wei", written.bid_wei),
+        deposit_wei=_read_wei("auction.deposit_wei", written.auction.deposit_wei),
+        reserve_wei=_read_wei("auction.reserve_wei", written.auction.reserve_wei),
+        commit_blocks=written.auction.commit_blocks,
+        reveal_blocks=written.auction.reveal_blocks,
+        model=_read_model(written.model),
+        training=_read_training(written.training),
+        sampling=_read_sampling(written.sampling, terms.metric),
+        validation_dataset=str(folder / Path(written.validation.dataset).expanduser()),
+        validation_final_count=written.validation.final_count,
+        validation_subset_count=written.validation.subset_count,
+        terms=terms,
+    )
+    if not request.reserve_wei <= request.bid_wei <= request.deposit_wei:
+        raise UserError("bid_wei: must be between auction.reserve_wei and auction.deposit_wei")
+    return request
+
+
+def _check_keys(table: Mapping[str, object], struct: type[Struct], prefix: str = "") -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in table.items():
+        if key not in known:
+            raise UserError(explain_unknown_key(prefix + key, [prefix + one for one in known]))
+        nested = known[key]
+        if isinstance(nested, type) and issubclass(nested, _Table) and isinstance(value, dict):
+            _check_keys(value, nested, f"{prefix}{key}.")
+
+
+def _read_terms(table: Mapping[str, object]) -> JobTerms:
+    names = [field.name for field in fields(JobTerms)]
+    for key in table:
+        if key not in names:
+            raise UserError(explain_unknown_key(f"terms.{key}", [f"terms.{one}" for one in names]))
+    metric = METRICS.get(str(table.get("metric")))
+    if metric is None:
+        raise UserError(f"terms.metric: give one of {', '.join(METRICS)}")
+    plain = {**table, "metric": metric.value}
+    if "target" in table:
+        plain["target"] = _read_target(table["target"], metric)
+    if "stake_wei" in table:
+        plain["stake_wei"] = _read_wei("terms.stake_wei", table["stake_wei"])
+    try:
+        terms = msgspec.convert(plain, JobTerms)
+        validate_terms(terms, ANY_DEPLOYMENT)
+    except msgspec.ValidationError as exc:
+        raise UserError(explain_mismatch(exc, prefix="terms")) from exc
+    except InvalidParams as exc:
+        raise UserError(f"terms.{exc}") from exc
+    return terms
+
+
+def _read_target(value: object, metric: Metric) -> int:
+    """Turn a utility into Q20, rounded down as utilities are: exactly 0.9 then reaches 0.9."""
+    try:
+        target = msgspec.convert(value, Decimal)
+    except msgspec.ValidationError as exc:
+        raise UserError("terms.target: give a number") from exc
+    low, high = TARGET_RANGES[metric]
+    if not target.is_finite() or not low <= target <= high:
+        raise UserError(f"terms.target: is {target}; give a number between {low} and {high}")
+    return int((target * (1 << 20)).to_integral_value(ROUND_FLOOR))
+
+
+def _read_wei(key: str, amount: object) -> Wei:
+    try:
+        return parse_wei(amount)
+    except UserError as exc:
+        raise UserError(f"{key}: {exc}") from exc
+
+
+def _read_model(table: _ModelTable) -> ModelDescription:
+    sizes = {
+        name: size
+        for name in ("hidden", "channels", "kernel")
+        if (size := getattr(table, name)) is not None
+    }
+    if (table.preset is None) == (table.layers is None):
+        raise UserError("model: give either preset or layers")
+    if table.layers is not None:
+        if sizes:
+            raise UserError(f"model.{next(iter(sizes))}: goes with a preset, not with layers")
+        model = ModelDescription(
+            input_shape=table.input_shape, classes=table.classes, layers=table.layers
+        )
+    else:
+        assert table.preset is not None
+        try:
+            model = PRESETS[table.preset](table.input_shape, table.classes, **sizes)
+        except TypeError as exc:
+            raise UserError(f"model: {table.preset} does not take {', '.join(sizes)}") from exc
+    try:
+        validate_model(model)
+    except InvalidParams as exc:
+        raise UserError(f"model.{exc}") from exc
+    return model
+
+
+def _read_training(table: _TrainingTable) -> TrainingSpec:
+    numbers = {
+        "training.learning_rate": _scale("training.learning_rate", table.learning_rate, 1_000_000),
+        "training.batch_size": table.batch_size,
+        "training.epochs": table.epochs,
+    }
+    return _fill(TrainingSpec, numbers)
+
+
+def _read_sampling(table: _SamplingTable, metric: Metric) -> SamplingSpec:
+    eta = DEFAULT_ETA[metric] if table.eta is None else table.eta
+    numbers = {
+        "sampling.alpha": _scale("sampling.alpha", table.alpha, 10_000),
+        "sampling.eta": _scale("sampling.eta", eta, 1 << 16),
+        "sampling.keep": _scale("sampling.keep", table.keep, 10_000),
+    }
+    return _fill(SamplingSpec, numbers)
+
+
+def _scale(key: str, value: Decimal, factor: int) -> int:
+    """Express a decimal in parts of 1/``factor``, to the nearest."""
+    if not value.is_finite():
+        raise UserError(f"{key}: {value} is no number to compute with")
+    return int((value * factor).to_integral_value())
+
+
+def _fill(spec: type[S], numbers: Mapping[str, int]) -> S:
+    """Make a positional struct of numbers, given in its order under the file's keys."""
+    try:
+        return msgspec.convert(list(numbers.values()), spec)
+    except msgspec.ValidationError as exc:
+        message, _, place = str(exc).partition(" - at `$[")
+        key = list(numbers)[int(place.removesuffix("]`"))]
+        raise UserError(f"{key}: out of range: {message.lower()}") from exc

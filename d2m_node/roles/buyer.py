@@ -1,0 +1,339 @@
+"""The buyer role: bid, serve the validation set, take the model.
+
+A buyer's bid is journaled with its salt before its commitment is on the chain, so that it can
+always be revealed. A lost bid is taken back, a lost job refunded; the model is checked against
+the chain before it is kept.
+"""
+
+import secrets
+
+import msgspec
+import structlog
+import trio
+
+from d2m_node.calls import (
+    CloseAuction,
+    CommitBid,
+    OpenAuction,
+    ReclaimBid,
+    ReclaimEscrow,
+    RevealBid,
+)
+from d2m_node.errors import JobFailed, PeerUnreachable, TransactionReverted, UserError
+from d2m_node.model_file import encode_model_file
+from d2m_node.ports import Access, Audience, Ports, Samples
+from d2m_node.request_file import RequestFile
+from d2m_node.retry import retry_transient
+from d2m_node.roles.payday import collect_pay
+from d2m_node.roles.room import Room, signed_part
+from d2m_node.roles.rooms import OVER, Rooms
+from d2m_node.roles.sources import fetch, load_body
+from d2m_node.roles.turns import Turn, take_turn
+from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, load_split
+from protocol.auction import BidOpening, compute_bid_commitment
+from protocol.errors import ProtocolError
+from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
+from protocol.model import count_parameters
+from protocol.request import RequestBody, ValidationSpec, compute_tag_hashes, encode_body
+from protocol.sortition import BallotKind
+from protocol.terms import JobTerms, compute_request_hash
+from protocol.types import Digest, JobId, Wei
+from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
+from protocol.validation_set import compute_validation_root, encode_part, select_part
+from protocol.wire import messages as wire
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_SECONDS = 60.0
+SEALED = 0
+MIN_BLOCKS_TO_JOIN = 2
+"""An auction that closes sooner is not joined: the commitment might come too late."""
+NO_JOB = JobId(0)
+
+
+class SealedBid(msgspec.Struct, frozen=True, kw_only=True):
+    """A bid as the journal holds it."""
+
+    amount_wei: int
+    salt: bytes
+    body_hash: bytes
+    terms: JobTerms
+    dataset_path: str
+
+
+class BuyerDesk:
+    """Takes the operator's requests and hands out the models they paid for."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._lock = trio.Lock()
+
+    async def submit(self, request: RequestFile, *, idempotency_key: str) -> JobId:
+        """Open an auction for a request, or join the one that is open for its tags.
+
+        The same ``idempotency_key`` never bids twice, across restarts too.
+
+        Raises
+        ------
+        UserError
+            If the validation set does not fit the request.
+        TransactionReverted
+            If the market refuses the bid.
+        """
+        async with self._lock:
+            journal = self._ports.store.journal
+            placed = await journal.recall("bid-placed", idempotency_key)
+            if placed is not None:
+                return JobId(int.from_bytes(placed, "big"))
+            samples = await self._ports.datasets.load_samples(request.validation_dataset)
+            body_hash = await self._store_body(request, samples)
+            job_id = await self._place(request, body_hash)
+            await journal.remember("bid-placed", idempotency_key, job_id.to_bytes(8, "big"))
+            return job_id
+
+    async def _store_body(self, request: RequestFile, samples: Samples) -> Digest:
+        """Fix the request's body and let anyone fetch it."""
+        count = len(samples.inputs)
+        if samples.inputs.shape[1:] != tuple(request.model.input_shape):
+            raise UserError(
+                f"validation.dataset has samples of shape {samples.inputs.shape[1:]}, "
+                f"model.input_shape is {tuple(request.model.input_shape)}"
+            )
+        if request.validation_final_count >= count:
+            raise UserError(f"validation.final_count must be less than the {count} samples")
+        body = RequestBody(
+            tags=sorted(request.tags),
+            model=request.model,
+            initial_seed=secrets.token_bytes(32),
+            training=request.training,
+            sampling=request.sampling,
+            validation=ValidationSpec(
+                root=compute_validation_root(samples.inputs, samples.labels),
+                sample_count=count,
+                final_count=request.validation_final_count,
+                subset_count=request.validation_subset_count,
+            ),
+        )
+        return await self._ports.store.blobs.put(encode_body(body), Access(Audience.PUBLIC, NO_JOB))
+
+    async def _place(self, request: RequestFile, body_hash: Digest) -> JobId:
+        """Journal the sealed bid, then commit it on chain."""
+        chain = self._ports.chain
+        tags = compute_tag_hashes(list(request.tags))
+        joined = find_open_auction(chain.state, tags)
+        job_id = JobId(len(chain.state.jobs) + 1) if joined is None else joined.job_id
+        bid = SealedBid(
+            amount_wei=request.bid_wei,
+            salt=secrets.token_bytes(32),
+            body_hash=body_hash,
+            terms=request.terms,
+            dataset_path=request.validation_dataset,
+        )
+        key = f"{job_id}/{body_hash.hex()}"
+        await self._ports.store.journal.remember("bid", key, msgspec.msgpack.encode(bid))
+        commitment = compute_bid_commitment(
+            chain.domain,
+            BidOpening(
+                auction=job_id,
+                bidder=self._ports.signer.address,
+                amount_wei=Wei(bid.amount_wei),
+                request_hash=compute_request_hash(bid.terms, body_hash),
+                salt=bid.salt,
+            ),
+        )
+        call: OpenAuction | CommitBid
+        if joined is None:
+            call = OpenAuction(
+                auction=job_id,
+                tags=tags,
+                mode=SEALED,
+                deposit_wei=request.deposit_wei,
+                reserve_wei=request.reserve_wei,
+                commit_blocks=request.commit_blocks,
+                reveal_blocks=request.reveal_blocks,
+                commitment=commitment,
+                value_wei=Wei(max(request.deposit_wei, bid.amount_wei)),
+            )
+        else:
+            value = Wei(max(joined.deposit_wei, bid.amount_wei))
+            call = CommitBid(auction=job_id, commitment=commitment, value_wei=value)
+        await chain.submit(call, key=f"bid/{key}")
+        log.info("bid_committed", job=job_id)
+        return job_id
+
+    async def model(self, job_id: JobId) -> bytes | None:
+        """Return a delivered model as a safetensors file, or None if there is none (yet)."""
+        digest = await self._ports.store.journal.recall("model", str(job_id))
+        return None if digest is None else await self._ports.store.blobs.get(Digest(digest))
+
+
+def find_open_auction(state: MarketState, tags: tuple[Digest, ...]) -> JobState | None:
+    """Return the oldest auction for these tags that can still be joined."""
+    for job in state.jobs.values():
+        is_open = state.block_number + MIN_BLOCKS_TO_JOIN <= job.commit_end
+        if job.phase is JobPhase.AUCTION and job.tags == tags and is_open:
+            return job
+    return None
+
+
+async def run_buyer(
+    ports: Ports,
+    rooms: Rooms,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Follow every bid of this account to its end, until cancelled."""
+    me = ports.signer.address
+    taken: set[JobId] = set()
+
+    def find_job(state: MarketState) -> JobState | None:
+        for job in state.jobs.values():
+            if me in job.bids and job.job_id not in taken:
+                return job
+        return None
+
+    task_status.started()
+    async with trio.open_nursery() as jobs:
+        while True:
+            job = await ports.chain.wait_for(find_job)
+            taken.add(job.job_id)
+            jobs.start_soon(_follow_bid, ports, rooms, job.job_id, name=f"job {job.job_id}")
+
+
+async def _follow_bid(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
+    try:
+        await _see_auction(ports, job_id)
+        if ports.chain.state.jobs[job_id].buyer == ports.signer.address:
+            await _see_job(ports, rooms, job_id)
+    except* (JobFailed, PeerUnreachable, TransactionReverted, ProtocolError) as failures:
+        # These end this job at this node, never the node.
+        for failure in failures.exceptions:
+            log.warning("job_failed", job=job_id, role="buyer", error=str(failure))
+
+
+async def _see_auction(ports: Ports, job_id: JobId) -> None:
+    """Reveal, see the auction closed, and take back what it does not need."""
+    chain, me = ports.chain, ports.signer.address
+
+    def job() -> JobState:
+        return chain.state.jobs[job_id]
+
+    bid = await _recall_bid(ports, job())
+    await chain.wait_block(job().commit_end)
+    own = job().bids[me]
+    if own.amount_wei is None and chain.state.block_number < job().reveal_end:
+        call = RevealBid(
+            auction=job_id,
+            amount_wei=Wei(bid.amount_wei),
+            terms=bid.terms,
+            body_hash=Digest(bid.body_hash),
+            salt=bid.salt,
+        )
+        await chain.submit(call, key=f"reveal/{job_id}")
+        log.info("bid_revealed", job=job_id, amount_wei=bid.amount_wei)
+    bidders = sorted(job().bids)
+    await take_turn(
+        chain,
+        Turn(job().reveal_end, bidders.index(me), len(bidders)),
+        is_done=lambda: job().phase is not JobPhase.AUCTION,
+        act=lambda: chain.submit(
+            CloseAuction(auction=job_id),
+            key=f"close-auction/{job_id}/{chain.state.block_number}",
+        ),
+    )
+    is_winner = job().buyer == me
+    if not job().bids[me].reclaimed and not (is_winner and own.deposit_wei == job().price_wei):
+        await chain.submit(ReclaimBid(auction=job_id), key=f"reclaim-bid/{job_id}")
+
+
+async def _recall_bid(ports: Ports, job: JobState) -> SealedBid:
+    """Return the journaled bid whose commitment is on the chain."""
+    me = ports.signer.address
+    for stored in (await ports.store.journal.recall_all("bid", f"{job.job_id}/")).values():
+        bid = msgspec.msgpack.decode(stored, type=SealedBid)
+        opening = BidOpening(
+            auction=job.job_id,
+            bidder=me,
+            amount_wei=Wei(bid.amount_wei),
+            request_hash=compute_request_hash(bid.terms, Digest(bid.body_hash)),
+            salt=bid.salt,
+        )
+        if compute_bid_commitment(ports.chain.domain, opening) == job.bids[me].commitment:
+            return bid
+    raise JobFailed(job.job_id, "the bid on chain was not made with this data directory")
+
+
+async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
+    """Serve the validation set for as long as the job runs; then take model and refund."""
+    chain = ports.chain
+    room = await rooms.enter(job_id)
+    bid = await _recall_bid(ports, room.job)
+    body = await load_body(ports, room.job)
+    await chain.wait_for(lambda _: True if room.job.phase is not JobPhase.ENROLMENT else None)
+    if room.job.phase is JobPhase.CANCELLED:
+        await chain.submit(ReclaimEscrow(job=job_id), key=f"reclaim-escrow/{job_id}")
+        return
+    samples = await ports.datasets.load_samples(bid.dataset_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_serve_part, ports, room, samples, body, SELECTION_PART)
+        await chain.wait_for(lambda _: _is_final_or_over(room))
+        if room.job.ended is None:
+            nursery.start_soon(_serve_part, ports, room, samples, body, FINAL_PART)
+        await chain.wait_for(lambda _: True if room.job.ended or _is_over(room) else None)
+        nursery.cancel_scope.cancel()
+    if room.job.ended is not None and room.job.decided_rounds:
+        await retry_transient(
+            lambda: _take_model(ports, room.job, body), patience_seconds=PATIENCE_SECONDS
+        )
+    await chain.wait_for(lambda _: True if _is_over(room) else None)
+    await collect_pay(ports, job_id)
+
+
+def _is_over(room: Room) -> bool:
+    return room.job.phase in OVER
+
+
+def _is_final_or_over(room: Room) -> bool | None:
+    ballot = room.job.ballot
+    is_final = ballot is not None and ballot.kind is BallotKind.FINAL
+    return True if is_final or room.job.ended is not None or _is_over(room) else None
+
+
+async def _serve_part(
+    ports: Ports, room: Room, samples: Samples, body: RequestBody, part: int
+) -> None:
+    """Cut one part by the chain's draw, let the pool fetch it, and offer it until cancelled."""
+    split = await load_split(ports.chain, room.job, body)
+    indices = split.selection if part == SELECTION_PART else split.final
+    data = encode_part(select_part(samples.inputs, samples.labels, indices))
+    digest = await ports.store.blobs.put(data, Access(Audience.CONES, room.job.job_id))
+    unsigned = wire.ValidationOffer(
+        job_id=room.job.job_id,
+        part=part,
+        digest=digest,
+        size_bytes=len(data),
+        signature=bytes(65),
+    )
+    signature = ports.signer.sign_digest(signed_part(unsigned).digest(ports.chain.domain))
+    await room.publish(msgspec.structs.replace(unsigned, signature=signature))
+    log.info("validation_part_offered", job=room.job.job_id, part=part, size_bytes=len(data))
+
+
+async def _take_model(ports: Ports, job: JobState, body: RequestBody) -> None:
+    """Fetch the final parameters by the digest on chain, and keep them as a model file."""
+    assert job.ended is not None
+    size = count_parameters(body.model)
+    data = await fetch(
+        ports,
+        job.ended.model_digest,
+        [cone.account for cone in job.cones],
+        max_bytes=TENSOR_HEADER_BYTES + 4 * size,
+    )
+    parameters = decode_tensor(data, TensorKind.PARAMETERS, size)
+    file = encode_model_file(
+        parameters, domain=ports.chain.domain, job=job.job_id, model=body.model
+    )
+    digest = await ports.store.blobs.put(file)
+    await ports.store.journal.remember("model", str(job.job_id), digest)
+    log.info("model_delivered", job=job.job_id, digest=job.ended.model_digest.hex())

@@ -1,0 +1,375 @@
+"""The CONE role: stake, be drawn, evaluate and aggregate, vote, settle.
+
+A CONE node applies to every job it can serve, holds the job's validation data, takes part in each
+ballot it is drawn for, and takes its turn at the transitions that anyone may send. It never signs
+two votes for one attempt, and it always opens what it committed if it can.
+"""
+
+import secrets
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import trio
+
+from d2m_node.calls import CloseEnrolment, DepositStake, EnrolCone, StartTraining
+from d2m_node.errors import JobFailed, PeerUnreachable, TransactionReverted
+from d2m_node.ports import Access, Audience, Ports
+from d2m_node.retry import retry_transient
+from d2m_node.roles.executor import Executor
+from d2m_node.roles.inputs import agree_inputs, collect_updates
+from d2m_node.roles.payday import collect_pay, settle_in_turn
+from d2m_node.roles.records import RoundSources, record_final, record_round, write_decision
+from d2m_node.roles.rooms import OVER, Rooms
+from d2m_node.roles.seat import Seat
+from d2m_node.roles.sources import load_body, load_model_state
+from d2m_node.roles.turns import Turn, take_turn
+from d2m_node.roles.validation import (
+    FINAL_PART,
+    SELECTION_PART,
+    HeldPart,
+    give_receipt,
+    load_split,
+    obtain_part,
+)
+from d2m_node.roles.vote import BallotDesk, Finding, cast_vote, tally_until_over
+from protocol.bitmap import decode_bitmap
+from protocol.errors import ProtocolError
+from protocol.evaluation import UInt8
+from protocol.fixed_point import Int64
+from protocol.job import Ballot, JobPhase, JobState
+from protocol.market import MarketState
+from protocol.model import initial_parameters
+from protocol.osmd import sample_sellers
+from protocol.round import BallotResult, FinalWork, ModelState, RoundWork
+from protocol.sortition import (
+    BallotKind,
+    TicketChain,
+    compute_seller_seed,
+    compute_subset_seed,
+    compute_ticket_chain,
+)
+from protocol.types import BlockNumber, Digest, JobId, Wei
+from protocol.validation_set import ValidationPart, select_round_subset
+
+log = structlog.get_logger(__name__)
+
+MAX_BALLOTS_PER_ROUND = 6
+FINAL_BALLOTS = 64
+"""A ticket chain has an element for every attempt a job can have; keccak is cheap."""
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConePolicy:
+    """What this node puts up."""
+
+    stake_wei: Wei
+
+
+async def run_cone(
+    ports: Ports,
+    rooms: Rooms,
+    policy: ConePolicy,
+    executor: Executor,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve every job that this node can serve, until cancelled."""
+    me = ports.signer.address
+    staked = ports.chain.state.stakes.get(me)
+    if staked is None or staked.free_wei + sum(staked.locked_wei.values()) < policy.stake_wei:
+        await ports.chain.submit(DepositStake(value_wei=policy.stake_wei), key="stake/first")
+    task_status.started()
+    taken: set[JobId] = set()
+
+    def find_job(state: MarketState) -> JobState | None:
+        for job in state.jobs.values():
+            if job.job_id not in taken and _concerns(job, state):
+                return job
+        return None
+
+    def _concerns(job: JobState, state: MarketState) -> bool:
+        if job.cone_index(me) is not None:
+            return job.phase not in OVER or job.phase is JobPhase.SETTLED
+        stake = state.stakes.get(me)
+        return (
+            job.phase is JobPhase.ENROLMENT
+            and job.terms is not None
+            and stake is not None
+            and stake.free_wei >= job.terms.stake_wei
+            and stake.since_block < job.opened_block
+            and state.block_number < job.enrolment_end
+        )
+
+    async with trio.open_nursery() as jobs:
+        while True:
+            job = await ports.chain.wait_for(find_job)
+            taken.add(job.job_id)
+            jobs.start_soon(
+                _serve_job, ports, rooms, executor, job.job_id, name=f"job {job.job_id}"
+            )
+
+
+async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> None:
+    try:
+        seat = await _take_seat(ports, rooms, executor, job_id)
+        if seat is not None:
+            await _run_job(seat)
+    except* (JobFailed, PeerUnreachable, TransactionReverted, ProtocolError) as failures:
+        # These end this job at this node, never the node.
+        for failure in failures.exceptions:
+            log.warning("job_failed", job=job_id, role="cone", error=str(failure))
+
+
+async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat | None:
+    """Read the request, apply for the job's pool, and enter its room."""
+    job = ports.chain.state.jobs[job_id]
+    body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
+    tickets = await _load_tickets(ports, job)
+    me = ports.signer.address
+    if job.cone_index(me) is None:
+        assert job.terms is not None
+        call = EnrolCone(job=job_id, terms=job.terms, ticket_root=tickets.root)
+        await ports.chain.submit(call, key=f"enrol-cone/{job_id}")
+        await ports.chain.wait_for(
+            lambda state: True if state.jobs[job_id].cone_index(me) is not None else None
+        )
+    index = ports.chain.state.jobs[job_id].cone_index(me)
+    assert index is not None
+    log.info("cone_enrolled", job=job_id, index=index)
+    return Seat(
+        ports=ports,
+        room=await rooms.enter(job_id),
+        job_id=job_id,
+        body=body,
+        index=index,
+        tickets=tickets,
+        executor=executor,
+    )
+
+
+async def _load_tickets(ports: Ports, job: JobState) -> TicketChain:
+    """Return the job's ticket chain; its secret is journaled before its root is registered."""
+    assert job.terms is not None
+    secret = await ports.store.journal.remember(
+        "ticket-secret", str(job.job_id), secrets.token_bytes(32)
+    )
+    length = job.terms.rounds_max * MAX_BALLOTS_PER_ROUND + FINAL_BALLOTS
+    return compute_ticket_chain(secret, length)
+
+
+async def _run_job(seat: Seat) -> None:
+    """Follow one job from the end of its enrolment to this node's last wei."""
+    chain = seat.ports.chain
+    await take_turn(
+        chain,
+        Turn(seat.job.enrolment_end, seat.rank(0), len(seat.pool)),
+        is_done=lambda: seat.job.phase is not JobPhase.ENROLMENT,
+        act=lambda: chain.submit(
+            CloseEnrolment(job=seat.job_id, terms=seat.terms),
+            key=f"close-enrolment/{seat.job_id}/{seat.head}",
+        ),
+    )
+    if seat.job.phase is not JobPhase.CANCELLED:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_start_training_in_turn, seat)
+            nursery.start_soon(_work, seat, nursery.cancel_scope)
+        await settle_in_turn(seat)
+    await collect_pay(seat.ports, seat.job_id)
+
+
+async def _start_training_in_turn(seat: Seat) -> None:
+    await take_turn(
+        seat.ports.chain,
+        Turn(seat.job.validation_end, seat.rank(1), len(seat.pool)),
+        is_done=lambda: seat.job.phase is not JobPhase.VALIDATION,
+        act=lambda: seat.ports.chain.submit(
+            StartTraining(job=seat.job_id, terms=seat.terms),
+            key=f"start-training/{seat.job_id}/{seat.head}",
+        ),
+    )
+
+
+async def _work(seat: Seat, work_scope: trio.CancelScope) -> None:
+    """Hold the validation data, then work through the ballots until training has ended."""
+    chain = seat.ports.chain
+    parts = _Parts(seat)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parts.obtain, SELECTION_PART, seat.job.validation_end)
+        last = 0
+        while True:
+            ballot: Ballot | JobPhase = await chain.wait_for(partial(_next_ballot, seat, last))
+            if isinstance(ballot, JobPhase):
+                break
+            last = ballot.ballot_number
+            if ballot.kind is BallotKind.FINAL:
+                nursery.start_soon(parts.obtain, FINAL_PART, ballot.availability_end)
+            await _run_ballot(seat, ballot, parts)
+        nursery.cancel_scope.cancel()
+    work_scope.cancel()
+
+
+def _next_ballot(seat: Seat, after: int, state: MarketState) -> Ballot | JobPhase | None:
+    """Return the next ballot, or the phase once there can be none."""
+    job = state.jobs[seat.job_id]
+    if job.ballot is not None and job.ballot.ballot_number > after:
+        return job.ballot
+    over = job.phase in (JobPhase.SETTLING, *OVER)
+    return job.phase if over else None
+
+
+class _Parts:
+    """The parts of the validation set, obtained in the background, waited for by the ballots."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._held: dict[int, HeldPart] = {}
+        self._arrived = {SELECTION_PART: trio.Event(), FINAL_PART: trio.Event()}
+        self._asked: set[int] = set()
+
+    async def obtain(self, part: int, deadline: BlockNumber) -> None:
+        """Fetch a part once, and give the receipt for it by ``deadline``."""
+        if part in self._asked:
+            return
+        self._asked.add(part)
+        seat = self._seat
+        split = await load_split(seat.ports.chain, seat.job, seat.body)
+        self._held[part] = await obtain_part(seat, split, part)
+        self._arrived[part].set()
+        await give_receipt(seat, part, deadline)
+
+    async def wait(self, part: int) -> HeldPart:
+        """Return a part when it is here."""
+        await self._arrived[part].wait()
+        return self._held[part]
+
+
+async def _run_ballot(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
+    """Work on one ballot for as long as it is the open one."""
+    seat.room.forget_before(ballot.round_index)
+    log.info(
+        "ballot_opened",
+        job=seat.job_id,
+        round=ballot.round_index,
+        kind=ballot.kind.name.lower(),
+        attempt=ballot.attempt,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_take_part, seat, ballot, parts)
+        await seat.ports.chain.wait_for(lambda _: None if seat.is_current(ballot) else True)
+        nursery.cancel_scope.cancel()
+    await _note_decision(seat, ballot)
+
+
+async def _note_decision(seat: Seat, ballot: Ballot) -> None:
+    for decided in seat.job.decided:
+        if decided.ballot.ballot_number == ballot.ballot_number:
+            await write_decision(
+                seat.ports.store.journal,
+                seat.job_id,
+                ballot.ballot_number,
+                decided.decision.digest,
+            )
+
+
+async def _take_part(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
+    """Find what to vote for and vote; take turns at the tally whether or not anything is found."""
+    desk = BallotDesk()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tally_until_over, seat, ballot, desk)
+        find = _find_round if ballot.kind is BallotKind.ROUND else _find_final
+        desk.finding = await find(seat, ballot, parts)
+        if desk.finding.result is not None:
+            access = Access(Audience.PARTICIPANTS, seat.job_id)
+            for blob in desk.finding.result.blobs:
+                await seat.ports.store.blobs.put(blob, access)
+        await cast_vote(seat, ballot, desk.finding)
+
+
+async def _load_state(seat: Seat) -> ModelState:
+    return await retry_transient(
+        lambda: load_model_state(seat.ports, seat.job, seat.body),
+        patience_seconds=PATIENCE_SECONDS,
+    )
+
+
+async def _find_round(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
+    """Gather a round's inputs and compute its result."""
+    chain = seat.ports.chain
+    before = await _load_state(seat)
+    await chain.wait_block(ballot.seller_seed_block)
+    randomness = await chain.read_randomness(ballot.seller_seed_block)
+    seed = compute_seller_seed(seat.domain, seat.job_id, ballot.round_index, randomness)
+    sampled = sample_sellers(before.sampler, seed)
+    holdings = await collect_updates(seat, ballot, sampled)
+    inputs = await agree_inputs(seat, ballot, sampled, holdings)
+    if not inputs.is_complete:
+        log.warning("inputs_incomplete", job=seat.job_id, round=ballot.round_index)
+        return Finding(None, inputs.available)
+    held = await parts.wait(SELECTION_PART)
+    subset = await _draw_subset(seat, ballot, held.part)
+    samples, labels = _select(seat, held.part, subset)
+    work = RoundWork(
+        domain=seat.domain,
+        job_id=seat.job_id,
+        round_index=ballot.round_index,
+        rules=seat.rules,
+        payees=tuple(seller.account for seller in seat.job.sellers),
+        before=before,
+        sampled=sampled,
+        updates={i: holdings.updates[i] for i in decode_bitmap(inputs.available)},
+        samples=samples,
+        labels=labels,
+    )
+    sources = RoundSources(update_digests=holdings.digests, part_digest=held.digest, subset=subset)
+    await record_round(seat, ballot, work, sources)
+    result = await trio.to_thread.run_sync(seat.executor.compute_round, work)
+    _log_result(seat, ballot, result)
+    return Finding(result, inputs.available)
+
+
+async def _draw_subset(seat: Seat, ballot: Ballot, part: ValidationPart) -> tuple[int, ...]:
+    """Draw V_t. Its seed is of a block after the sellers' commitments, and kept by retries."""
+    block = BlockNumber(ballot.update_commit_end + ballot.seed_delay_blocks)
+    randomness = await seat.ports.chain.read_randomness(block)
+    seed = compute_subset_seed(seat.domain, seat.job_id, ballot.round_index, randomness)
+    return select_round_subset(seed, part.indices, seat.body.validation.subset_count)
+
+
+def _select(seat: Seat, part: ValidationPart, subset: tuple[int, ...]) -> tuple[UInt8, Int64]:
+    chosen = set(subset)
+    rows = [row for row, index in enumerate(part.indices) if index in chosen]
+    shape = (len(rows), *seat.body.model.input_shape)
+    return part.samples[rows].reshape(shape), part.labels[rows]
+
+
+async def _find_final(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
+    """Evaluate the first and the last parameters on V_fin."""
+    state = await _load_state(seat)
+    held = await parts.wait(FINAL_PART)
+    samples, labels = _select(seat, held.part, held.part.indices)
+    work = FinalWork(
+        domain=seat.domain,
+        job_id=seat.job_id,
+        round_index=ballot.round_index,
+        rules=seat.rules,
+        initial=initial_parameters(seat.body.model, Digest(seat.body.initial_seed)),
+        parameters=state.parameters,
+        samples=samples,
+        labels=labels,
+    )
+    await record_final(seat, ballot, state, held.digest)
+    result = await trio.to_thread.run_sync(seat.executor.compute_final, work)
+    _log_result(seat, ballot, result)
+    return Finding(result, 0)
+
+
+def _log_result(seat: Seat, ballot: Ballot, result: BallotResult) -> None:
+    log.info(
+        "ballot_computed",
+        job=seat.job_id,
+        round=ballot.round_index,
+        kind=ballot.kind.name.lower(),
+        digest=result.digest.hex(),
+    )

@@ -1,0 +1,245 @@
+"""The inputs of a round at a CONE node: updates fetched, availability told, the input set read.
+
+Source: MECHANISM 6.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+import trio
+
+from d2m_node.calls import LogBitmaps
+from d2m_node.errors import PeerUnreachable
+from d2m_node.ports import Access, Audience, Int32Array
+from d2m_node.roles.room import availability_step, signed_part
+from d2m_node.roles.seat import Seat
+from d2m_node.roles.sources import fetch
+from d2m_node.roles.turns import land, wait_block_or
+from protocol.bitmap import compute_input_set, decode_bitmap, encode_bitmap
+from protocol.errors import InvalidSignature, ProtocolError
+from protocol.hashing import word
+from protocol.job import Ballot
+from protocol.model import count_parameters
+from protocol.signatures import Availability, recover_signer
+from protocol.types import Address, BlockNumber, Digest
+from protocol.update import (
+    TENSOR_HEADER_BYTES,
+    TensorKind,
+    UpdateSecret,
+    compute_update_commitment,
+    decode_tensor,
+)
+from protocol.wire import messages as wire
+
+log = structlog.get_logger(__name__)
+
+COMMIT_TAG = 1
+OPENING_TAG = 2
+
+
+@dataclass(slots=True)
+class Holdings:
+    """The updates of one round that this node holds, by seller index."""
+
+    updates: dict[int, Int32Array]
+    digests: dict[int, Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSet:
+    """I_t, and this node's copies of it. ``updates`` lacks what the node could not get."""
+
+    available: int
+    holdings: Holdings
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether this node holds every update of the set."""
+        return set(decode_bitmap(self.available)) <= self.holdings.updates.keys()
+
+
+async def collect_updates(seat: Seat, ballot: Ballot, sampled: tuple[int, ...]) -> Holdings:
+    """Fetch what the sampled sellers commit to and open, until their window and one block end."""
+    holdings = Holdings({}, {})
+    last_call = BlockNumber(ballot.update_open_end + 1)
+
+    def is_settled() -> bool:
+        """Every commitment of this round is fetched; nothing more can come."""
+        committed = _commits(seat, ballot)
+        wanted = [index for index in sampled if index in committed]
+        return seat.head >= ballot.update_open_end and all(i in holdings.updates for i in wanted)
+
+    async with trio.open_nursery() as nursery:
+        for index in sampled:
+            nursery.start_soon(_hold_update, seat, ballot, index, holdings)
+        nursery.start_soon(_pull_at_phase_ends, seat, ballot, sampled)
+        await wait_block_or(seat.ports.chain, last_call, is_settled)
+        nursery.cancel_scope.cancel()
+    return holdings
+
+
+def _commits(seat: Seat, ballot: Ballot) -> dict[int, wire.UpdateCommit]:
+    """Return the commitments that came in time."""
+    return seat.room.heard_before(wire.UpdateCommit, ballot.round_index, ballot.update_commit_end)
+
+
+async def _pull_at_phase_ends(seat: Seat, ballot: Ballot, sampled: tuple[int, ...]) -> None:
+    sellers = seat.job.sellers
+    await seat.ports.chain.wait_block(BlockNumber(ballot.update_commit_end - 1))
+    absent = [i for i in sampled if i not in _commits(seat, ballot)]
+    request = wire.MessagesRequest(job_id=seat.job_id, kind=COMMIT_TAG, step=ballot.round_index)
+    await seat.room.pull([sellers[i].account for i in absent], request)
+    await seat.ports.chain.wait_block(ballot.update_open_end)
+    opened = seat.room.heard(wire.UpdateOpening, ballot.round_index)
+    silent = [i for i in _commits(seat, ballot) if i not in opened]
+    request = wire.MessagesRequest(job_id=seat.job_id, kind=OPENING_TAG, step=ballot.round_index)
+    await seat.room.pull([sellers[i].account for i in silent], request)
+
+
+async def _hold_update(seat: Seat, ballot: Ballot, index: int, holdings: Holdings) -> None:
+    """Wait for one seller's opening, then fetch and check the update behind it."""
+    round_index = ballot.round_index
+    await seat.room.wait_until(
+        lambda: (
+            index in seat.room.heard(wire.UpdateOpening, round_index)
+            and index in _commits(seat, ballot)
+        )
+    )
+    opening = seat.room.heard(wire.UpdateOpening, round_index)[index]
+    seller = seat.job.sellers[index].account
+    secret = UpdateSecret(
+        job=seat.job_id,
+        round_index=round_index,
+        seller=seller,
+        update_digest=Digest(opening.digest),
+        salt=opening.salt,
+    )
+    if compute_update_commitment(seat.domain, secret) != _commits(seat, ballot)[index].commitment:
+        log.warning("update_opening_mismatch", job=seat.job_id, round=round_index, seller=index)
+        return
+    while index not in holdings.updates:
+        try:
+            await _fetch_update(seat, index, Digest(opening.digest), holdings)
+        except PeerUnreachable as error:
+            log.info("update_fetch_failed", job=seat.job_id, seller=index, error=str(error))
+            await seat.ports.chain.wait_block(BlockNumber(seat.head + 1))
+        except ProtocolError as error:
+            log.warning("update_refused", job=seat.job_id, seller=index, error=str(error))
+            return
+
+
+async def _fetch_update(seat: Seat, index: int, digest: Digest, holdings: Holdings) -> None:
+    size = count_parameters(seat.body.model)
+    sources: list[Address] = [seat.job.sellers[index].account, *seat.pool]
+    data = await fetch(
+        seat.ports,
+        digest,
+        sources,
+        max_bytes=TENSOR_HEADER_BYTES + 4 * size,
+        access=Access(Audience.CONES, seat.job_id),
+    )
+    holdings.updates[index] = decode_tensor(data, TensorKind.UPDATE, size)
+    holdings.digests[index] = digest
+
+
+async def agree_inputs(
+    seat: Seat, ballot: Ballot, sampled: tuple[int, ...], holdings: Holdings
+) -> InputSet:
+    """Tell which updates this node holds, then read from the chain which ones the round uses."""
+    await _tell_availability(seat, ballot, holdings)
+    await seat.ports.chain.wait_block(ballot.availability_end)
+    told = _verified_bitmaps(seat, seat.ballot(ballot))
+    available = compute_input_set(told, encode_bitmap(sampled))
+    lacking = [i for i in decode_bitmap(available) if i not in holdings.updates]
+    if lacking:
+        await _fetch_lacking(seat, ballot, lacking, holdings)
+    return InputSet(available, holdings)
+
+
+async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> None:
+    key = f"{seat.job_id}/{ballot.ballot_number}"
+    own = msgspec.msgpack.encode(word(encode_bitmap(holdings.updates)))
+    # What was signed first stays: a restarted node must not tell two stories.
+    remembered = await seat.ports.store.journal.remember("availability", key, own)
+    bitmap = msgspec.msgpack.decode(remembered, type=bytes)
+    await seat.room.publish(_sign_bitmap(seat, ballot, bitmap))
+    step = availability_step(ballot.round_index, ballot.attempt)
+
+    def unrecorded() -> dict[int, wire.AvailabilityBitmap]:
+        recorded = {index for index, _, _ in seat.ballot(ballot).bitmaps}
+        heard = seat.room.heard(wire.AvailabilityBitmap, step)
+        return {index: one for index, one in heard.items() if index not in recorded}
+
+    async def send() -> None:
+        entries = tuple(
+            (index, int.from_bytes(one.bitmap, "big"), one.signature)
+            for index, one in unrecorded().items()
+        )
+        call = LogBitmaps(job=seat.job_id, entries=entries)
+        key = f"bitmaps/{seat.job_id}/{ballot.ballot_number}/{seat.head}"
+        await seat.ports.chain.submit(call, key=key)
+
+    await land(
+        seat.ports.chain,
+        (max(seat.head, ballot.availability_end - 2), ballot.availability_end),
+        is_recorded=lambda: seat.index not in unrecorded(),
+        rank=lambda: _order(seat, ballot, list(unrecorded())).index(seat.index),
+        send=send,
+    )
+
+
+def _order(seat: Seat, ballot: Ballot, indices: list[int]) -> list[int]:
+    """Order nodes by a turn that moves with the ballot."""
+    count = len(seat.pool)
+    return sorted(indices, key=lambda index: (index - seat.job_id - ballot.ballot_number) % count)
+
+
+def _sign_bitmap(seat: Seat, ballot: Ballot, bitmap: bytes) -> wire.AvailabilityBitmap:
+    unsigned = wire.AvailabilityBitmap(
+        job_id=seat.job_id,
+        round_index=ballot.round_index,
+        attempt=ballot.attempt,
+        cone_index=seat.index,
+        bitmap=bitmap,
+        signature=bytes(65),
+    )
+    digest = signed_part(unsigned).digest(seat.domain)
+    return msgspec.structs.replace(unsigned, signature=seat.ports.signer.sign_digest(digest))
+
+
+def _verified_bitmaps(seat: Seat, ballot: Ballot) -> list[int]:
+    """Return the first validly signed bitmap of each node; the contract only logs them."""
+    first: dict[int, int] = {}
+    for index, bitmap, signature in ballot.bitmaps:
+        if index >= len(seat.pool) or index in first:
+            continue
+        told = Availability(
+            job=seat.job_id,
+            round_index=ballot.round_index,
+            attempt=ballot.attempt,
+            bitmap=bitmap,
+        )
+        try:
+            signer = recover_signer(told.digest(seat.domain), signature)
+        except InvalidSignature:
+            continue
+        if signer == seat.pool[index]:
+            first[index] = bitmap
+    return [first[index] for index in sorted(first)]
+
+
+async def _fetch_lacking(
+    seat: Seat, ballot: Ballot, lacking: list[int], holdings: Holdings
+) -> None:
+    """Ask the pool for updates that most of it holds; give up when the vote begins."""
+    request = wire.MessagesRequest(job_id=seat.job_id, kind=OPENING_TAG, step=ballot.round_index)
+    with trio.move_on_after(1):
+        await seat.room.pull(seat.pool, request)
+        opened = seat.room.heard(wire.UpdateOpening, ballot.round_index)
+        for index in lacking:
+            if index in opened:
+                try:
+                    await _fetch_update(seat, index, Digest(opened[index].digest), holdings)
+                except (PeerUnreachable, ProtocolError) as error:
+                    log.warning("input_lacking", job=seat.job_id, seller=index, error=str(error))

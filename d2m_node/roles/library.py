@@ -1,0 +1,62 @@
+"""What this node serves to its peers, and to whom."""
+
+from collections.abc import Mapping, Sequence
+
+from d2m_node.ports import Access, Audience, ChainPort, StorePort
+from d2m_node.roles.room import Room
+from protocol.job import JobState
+from protocol.types import Address, Digest, JobId
+from protocol.wire.messages import GossipMessage, MessagesRequest
+
+
+class NodeLibrary:
+    """Serves blobs under their access rules, and the gossip kept in the rooms.
+
+    All enrolled CONE nodes of a job are served alike, so that a request betrays no committee.
+    """
+
+    def __init__(self, store: StorePort, chain: ChainPort, rooms: Mapping[JobId, Room]) -> None:
+        self._store = store
+        self._chain = chain
+        self._rooms = rooms
+
+    async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
+        """Return a blob if one of its rules admits the peer."""
+        rules = await self._store.blobs.access(digest)
+        if not any(self._admits(rule, peer_id) for rule in rules):
+            return None
+        return await self._store.blobs.get(digest)
+
+    async def read_messages(
+        self, peer_id: bytes, request: MessagesRequest
+    ) -> Sequence[GossipMessage]:
+        """Return kept gossip of a job to those who take part in it."""
+        room = self._rooms.get(JobId(request.job_id))
+        if room is None or not self._is_any(participants(room.job), peer_id):
+            return []
+        return room.serve(request)
+
+    def _admits(self, rule: Access, peer_id: bytes) -> bool:
+        job = self._chain.state.jobs.get(rule.job_id)
+        match rule.audience:
+            case Audience.PUBLIC:
+                return True
+            case Audience.CONES:
+                return job is not None and self._is_any(cones(job), peer_id)
+            case Audience.PARTICIPANTS:
+                return job is not None and self._is_any(participants(job), peer_id)
+
+    def _is_any(self, accounts: frozenset[Address], peer_id: bytes) -> bool:
+        return not accounts.isdisjoint(self._chain.state.accounts_of_peer(peer_id))
+
+
+def cones(job: JobState) -> frozenset[Address]:
+    """Return the accounts of the job's pool."""
+    return frozenset(cone.account for cone in job.cones)
+
+
+def participants(job: JobState) -> frozenset[Address]:
+    """Return the accounts of everybody who takes part in the job."""
+    sellers = frozenset(seller.account for seller in job.sellers)
+    buyer = frozenset() if job.buyer is None else frozenset({job.buyer})
+    return cones(job) | sellers | buyer

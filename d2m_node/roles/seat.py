@@ -1,0 +1,90 @@
+"""A CONE node's seat in one job: what every step of its work needs."""
+
+from dataclasses import dataclass
+
+from d2m_node.ports import Ports
+from d2m_node.roles.executor import Executor
+from d2m_node.roles.room import Room
+from d2m_node.roles.sources import round_rules
+from protocol.aggregation import RoundRules
+from protocol.hashing import Domain
+from protocol.job import Ballot, JobPhase, JobState
+from protocol.request import RequestBody
+from protocol.sortition import TicketChain, compute_set_sizes
+from protocol.terms import JobTerms
+from protocol.types import Address, BlockNumber, ConeIndex, JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One node in one job's pool."""
+
+    ports: Ports
+    room: Room
+    job_id: JobId
+    body: RequestBody
+    index: ConeIndex
+    tickets: TicketChain
+    executor: Executor
+
+    @property
+    def job(self) -> JobState:
+        """The job as the chain tells it now."""
+        return self.ports.chain.state.jobs[self.job_id]
+
+    @property
+    def domain(self) -> Domain:
+        """The market the job belongs to."""
+        return self.ports.chain.domain
+
+    @property
+    def head(self) -> BlockNumber:
+        """The last block followed."""
+        return self.ports.chain.state.block_number
+
+    @property
+    def terms(self) -> JobTerms:
+        """The job's terms."""
+        terms = self.job.terms
+        assert terms is not None, "a job with a pool has terms"
+        return terms
+
+    @property
+    def rules(self) -> RoundRules:
+        """What the job fixes for all its rounds."""
+        return round_rules(self.job, self.body)
+
+    @property
+    def pool(self) -> tuple[Address, ...]:
+        """The accounts of the pool, by CONE index."""
+        return tuple(cone.account for cone in self.job.cones)
+
+    @property
+    def set_sizes(self) -> tuple[int, ...]:
+        """The cumulative sizes of the execution sets."""
+        terms = self.terms
+        return compute_set_sizes(
+            len(self.pool),
+            terms.first_set_size,
+            terms.growth_numerator,
+            terms.growth_denominator,
+        )
+
+    def rank(self, salt: int) -> int:
+        """Return this node's place in the order of the pool, which turns with ``salt``."""
+        return (self.index - self.job_id - salt) % len(self.pool)
+
+    def is_current(self, ballot: Ballot) -> bool:
+        """Tell whether this ballot is still the one that is open."""
+        job = self.job
+        return (
+            job.phase is JobPhase.TRAINING
+            and job.ballot is not None
+            and job.ballot.ballot_number == ballot.ballot_number
+        )
+
+    def ballot(self, former: Ballot) -> Ballot:
+        """Return the newest view of a ballot that is still current."""
+        ballot = self.job.ballot
+        assert ballot is not None, "a ballot is open"
+        return ballot if ballot.ballot_number == former.ballot_number else former

@@ -1,0 +1,277 @@
+"""The seller role: register, enrol, train on local data, offer updates.
+
+The data never leaves the node; what leaves it is one signed, committed and quantised update for
+each round that it is sampled for, and only to the job's CONE nodes. It never offers two updates
+for one round, across crashes too.
+"""
+
+import secrets
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import structlog
+import trio
+
+from d2m_node.calls import EnrolSeller, RegisterDataset
+from d2m_node.errors import JobFailed, PeerUnreachable, TransactionReverted
+from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
+from d2m_node.retry import retry_transient
+from d2m_node.roles.payday import collect_pay
+from d2m_node.roles.room import Room, signed_part
+from d2m_node.roles.rooms import OVER, Rooms
+from d2m_node.roles.sources import load_body, load_model_state
+from protocol.errors import ProtocolError
+from protocol.hashing import keccak
+from protocol.job import Ballot, JobPhase, JobState
+from protocol.market import Dataset, MarketState
+from protocol.osmd import sample_sellers
+from protocol.request import RequestBody, compute_tag_hashes
+from protocol.sortition import BallotKind, compute_seller_seed
+from protocol.types import Digest, JobId, SellerIndex
+from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
+from protocol.wire import messages as wire
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SellerPolicy:
+    """What this node sells."""
+
+    dataset_path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """A seller's place in one job."""
+
+    ports: Ports
+    room: Room
+    job_id: JobId
+    body: RequestBody
+    index: SellerIndex
+    samples: Samples
+    trainer: TrainerPort
+
+    @property
+    def job(self) -> JobState:
+        """The job as the chain tells it now."""
+        return self.ports.chain.state.jobs[self.job_id]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shop:
+    """What a seller brings to every job."""
+
+    ports: Ports
+    rooms: Rooms
+    trainer: TrainerPort
+    samples: Samples
+    dataset: Dataset
+
+
+class OfferedUpdate(msgspec.Struct, frozen=True, array_like=True):
+    """An update as the journal holds it, before its commitment is signed."""
+
+    digest: bytes
+    salt: bytes
+
+
+async def run_seller(
+    ports: Ports,
+    rooms: Rooms,
+    policy: SellerPolicy,
+    trainer: TrainerPort,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve every job whose tags the dataset carries, until cancelled."""
+    samples = await ports.datasets.load_samples(policy.dataset_path)
+    dataset = await _register(ports, policy)
+    task_status.started()
+    me = ports.signer.address
+    taken: set[JobId] = set()
+
+    def find_job(state: MarketState) -> JobState | None:
+        for job in state.jobs.values():
+            if job.job_id in taken:
+                continue
+            is_open = (
+                job.phase is JobPhase.ENROLMENT
+                and state.block_number < job.enrolment_end
+                and set(job.tags) <= set(dataset.tags)
+            )
+            if is_open or (job.seller_index(me) is not None and job.phase not in OVER):
+                return job
+        return None
+
+    shop = Shop(ports=ports, rooms=rooms, trainer=trainer, samples=samples, dataset=dataset)
+    async with trio.open_nursery() as jobs:
+        while True:
+            job = await ports.chain.wait_for(find_job)
+            taken.add(job.job_id)
+            jobs.start_soon(_serve_job, shop, job.job_id, name=f"job {job.job_id}")
+
+
+async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
+    """Return this account's dataset entry on chain, made if there is none with these tags."""
+    me = ports.signer.address
+    tags = compute_tag_hashes(list(await ports.datasets.load_tags(policy.dataset_path)))
+
+    def find(state: MarketState) -> Dataset | None:
+        own = (one for one in state.datasets.values() if one.seller == me and one.tags == tags)
+        return next(own, None)
+
+    if find(ports.chain.state) is None:
+        call = RegisterDataset(tags=tags, metadata_hash=keccak(b"".join(tags)))
+        await ports.chain.submit(call, key=f"register-dataset/{keccak(b''.join(tags)).hex()}")
+    return await ports.chain.wait_for(find)
+
+
+async def _serve_job(shop: Shop, job_id: JobId) -> None:
+    try:
+        await _run_job(await _take_stall(shop, job_id))
+    except* (JobFailed, PeerUnreachable, TransactionReverted, ProtocolError) as failures:
+        # These end this job at this node, never the node.
+        for failure in failures.exceptions:
+            log.warning("job_failed", job=job_id, role="seller", error=str(failure))
+
+
+async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
+    """Read the request, enrol, and enter the job's room."""
+    ports = shop.ports
+    job = ports.chain.state.jobs[job_id]
+    body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
+    if shop.samples.inputs.shape[1:] != tuple(body.model.input_shape):
+        raise JobFailed(job_id, "the dataset's samples do not have the shape the model takes")
+    me = ports.signer.address
+    if job.seller_index(me) is None:
+        assert job.terms is not None
+        call = EnrolSeller(job=job_id, terms=job.terms, dataset_id=shop.dataset.dataset_id)
+        await ports.chain.submit(call, key=f"enrol-seller/{job_id}")
+    index = await ports.chain.wait_for(lambda state: state.jobs[job_id].seller_index(me))
+    log.info("seller_enrolled", job=job_id, index=index)
+    return Stall(
+        ports=ports,
+        room=await shop.rooms.enter(job_id),
+        job_id=job_id,
+        body=body,
+        index=index,
+        samples=shop.samples,
+        trainer=shop.trainer,
+    )
+
+
+async def _run_job(stall: Stall) -> None:
+    """Offer an update in each round this seller is sampled for; then collect its pay."""
+    chain = stall.ports.chain
+    last_round = -1
+    while True:
+        found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_round))
+        if isinstance(found, JobPhase):
+            break
+        last_round = found.round_index
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_offer_update, stall, found)
+            await chain.wait_for(partial(_is_closed, stall, found))
+            nursery.cancel_scope.cancel()
+    await chain.wait_for(lambda _: True if stall.job.phase in OVER else None)
+    await collect_pay(stall.ports, stall.job_id)
+
+
+def _next_round(stall: Stall, after: int, state: MarketState) -> Ballot | JobPhase | None:
+    job = state.jobs[stall.job_id]
+    if job.phase in (JobPhase.SETTLING, *OVER):
+        return job.phase
+    ballot = job.ballot
+    is_next = ballot is not None and ballot.kind is BallotKind.ROUND and ballot.round_index > after
+    return ballot if is_next else None
+
+
+def _is_closed(stall: Stall, ballot: Ballot, state: MarketState) -> bool | None:
+    job = state.jobs[stall.job_id]
+    is_open = (
+        job.phase is JobPhase.TRAINING
+        and job.ballot is not None
+        and job.ballot.round_index == ballot.round_index
+        and job.ballot.kind is BallotKind.ROUND
+    )
+    return None if is_open else True
+
+
+async def _offer_update(stall: Stall, ballot: Ballot) -> None:
+    """Train if sampled, commit to the update, and open the commitment in its window."""
+    chain = stall.ports.chain
+    state = await retry_transient(
+        lambda: load_model_state(stall.ports, stall.job, stall.body),
+        patience_seconds=PATIENCE_SECONDS,
+    )
+    await chain.wait_block(ballot.seller_seed_block)
+    randomness = await chain.read_randomness(ballot.seller_seed_block)
+    seed = compute_seller_seed(chain.domain, stall.job_id, ballot.round_index, randomness)
+    if stall.index not in sample_sellers(state.sampler, seed):
+        return
+    key = f"{stall.job_id}/{ballot.round_index}"
+    stored = await stall.ports.store.journal.recall("update", key)
+    if stored is None:
+        if chain.state.block_number >= ballot.update_commit_end:
+            return
+        stored = await _train(stall, ballot, state.parameters, key)
+    offer = msgspec.msgpack.decode(stored, type=OfferedUpdate)
+    await _commit(stall, ballot, offer)
+    await chain.wait_block(ballot.update_commit_end)
+    await _open(stall, ballot, offer)
+
+
+async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array, key: str) -> bytes:
+    """Train one update and fix it in the journal before anybody hears of it."""
+    update = await stall.trainer.train(
+        stall.body.model,
+        parameters,
+        stall.body.training,
+        stall.samples,
+        seed=int.from_bytes(secrets.token_bytes(4), "big"),
+    )
+    data = encode_tensor(TensorKind.UPDATE, update)
+    access = Access(Audience.CONES, stall.job_id)
+    digest = await stall.ports.store.blobs.put(data, access)
+    fresh = msgspec.msgpack.encode(OfferedUpdate(digest, secrets.token_bytes(32)))
+    log.info("update_trained", job=stall.job_id, round=ballot.round_index)
+    return await stall.ports.store.journal.remember("update", key, fresh)
+
+
+async def _commit(stall: Stall, ballot: Ballot, offer: OfferedUpdate) -> None:
+    secret = UpdateSecret(
+        job=stall.job_id,
+        round_index=ballot.round_index,
+        seller=stall.ports.signer.address,
+        update_digest=Digest(offer.digest),
+        salt=offer.salt,
+    )
+    unsigned = wire.UpdateCommit(
+        job_id=stall.job_id,
+        round_index=ballot.round_index,
+        seller_index=stall.index,
+        commitment=compute_update_commitment(stall.ports.chain.domain, secret),
+        signature=bytes(65),
+    )
+    digest = signed_part(unsigned).digest(stall.ports.chain.domain)
+    signature = stall.ports.signer.sign_digest(digest)
+    await stall.room.publish(msgspec.structs.replace(unsigned, signature=signature))
+
+
+async def _open(stall: Stall, ballot: Ballot, offer: OfferedUpdate) -> None:
+    unsigned = wire.UpdateOpening(
+        job_id=stall.job_id,
+        round_index=ballot.round_index,
+        seller_index=stall.index,
+        digest=offer.digest,
+        salt=offer.salt,
+        signature=bytes(65),
+    )
+    digest = signed_part(unsigned).digest(stall.ports.chain.domain)
+    signature = stall.ports.signer.sign_digest(digest)
+    await stall.room.publish(msgspec.structs.replace(unsigned, signature=signature))

@@ -1,0 +1,116 @@
+"""Where a role gets bytes from: its own store first, then the peers that should have them."""
+
+from collections.abc import Iterable
+
+from d2m_node.errors import JobFailed, PeerUnreachable
+from d2m_node.ports import Access, Audience, Ports
+from protocol.aggregation import RoundRules
+from protocol.digest import RoundHeader, decode_sampler_state
+from protocol.errors import ProtocolError
+from protocol.job import JobState
+from protocol.model import count_parameters
+from protocol.request import MAX_BODY_BYTES, RequestBody, decode_body
+from protocol.round import ModelState, apply_header, compute_initial_state
+from protocol.terms import Metric
+from protocol.types import Address, Digest
+from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
+
+
+def peers_of(ports: Ports, accounts: Iterable[Address]) -> list[bytes]:
+    """Return the peers of these accounts, by their own word on the chain; never ourselves."""
+    book = ports.chain.state.peers
+    peers = [book[account].peer_id for account in accounts if account in book]
+    return [peer for peer in dict.fromkeys(peers) if peer != ports.network.peer_id]
+
+
+async def fetch(
+    ports: Ports,
+    digest: Digest,
+    accounts: Iterable[Address],
+    *,
+    max_bytes: int,
+    access: Access | None = None,
+) -> bytes:
+    """Return a blob from the store, or fetch, keep and serve it.
+
+    Raises PeerUnreachable if none of the accounts' peers delivers it.
+    """
+    data = await ports.store.blobs.get(digest)
+    if data is None:
+        sources = peers_of(ports, accounts)
+        data = await ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
+        await ports.store.blobs.put(data, access)
+    return data
+
+
+async def load_body(ports: Ports, job: JobState) -> RequestBody:
+    """Return the request of a job, from the store or from its buyer.
+
+    Raises
+    ------
+    JobFailed
+        If the buyer does not serve it, or it is not valid.
+    """
+    assert job.buyer is not None, "a job has a buyer once its auction is closed"
+    access = Access(Audience.PUBLIC, job.job_id)
+    try:
+        data = await fetch(
+            ports, job.body_hash, [job.buyer], max_bytes=MAX_BODY_BYTES, access=access
+        )
+        return decode_body(data)
+    except PeerUnreachable as error:
+        raise JobFailed(job.job_id, f"the buyer does not serve its request: {error}") from error
+    except ProtocolError as error:
+        raise JobFailed(job.job_id, f"the buyer's request is not valid: {error}") from error
+
+
+def round_rules(job: JobState, body: RequestBody) -> RoundRules:
+    """Gather what a job fixes for all its rounds from its terms and its request."""
+    assert job.terms is not None, "a job has terms once its auction is closed"
+    return RoundRules(
+        model=body.model,
+        metric=Metric(job.terms.metric),
+        sellers_per_round=job.terms.sellers_per_round,
+        alpha_bps=body.sampling.alpha_bps,
+        eta_q16=body.sampling.eta_q16,
+        keep_bps=body.sampling.keep_bps,
+    )
+
+
+async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> ModelState:
+    """Rebuild the state before the job's next round from the chain and from blobs.
+
+    Late and restarted nodes take this path like all others. Raises PeerUnreachable.
+    """
+    rules = round_rules(job, body)
+    seller_count = len(job.sellers)
+    state = compute_initial_state(rules, Digest(body.initial_seed), seller_count)
+    headers = [RoundHeader.decode(one.header) for one in job.decided_rounds]
+    if not headers:
+        return state
+    for header in headers:
+        state = apply_header(state, header)
+    accounts = [cone.account for cone in job.cones]
+    access = Access(Audience.PARTICIPANTS, job.job_id)
+    size = count_parameters(body.model)
+    tensor = await fetch(
+        ports,
+        headers[-1].model_digest,
+        accounts,
+        max_bytes=TENSOR_HEADER_BYTES + 4 * size,
+        access=access,
+    )
+    sampler = await fetch(
+        ports,
+        headers[-1].sampler_digest,
+        accounts,
+        max_bytes=8 * seller_count,
+        access=access,
+    )
+    return ModelState(
+        parameters=decode_tensor(tensor, TensorKind.PARAMETERS, size),
+        sampler=decode_sampler_state(sampler, seller_count),
+        credits=state.credits,
+        misses=state.misses,
+        previous_digest=state.previous_digest,
+    )

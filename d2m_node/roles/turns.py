@@ -1,0 +1,84 @@
+"""Who sends a transaction that anyone may send.
+
+All nodes that could send it agree on an order; the first one sends at once, the next ones only if
+the chain stays silent. Nothing depends on one node, and the gas is paid once.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from d2m_node.errors import TransactionReverted
+from d2m_node.ports import ChainPort
+from protocol.types import BlockNumber
+
+log = structlog.get_logger(__name__)
+
+SILENCE_BLOCKS = 2
+"""A batch's next sender waits this long for the one before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A node's place in the order of those who may send."""
+
+    first_block: int
+    """When the first one sends: once this block is followed."""
+    rank: int
+    """How many blocks after it this node does."""
+    ranks: int
+    """How many there are; with silence the turn comes round again after as many blocks."""
+
+
+async def take_turn(
+    chain: ChainPort,
+    turn: Turn,
+    *,
+    is_done: Callable[[], bool],
+    act: Callable[[], Awaitable[None]],
+) -> None:
+    """Act when it is this node's turn, unless it is done by then; return when it is done."""
+    next_block = turn.first_block + turn.rank
+    while not is_done():
+        await wait_block_or(chain, next_block, is_done)
+        if is_done():
+            return
+        try:
+            await act()
+        except TransactionReverted as refusal:
+            log.info("transition_refused", call=refusal.call, reason=refusal.reason)
+        next_block = chain.state.block_number + max(turn.ranks, 1)
+
+
+async def land(
+    chain: ChainPort,
+    window: tuple[int, int],
+    *,
+    is_recorded: Callable[[], bool],
+    rank: Callable[[], int],
+    send: Callable[[], Awaitable[None]],
+) -> None:
+    """Get an own signed statement recorded in a window of blocks, not later than in its last one.
+
+    ``rank`` is this node's place among those whose statements were heard and are not recorded:
+    place 0 sends a batch for all at the first block, the next one after two blocks of silence.
+    In the last block that is left, whoever is not recorded sends.
+    """
+    first_block, last_block = window
+    for block in range(first_block, last_block):
+        await wait_block_or(chain, block, is_recorded)
+        if is_recorded():
+            return
+        if block >= first_block + SILENCE_BLOCKS * rank() or block == last_block - 1:
+            try:
+                await send()
+            except TransactionReverted as refusal:
+                log.info("batch_refused", call=refusal.call, reason=refusal.reason)
+
+
+async def wait_block_or(chain: ChainPort, block: int, is_done: Callable[[], bool]) -> None:
+    """Return when ``block`` is followed or ``is_done``."""
+    await chain.wait_for(
+        lambda state: True if state.block_number >= BlockNumber(block) or is_done() else None
+    )

@@ -1,0 +1,129 @@
+"""The validation set at a CONE node: fetched from the buyer in proven parts, and receipted."""
+
+from dataclasses import dataclass
+from math import prod
+
+import structlog
+
+from d2m_node.calls import SubmitReceipts
+from d2m_node.errors import PeerUnreachable
+from d2m_node.ports import Access, Audience, ChainPort
+from d2m_node.roles.room import signed_part
+from d2m_node.roles.seat import Seat
+from d2m_node.roles.sources import fetch
+from d2m_node.roles.turns import land
+from protocol.bitmap import decode_bitmap
+from protocol.errors import ProtocolError
+from protocol.job import JobState
+from protocol.request import RequestBody
+from protocol.sortition import compute_fin_seed
+from protocol.types import BlockNumber, Digest
+from protocol.validation_set import (
+    ValidationPart,
+    ValidationSplit,
+    decode_part,
+    split_validation_set,
+    validate_part_contents,
+    verify_part,
+)
+from protocol.wire import messages as wire
+
+log = structlog.get_logger(__name__)
+
+SELECTION_PART = 0
+FINAL_PART = 1
+MAX_PART_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPart:
+    """A part of the validation set, proven, and the hash it is stored under."""
+
+    part: ValidationPart
+    digest: Digest
+
+
+async def load_split(chain: ChainPort, job: JobState, body: RequestBody) -> ValidationSplit:
+    """Draw which samples are kept for the final evaluation, by the chain's word (MECHANISM 12)."""
+    seed_block = BlockNumber(job.enrolment_end + chain.params.seed_delay_blocks)
+    await chain.wait_block(seed_block)
+    randomness = await chain.read_randomness(seed_block)
+    seed = compute_fin_seed(chain.domain, job.job_id, randomness)
+    return split_validation_set(seed, body.validation.sample_count, body.validation.final_count)
+
+
+async def obtain_part(seat: Seat, split: ValidationSplit, part: int) -> HeldPart:
+    """Fetch one part from the buyer, check every sample of it, keep and serve it.
+
+    Waits for as long as the buyer does not offer a valid one; the caller bounds the wait.
+    """
+    indices = split.selection if part == SELECTION_PART else split.final
+    buyer = seat.job.buyer
+    assert buyer is not None, "a job has a buyer once its auction is closed"
+    request = wire.MessagesRequest(job_id=seat.job_id, kind=6, step=part)
+    while True:
+        offers = seat.room.heard(wire.ValidationOffer, part)
+        if 0 not in offers:
+            await seat.room.pull([buyer], request)
+            offers = seat.room.heard(wire.ValidationOffer, part)
+        if 0 in offers and (held := await _fetch_part(seat, offers[0], indices)) is not None:
+            return held
+        # Nothing valid yet: ask again after the next block.
+        await seat.ports.chain.wait_block(BlockNumber(seat.head + 1))
+
+
+async def _fetch_part(
+    seat: Seat, offer: wire.ValidationOffer, indices: tuple[int, ...]
+) -> HeldPart | None:
+    digest = Digest(offer.digest)
+    buyer = seat.job.buyer
+    assert buyer is not None
+    access = Access(Audience.CONES, seat.job_id)
+    try:
+        data = await fetch(
+            seat.ports,
+            digest,
+            [buyer, *seat.pool],
+            max_bytes=min(offer.size_bytes, MAX_PART_BYTES),
+            access=access,
+        )
+        part = decode_part(data)
+        verify_part(part, Digest(seat.body.validation.root))
+        validate_part_contents(
+            part, indices, prod(seat.body.model.input_shape), seat.body.model.classes
+        )
+    except (PeerUnreachable, ProtocolError) as error:
+        log.warning("validation_part_refused", job=seat.job_id, part=offer.part, error=str(error))
+        return None
+    return HeldPart(part, digest)
+
+
+async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
+    """Sign that this node holds a part, and see the receipt recorded by ``deadline``."""
+    message = wire.ValidationReceipt(
+        job_id=seat.job_id, part=part, cone_index=seat.index, signature=bytes(65)
+    )
+    signature = seat.ports.signer.sign_digest(signed_part(message).digest(seat.domain))
+    await seat.room.publish(
+        wire.ValidationReceipt(
+            job_id=seat.job_id, part=part, cone_index=seat.index, signature=signature
+        )
+    )
+
+    def unrecorded() -> dict[int, wire.ValidationReceipt]:
+        recorded = decode_bitmap(seat.job.receipts.get(part, 0))
+        heard = seat.room.heard(wire.ValidationReceipt, part)
+        return {index: one for index, one in heard.items() if index not in recorded}
+
+    async def send() -> None:
+        entries = tuple((index, one.signature) for index, one in unrecorded().items())
+        call = SubmitReceipts(job=seat.job_id, part=part, entries=entries)
+        await seat.ports.chain.submit(call, key=f"receipts/{seat.job_id}/{part}/{seat.head}")
+
+    await land(
+        seat.ports.chain,
+        (max(seat.head + 1, deadline - 2), deadline),
+        is_recorded=lambda: seat.index not in unrecorded(),
+        rank=lambda: sorted(unrecorded(), key=lambda i: (i - seat.job_id) % 256).index(seat.index),
+        send=send,
+    )

@@ -1,0 +1,313 @@
+"""One ballot at a CONE node: commit, open, tally. Source: MECHANISM 7.2, 8.4, 9.2.
+
+A node signs at most one vote per attempt, across crashes too: the vote is in the journal before
+its commitment leaves the node, and what the journal holds is what is signed.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+import trio
+
+from d2m_node.calls import ExpireBallot, SubmitCommits, SubmitOpenings, Tally
+from d2m_node.roles.room import signed_part, vote_step
+from d2m_node.roles.seat import Seat
+from d2m_node.roles.turns import Turn, land, take_turn
+from protocol.commitment import (
+    NO_TRACE,
+    VoteOpening,
+    VotePosition,
+    compute_nodata_digest,
+    compute_vote_commitment,
+)
+from protocol.consensus import Decided, OpenedVote, decide, tally
+from protocol.job import Ballot, CommitBatch, MiniRound
+from protocol.round import BallotResult
+from protocol.sortition import (
+    compute_es_seed,
+    compute_first_mini_round,
+    compute_ticket,
+    encode_mini,
+)
+from protocol.types import BlockNumber, Digest
+from protocol.wire import messages as wire
+
+log = structlog.get_logger(__name__)
+
+MIN_BLOCKS_TO_COMMIT = 2
+"""With fewer blocks left in the window a node does not commit: it might not be able to land."""
+
+
+class SealedVote(msgspec.Struct, frozen=True, array_like=True):
+    """A vote as the journal holds it."""
+
+    digest: bytes
+    trace: bytes
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a node has to vote for: a result, or the lack of an input in ``available``."""
+
+    result: BallotResult | None
+    available: int
+
+
+@dataclass(slots=True)
+class BallotDesk:
+    """What this node has found so far, for those of its tasks that tally."""
+
+    finding: Finding | None = None
+
+
+def mini_number(ballot: Ballot, mini_round_index: int) -> int:
+    """Return the ``mini`` of MECHANISM 0.3."""
+    return encode_mini(ballot.kind, ballot.attempt, mini_round_index)
+
+
+async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
+    """Vote in the first mini-round this node is drawn for; return when that is over."""
+    chain = seat.ports.chain
+    await chain.wait_block(ballot.mini_rounds[0].seed_block)
+    es_seed = await _compute_seed(seat, ballot, ballot.mini_rounds[0])
+    ticket = compute_ticket(
+        seat.ports.signer.address, seat.tickets.element(ballot.ballot_number), es_seed
+    )
+    drawn_for = compute_first_mini_round(ticket, seat.set_sizes, len(seat.pool))
+    await chain.wait_for(
+        lambda _: True if len(seat.ballot(ballot).mini_rounds) > drawn_for else None
+    )
+    mini_round = seat.ballot(ballot).mini_rounds[drawn_for]
+    await chain.wait_block(mini_round.seed_block)
+    if seat.head > mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
+        log.info("vote_too_late", job=seat.job_id, round=ballot.round_index)
+        return
+    vote = await _seal_vote(seat, ballot, mini_round, finding)
+    await _commit(seat, ballot, mini_round, vote)
+    await chain.wait_block(mini_round.commit_end)
+    await _open(seat, ballot, mini_round, vote)
+
+
+async def _compute_seed(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> Digest:
+    randomness = await seat.ports.chain.read_randomness(mini_round.seed_block)
+    mini = mini_number(ballot, mini_round.mini_round_index)
+    return compute_es_seed(seat.domain, seat.job_id, ballot.round_index, mini, randomness)
+
+
+async def _seal_vote(
+    seat: Seat, ballot: Ballot, mini_round: MiniRound, finding: Finding
+) -> SealedVote:
+    """Fix the vote in the journal; a vote that is there already stays."""
+    mini = mini_number(ballot, mini_round.mini_round_index)
+    if finding.result is None:
+        digest = compute_nodata_digest(seat.job_id, ballot.round_index, mini, finding.available)
+        trace = NO_TRACE
+    else:
+        digest = finding.result.digest
+        seed = await _compute_seed(seat, ballot, mini_round)
+        trace = await trio.to_thread.run_sync(finding.result.compute_trace, seed)
+    fresh = SealedVote(digest, trace, secrets.token_bytes(32))
+    stored = await seat.ports.store.journal.remember(
+        "vote",
+        f"{seat.job_id}/{ballot.round_index}/{mini}",
+        msgspec.msgpack.encode(fresh),
+    )
+    return msgspec.msgpack.decode(stored, type=SealedVote)
+
+
+async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
+    mini = mini_number(ballot, mini_round.mini_round_index)
+    step = vote_step(ballot.round_index, mini)
+    position = VotePosition(
+        job=seat.job_id,
+        round_index=ballot.round_index,
+        mini=mini,
+        node=seat.ports.signer.address,
+    )
+    opening = VoteOpening(Digest(vote.digest), Digest(vote.trace), vote.salt)
+    unsigned = wire.VoteCommit(
+        job_id=seat.job_id,
+        round_index=ballot.round_index,
+        mini=mini,
+        cone_index=seat.index,
+        commitment=compute_vote_commitment(seat.domain, position, opening),
+        signature=bytes(65),
+    )
+    signature = seat.ports.signer.sign_digest(signed_part(unsigned).digest(seat.domain))
+    await seat.room.publish(msgspec.structs.replace(unsigned, signature=signature))
+
+    def unrecorded() -> dict[int, wire.VoteCommit]:
+        recorded = seat.ballot(ballot).committed
+        heard = seat.room.heard(wire.VoteCommit, step)
+        return {index: one for index, one in heard.items() if index not in recorded}
+
+    async def send() -> None:
+        entries = tuple(
+            (index, Digest(one.commitment), one.signature) for index, one in unrecorded().items()
+        )
+        key = f"commits/{seat.job_id}/{ballot.ballot_number}/{mini}/{seat.head}"
+        await seat.ports.chain.submit(SubmitCommits(job=seat.job_id, entries=entries), key=key)
+
+    await land(
+        seat.ports.chain,
+        (mini_round.seed_block + 1, mini_round.commit_end),
+        is_recorded=lambda: seat.index in seat.ballot(ballot).committed,
+        rank=lambda: _rank_by_commitment(unrecorded(), seat.index),
+        send=send,
+    )
+
+
+def _rank_by_commitment(heard: dict[int, wire.VoteCommit], index: int) -> int:
+    """The voter with the smallest commitment sends first."""
+    return sorted(heard, key=lambda one: heard[one].commitment).index(index)
+
+
+async def _open(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
+    """Gossip the opening and see it recorded, if the commitment was."""
+    batch = _own_batch(seat, ballot, mini_round)
+    if batch is None:
+        log.warning("vote_not_recorded", job=seat.job_id, round=ballot.round_index)
+        return
+    mini = mini_number(ballot, mini_round.mini_round_index)
+    step = vote_step(ballot.round_index, mini)
+    await seat.room.publish(
+        wire.VoteOpening(
+            job_id=seat.job_id,
+            round_index=ballot.round_index,
+            mini=mini,
+            cone_index=seat.index,
+            digest=vote.digest,
+            trace=vote.trace,
+            salt=vote.salt,
+            chain_element=seat.tickets.element(ballot.ballot_number),
+        )
+    )
+
+    def unopened() -> dict[int, wire.VoteOpening]:
+        opened = seat.ballot(ballot).opened
+        members = {index for index, _ in batch.entries}
+        heard = seat.room.heard(wire.VoteOpening, step)
+        return {i: one for i, one in heard.items() if i in members and i not in opened}
+
+    async def send() -> None:
+        await _submit_openings(seat, ballot, batch, unopened())
+
+    order = [index for index, _ in sorted(batch.entries, key=lambda entry: entry[1])]
+    await land(
+        seat.ports.chain,
+        (mini_round.commit_end + 1, mini_round.open_end),
+        is_recorded=lambda: seat.index in seat.ballot(ballot).opened,
+        rank=lambda: [index for index in order if index in unopened()].index(seat.index),
+        send=send,
+    )
+
+
+def _own_batch(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> CommitBatch | None:
+    for batch in seat.ballot(ballot).batches:
+        if batch.mini_round_index == mini_round.mini_round_index and any(
+            index == seat.index for index, _ in batch.entries
+        ):
+            return batch
+    return None
+
+
+async def _submit_openings(
+    seat: Seat, ballot: Ballot, batch: CommitBatch, openings: dict[int, wire.VoteOpening]
+) -> None:
+    positions = {index: position for position, (index, _) in enumerate(batch.entries)}
+    first = ballot.mini_rounds[0]
+    is_captured = seat.ballot(ballot).es_seed is not None
+    call = SubmitOpenings(
+        job=seat.job_id,
+        terms=seat.terms,
+        batch_index=batch.batch_index,
+        batch=batch.entries,
+        openings=tuple(
+            (
+                positions[index],
+                Digest(one.digest),
+                Digest(one.trace),
+                one.salt,
+                one.chain_element,
+            )
+            for index, one in openings.items()
+        ),
+        header=b"" if is_captured else await seat.ports.chain.read_header(first.seed_block),
+    )
+    key = (
+        f"openings/{seat.job_id}/{ballot.ballot_number}/"
+        f"{batch.mini_round_index}/{batch.batch_index}/{seat.head}"
+    )
+    await seat.ports.chain.submit(call, key=key)
+
+
+async def tally_until_over(seat: Seat, ballot: Ballot, desk: BallotDesk) -> None:
+    """Take this node's turns at the transitions of a ballot, until the ballot is over."""
+    while seat.is_current(ballot):
+        mini_round = seat.ballot(ballot).current
+        await seat.ports.chain.wait_block(mini_round.open_end)
+        if not seat.is_current(ballot) or seat.ballot(ballot).current != mini_round:
+            continue
+        await _tally_mini_round(seat, ballot, mini_round, desk.finding)
+
+
+async def _tally_mini_round(
+    seat: Seat, ballot: Ballot, mini_round: MiniRound, finding: Finding | None
+) -> None:
+    votes = [
+        OpenedVote(
+            node_index=one.cone_index,
+            mini_round_index=one.mini_round_index,
+            digest=one.digest,
+            trace=one.trace,
+        )
+        for one in seat.ballot(ballot).openings
+    ]
+    decision = decide(
+        tally(votes),
+        lead=seat.terms.lead,
+        pool_size=len(seat.pool),
+        set_size=seat.set_sizes[mini_round.mini_round_index],
+    )
+    groups = tuple(sorted({(v.mini_round_index, v.digest, v.trace) for v in votes}))
+    header, knowers = b"", list(range(len(seat.pool)))
+    if isinstance(decision, Decided):
+        knowers = sorted({v.node_index for v in votes if v.digest == decision.digest})
+        if finding is not None and finding.result is not None:
+            header = finding.result.opening if finding.result.digest == decision.digest else b""
+    mini = mini_number(ballot, mini_round.mini_round_index)
+    call: Tally | ExpireBallot
+    if isinstance(decision, Decided) and not header:
+        call = ExpireBallot(job=seat.job_id, terms=seat.terms)
+        first_block = BlockNumber(mini_round.open_end + seat.terms.header_blocks)
+        knowers = list(range(len(seat.pool)))
+    else:
+        call = Tally(job=seat.job_id, terms=seat.terms, groups=groups, header=header)
+        first_block = mini_round.open_end
+
+    async def act() -> None:
+        key = f"{type(call).__name__}/{seat.job_id}/{ballot.ballot_number}/{mini}/{seat.head}"
+        await seat.ports.chain.submit(call, key=key)
+
+    await take_turn(
+        seat.ports.chain,
+        Turn(first_block, _rank_among(knowers, seat, ballot), len(seat.pool)),
+        is_done=lambda: not seat.is_current(ballot) or seat.ballot(ballot).current != mini_round,
+        act=act,
+    )
+
+
+def _rank_among(first: list[int], seat: Seat, ballot: Ballot) -> int:
+    """Those who can act come first, in an order that turns with the ballot; then all others."""
+    count = len(seat.pool)
+    order = sorted(
+        range(count),
+        key=lambda index: (
+            index not in first,
+            (index - seat.job_id - ballot.ballot_number) % count,
+        ),
+    )
+    return order.index(seat.index)

@@ -1,0 +1,197 @@
+"""One function per method. They see ports, and the two desks that roles offer; no adapters."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+import trio
+
+from d2m_node.errors import UserError
+from d2m_node.ports import Ports
+from d2m_node.request_file import RequestFile, parse_request, read_request
+from d2m_node.rpc import api
+from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer
+from d2m_node.user_input import parse_wei
+from protocol.types import JobId, Wei
+
+P = TypeVar("P", bound=api.Params)
+R = TypeVar("R")
+
+
+class BuyerDesk(Protocol):
+    """Takes the operator's requests, and hands out what they paid for."""
+
+    async def submit(self, request: RequestFile, *, idempotency_key: str) -> JobId:
+        """Open an auction for a request or join one; the same key never bids twice.
+
+        Raises UserError, TransactionReverted, ChainUnavailable.
+        """
+
+    async def model(self, job_id: JobId) -> bytes | None:
+        """Return a delivered model as a safetensors file, or None while there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleOptions:
+    """What an operator may say when switching a role on; None leaves it to the settings."""
+
+    dataset: Path | None = None
+    stake_wei: Wei | None = None
+
+
+class RoleControl(Protocol):
+    """Switches roles while the node runs."""
+
+    def enabled(self) -> dict[str, bool]:
+        """Return every role, and whether it is on."""
+
+    async def enable(self, name: str, options: RoleOptions) -> None:
+        """Start a role; return when it is ready. Raises UserError."""
+
+    async def disable(self, name: str) -> None:
+        """Stop a role. Raises UserError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcContext:
+    """What methods may touch."""
+
+    ports: Ports
+    buyer: BuyerDesk
+    roles: RoleControl
+    stop: trio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A method as the server runs it."""
+
+    view: api.MethodView
+    call: Callable[[RpcContext, object], Awaitable[object]]
+    """From plain JSON values to plain JSON values; raises msgspec.ValidationError on wrong
+    params, and what the method raises."""
+
+
+async def list_methods(context: RpcContext, params: api.NoParams) -> list[api.MethodView]:  # noqa: ARG001
+    """Name every method and its parameters."""
+    return [endpoint.view for endpoint in ENDPOINTS.values()]
+
+
+async def node_status(context: RpcContext, params: api.NoParams) -> api.NodeStatus:  # noqa: ARG001
+    """Summarise this node."""
+    return view_node(context.ports, context.roles.enabled())
+
+
+async def node_peers(context: RpcContext, params: api.NoParams) -> list[api.PeerView]:  # noqa: ARG001
+    """List the peers this node knows."""
+    state = context.ports.chain.state
+    return [view_peer(peer, state) for peer in context.ports.network.peers()]
+
+
+async def list_jobs(context: RpcContext, params: api.NoParams) -> list[api.JobSummary]:  # noqa: ARG001
+    """List the market's jobs, oldest first."""
+    jobs = context.ports.chain.state.jobs
+    return [summarise_job(jobs[job_id]) for job_id in sorted(jobs)]
+
+
+async def get_job(context: RpcContext, params: api.JobParams) -> api.JobView:
+    """Describe one job. Raises UserError."""
+    job = context.ports.chain.state.jobs.get(JobId(params.job))
+    if job is None:
+        raise UserError(f"job {params.job}: the market has no such job")
+    return view_job(job)
+
+
+async def list_roles(context: RpcContext, params: api.NoParams) -> list[api.RoleView]:  # noqa: ARG001
+    """List the roles."""
+    return _view_roles(context)
+
+
+async def enable_role(context: RpcContext, params: api.EnableRoleParams) -> list[api.RoleView]:
+    """Switch a role on. Raises UserError, and what starting the role raises."""
+    if params.dataset is not None and params.role != "seller":
+        raise UserError("dataset: only a seller has one")
+    if params.stake_wei is not None and params.role != "cone":
+        raise UserError("stake_wei: only a CONE node has one")
+    options = RoleOptions(
+        dataset=None if params.dataset is None else _check_path("dataset", params.dataset),
+        stake_wei=None if params.stake_wei is None else parse_wei(params.stake_wei),
+    )
+    await context.roles.enable(params.role, options)
+    return _view_roles(context)
+
+
+async def disable_role(context: RpcContext, params: api.RoleParams) -> list[api.RoleView]:
+    """Switch a role off."""
+    await context.roles.disable(params.role)
+    return _view_roles(context)
+
+
+async def submit_request(
+    context: RpcContext, params: api.SubmitRequestParams
+) -> api.SubmittedRequest:
+    """Bid for a request. Raises UserError, and what the desk raises."""
+    if (params.path is None) == (params.request is None):
+        raise UserError("give either path or request")
+    if params.request is not None:
+        request = parse_request(params.request, Path("/"))
+    else:
+        assert params.path is not None
+        path = _check_path("path", params.path)
+        request = await trio.to_thread.run_sync(read_request, path)
+    if not context.roles.enabled().get("buyer", False):
+        raise UserError("the buyer role is off; run d2m-node role enable buyer")
+    job_id = await context.buyer.submit(request, idempotency_key=params.idempotency_key)
+    return api.SubmittedRequest(job=job_id)
+
+
+async def job_model(context: RpcContext, params: api.JobParams) -> api.ModelFile:
+    """Return a delivered model. Raises UserError while there is none."""
+    data = await context.buyer.model(JobId(params.job))
+    if data is None:
+        raise UserError(f"job {params.job}: no model has been delivered to this node")
+    return api.ModelFile(job=params.job, safetensors=data)
+
+
+def _view_roles(context: RpcContext) -> list[api.RoleView]:
+    enabled = context.roles.enabled()
+    return [api.RoleView(role=name, enabled=enabled[name]) for name in sorted(enabled)]
+
+
+def _check_path(key: str, text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        # The node's working directory is not the operator's.
+        raise UserError(f"{key}: {text!r} is not an absolute path")
+    return path
+
+
+def _serve(method: api.Method[P, R], handle: Callable[[RpcContext, P], Awaitable[R]]) -> Endpoint:
+    async def call(context: RpcContext, raw: object) -> object:
+        params = msgspec.convert(raw, method.params)
+        plain: object = msgspec.to_builtins(await handle(context, params))
+        return plain
+
+    names = [field.name for field in msgspec.structs.fields(method.params)]
+    return Endpoint(api.MethodView(name=method.name, summary=method.summary, params=names), call)
+
+
+ENDPOINTS: Final[Mapping[str, Endpoint]] = {
+    endpoint.view.name: endpoint
+    for endpoint in (
+        _serve(api.LIST_METHODS, list_methods),
+        _serve(api.NODE_STATUS, node_status),
+        _serve(api.NODE_PEERS, node_peers),
+        # The server sets `stop` once the answer is on its way.
+        _serve(api.NODE_STOP, node_status),
+        _serve(api.LIST_JOBS, list_jobs),
+        _serve(api.GET_JOB, get_job),
+        _serve(api.LIST_ROLES, list_roles),
+        _serve(api.ENABLE_ROLE, enable_role),
+        _serve(api.DISABLE_ROLE, disable_role),
+        _serve(api.SUBMIT_REQUEST, submit_request),
+        _serve(api.JOB_MODEL, job_model),
+    )
+}

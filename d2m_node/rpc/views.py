@@ -1,0 +1,146 @@
+"""What the chain says, as the operator reads it."""
+
+from collections import Counter
+from typing import Final
+
+from d2m_node.ports import PeerStatus, Ports
+from d2m_node.rpc.api import (
+    BidView,
+    JobSummary,
+    JobView,
+    NodeStatus,
+    PayoutView,
+    PeerView,
+    RoundView,
+    SlashView,
+)
+from protocol.bitmap import decode_bitmap
+from protocol.digest import RoundHeader
+from protocol.errors import InvalidMessage
+from protocol.events import FinalDecided, RoundDecided
+from protocol.job import DecidedBallot, JobState
+from protocol.market import MarketState
+from protocol.settlement import Outcome
+
+ONE_Q20: Final = 1 << 20
+PAYOUT_ROLES: Final = {1: "cone", 2: "seller", 3: "buyer"}
+SLASH_REASONS: Final = {1: "wrong digest", 2: "not opened"}
+
+
+def to_hex(value: bytes) -> str:
+    """Write bytes as 0x and hexadecimal digits."""
+    return "0x" + value.hex()
+
+
+def view_node(ports: Ports, roles: dict[str, bool]) -> NodeStatus:
+    """Summarise a running node."""
+    state = ports.chain.state
+    peers = ports.network.peers()
+    return NodeStatus(
+        account=to_hex(ports.signer.address),
+        peer_id=to_hex(ports.network.peer_id),
+        chain_id=ports.chain.domain.chain_id,
+        market=to_hex(ports.chain.domain.market),
+        block_number=state.block_number,
+        peers_connected=sum(peer.connected for peer in peers),
+        peers_known=len(peers),
+        roles=roles,
+        jobs=dict(Counter(job.phase.value for job in state.jobs.values())),
+    )
+
+
+def view_peer(peer: PeerStatus, state: MarketState) -> PeerView:
+    """Describe a peer, with the accounts that name it."""
+    return PeerView(
+        peer_id=to_hex(peer.peer_id),
+        multiaddr=peer.multiaddr,
+        connected=peer.connected,
+        last_error=peer.last_error,
+        accounts=sorted(to_hex(one) for one in state.accounts_of_peer(peer.peer_id)),
+    )
+
+
+def summarise_job(job: JobState) -> JobSummary:
+    """Describe a job in one line."""
+    rounds = job.decided_rounds
+    return JobSummary(
+        job=job.job_id,
+        phase=job.phase.value,
+        buyer=None if job.buyer is None else to_hex(job.buyer),
+        price_wei=job.price_wei,
+        sellers=len(job.sellers),
+        cones=len(job.cones),
+        rounds_done=len(rounds),
+        utility=_utility_of(rounds[-1]) if rounds else None,
+    )
+
+
+def view_job(job: JobState) -> JobView:
+    """Describe all that the chain says about a job."""
+    ended, settled = job.ended, job.settled
+    return JobView(
+        summary=summarise_job(job),
+        tags=[to_hex(tag) for tag in job.tags],
+        target=None if job.terms is None else _from_q20(job.terms.target),
+        outcome=None if ended is None else Outcome(ended.outcome).name.lower(),
+        model_digest=None if ended is None else to_hex(ended.model_digest),
+        bids=[
+            BidView(
+                bidder=to_hex(bid.bidder),
+                deposit_wei=bid.deposit_wei,
+                amount_wei=bid.amount_wei,
+                reclaimed=bid.reclaimed,
+            )
+            for bid in job.bids.values()
+        ],
+        sellers=[to_hex(seller.account) for seller in job.sellers],
+        cones=[to_hex(cone.account) for cone in job.cones],
+        rounds=[_view_decision(decided) for decided in job.decided],
+        rounds_void=list(job.voided),
+        payouts=[
+            PayoutView(
+                to=to_hex(payout.payee),
+                role=PAYOUT_ROLES[payout.role],
+                amount_wei=payout.amount_wei,
+            )
+            for payout in job.payouts
+        ],
+        refund_wei=None if settled is None else settled.refund_wei,
+        slashes=[
+            SlashView(
+                account=to_hex(slash.account),
+                amount_wei=slash.amount_wei,
+                reason=SLASH_REASONS[slash.reason],
+            )
+            for slash in job.slashes
+        ],
+    )
+
+
+def _view_decision(decided: DecidedBallot) -> RoundView:
+    decision, ballot = decided.decision, decided.ballot
+    return RoundView(
+        kind=ballot.kind.name.lower(),
+        round=decision.round_index,
+        attempt=ballot.attempt,
+        mini_rounds=len(ballot.mini_rounds),
+        digest=to_hex(decision.digest),
+        votes=decision.votes,
+        votes_cast=len(ballot.openings),
+        utility=_utility_of(decision),
+        wrong=list(decode_bitmap(decision.wrong)),
+        unopened=list(decode_bitmap(decision.unopened)),
+    )
+
+
+def _utility_of(decision: RoundDecided | FinalDecided) -> float:
+    if isinstance(decision, FinalDecided):
+        return _from_q20(decision.utility)
+    try:
+        return _from_q20(RoundHeader.decode(decision.header).utility_after)
+    except InvalidMessage as exc:
+        raise AssertionError("the contract parsed this header before it decided") from exc
+
+
+def _from_q20(value: int) -> float:
+    return round(value / ONE_Q20, 6)

@@ -1,0 +1,314 @@
+"""NodeSettings: what is local to one node. Read once, checked, frozen.
+
+A setting's name is its path, ``chain.poll_seconds``. Its value comes from the first of
+
+    flag            --set chain.poll_seconds=2
+    environment     D2M_CHAIN_POLL_SECONDS=2
+    config.toml     [chain]
+                    poll_seconds = 2
+    default         below
+
+Text from flags and the environment is read as the setting's type; lists are split at commas, and
+an empty text is "none". Secrets are given as paths of files. Relative paths start at the data
+directory.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Annotated, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from d2m_node.errors import UserError
+from d2m_node.user_input import (
+    explain_mismatch,
+    explain_unknown_key,
+    parse_address,
+    parse_wei,
+    read_toml,
+)
+from protocol.types import Address, Wei
+
+CONFIG_NAME: Final = "config.toml"
+ENVIRONMENT_PREFIX: Final = "D2M_"
+
+NOT_SETTINGS: Final = frozenset({"D2M_DATA_DIR", "D2M_DATA", "D2M_ANVIL"})
+"""Where the node's own data lies (the CLI's flag), and what data sets and devnets look for."""
+
+NO_FLAGS: Final[Mapping[str, str]] = MappingProxyType({})
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["console", "json"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainSettings:
+    """Which market on which chain, and how to follow it."""
+
+    chain_id: Annotated[int, Meta(ge=1)]
+    market: Address
+    rpc_urls: tuple[str, ...] = ("http://127.0.0.1:8545",)
+    """Asked in this order; the next one when one fails."""
+    confirmations: Count = 5
+    """Blocks on top of a block before it counts."""
+    poll_seconds: Seconds = 2.0
+    deployment_block: Count = 0
+    """Block in which the contracts were deployed, or any before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """Where other nodes reach this one, and whom it asks first. Multiaddrs."""
+
+    listen: str = "/ip4/0.0.0.0/tcp/9393"
+    bootstrap: tuple[str, ...] = ()
+    """With the peer id: /ip4/…/tcp/…/p2p/…."""
+    announce: str | None = None
+    """What others should dial, if that is not the address listened on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcSettings:
+    socket: Path = Path("rpc.sock")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    level: LogLevel = "info"
+    format: LogFormat = "console"
+    file: Path | None = None
+    """Written besides standard error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    account_file: Path = Path("account.json")
+    password_file: Path = Path("password")
+    """Its first line opens the account file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuyerSettings:
+    enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SellerSettings:
+    enabled: bool = False
+    dataset: Path | None = None
+    """A dataset.toml."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConeSettings:
+    enabled: bool = False
+    stake_wei: Wei = Wei(0)
+    """What the node keeps staked; "5ether" and the like are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSettings:
+    """Roles that are on from the start. Without any, the node observes."""
+
+    buyer: BuyerSettings
+    seller: SellerSettings
+    cone: ConeSettings
+
+    def enabled(self) -> dict[str, bool]:
+        """Tell of each role whether it is on from the start."""
+        return {
+            "buyer": self.buyer.enabled,
+            "seller": self.seller.enabled,
+            "cone": self.cone.enabled,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """Everything a node is told. Parts receive their own section."""
+
+    data_dir: Path
+    chain: ChainSettings
+    network: NetworkSettings
+    rpc: RpcSettings
+    logs: LogSettings
+    keys: KeySettings
+    roles: RoleSettings
+    shutdown_grace_seconds: Seconds = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """All values with their origins; complete or not, so that an incomplete one can be shown."""
+
+    data_dir: Path
+    values: Mapping[str, object]
+    """By name, in the order of the sections; what must be set and is not, is left out."""
+    origins: Mapping[str, str]
+
+    def build(self) -> NodeSettings:
+        """Return the settings. Raises UserError that names what is missing or cannot be."""
+        for name in SETTINGS:
+            if name not in self.values:
+                file = self.data_dir / CONFIG_NAME
+                raise UserError(f"{name}: not set; give it in {file} or as {_variable_of(name)}")
+        nested: dict[str, object] = {"data_dir": self.data_dir}
+        for name, value in self.values.items():
+            *sections, key = name.split(".")
+            table = nested
+            for section in sections:
+                inner = table.setdefault(section, {})
+                assert isinstance(inner, dict)
+                table = inner
+            table[key] = value
+        settings = msgspec.convert(nested, NodeSettings, builtin_types=(bytes,))
+        _check_together(settings)
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One name: its type, and its default, MISSING if it must be given."""
+
+    annotation: object
+    default: object
+
+
+def load_settings(
+    data_dir: Path,
+    *,
+    flags: Mapping[str, str] = NO_FLAGS,
+    environment: Mapping[str, str] = os.environ,
+) -> NodeSettings:
+    """Read a node's settings. Raises UserError that names the key and its source."""
+    return read_configuration(data_dir, flags=flags, environment=environment).build()
+
+
+def read_configuration(
+    data_dir: Path,
+    *,
+    flags: Mapping[str, str] = NO_FLAGS,
+    environment: Mapping[str, str] = os.environ,
+) -> Configuration:
+    """Collect every setting and say where it is from.
+
+    Raises UserError that names the key: unknown, with the closest known one, or of a wrong type.
+    """
+    data_dir = data_dir.absolute()
+    file = data_dir / CONFIG_NAME
+    written = dict(_flatten(read_toml(file))) if file.exists() else {}
+    variables = _read_environment(environment)
+    for source, given in ((str(file), written), ("--set", flags)):
+        for name in given:
+            if name not in SETTINGS:
+                raise UserError(f"{source}: {explain_unknown_key(name, SETTINGS)}")
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for name, spec in SETTINGS.items():
+        if name in flags:
+            values[name] = _convert(flags[name], spec.annotation, f"--set {name}", is_text=True)
+            origins[name] = "flag"
+        elif name in variables:
+            source = _variable_of(name)
+            values[name] = _convert(variables[name], spec.annotation, source, is_text=True)
+            origins[name] = f"environment {source}"
+        elif name in written:
+            source = f"{file}: {name}"
+            values[name] = _convert(written[name], spec.annotation, source, is_text=False)
+            origins[name] = CONFIG_NAME
+        elif spec.default is not MISSING:
+            values[name] = spec.default
+            origins[name] = "default"
+        if isinstance(path := values.get(name), Path):
+            values[name] = data_dir / path
+    return Configuration(data_dir=data_dir, values=values, origins=origins)
+
+
+def _list_settings(section: type, prefix: str = "") -> Iterator[tuple[str, _Setting]]:
+    """Walk the sections; yield every name with its type and default."""
+    hints = get_type_hints(section, include_extras=True)
+    for one in fields(section):
+        annotation = hints[one.name]
+        if is_dataclass(annotation) and isinstance(annotation, type):
+            yield from _list_settings(annotation, f"{prefix}{one.name}.")
+        elif one.name != "data_dir":
+            yield prefix + one.name, _Setting(annotation, one.default)
+
+
+def _flatten(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield what a file sets, by name; a section that does not exist under its own name."""
+    for key, value in table.items():
+        name = prefix + key
+        if isinstance(value, dict) and any(one.startswith(f"{name}.") for one in SETTINGS):
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _variable_of(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.replace(".", "_").upper()
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings among the variables, by name. An unknown D2M_ variable is an error."""
+    names = {_variable_of(name): name for name in SETTINGS}
+    found = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in NOT_SETTINGS:
+            continue
+        if variable not in names:
+            raise UserError(f"environment: {explain_unknown_key(variable, names)}")
+        found[names[variable]] = text
+    return found
+
+
+def _convert(raw: object, annotation: object, source: str, *, is_text: bool) -> object:
+    """Read a value as a setting's type. Raises UserError that begins with ``source``."""
+    if isinstance(annotation, UnionType):
+        annotation = next(one for one in get_args(annotation) if one is not type(None))
+        if raw == "":
+            return None
+    if is_text and isinstance(raw, str) and get_origin(annotation) is tuple:
+        raw = [part.strip() for part in raw.split(",") if part.strip()]
+    try:
+        if annotation is Address:
+            return parse_address(raw)
+        if annotation is Wei:
+            return parse_wei(raw)
+        if annotation is Path:
+            return Path(msgspec.convert(raw, str)).expanduser()
+        value: object = msgspec.convert(raw, annotation, strict=not is_text)
+    except msgspec.ValidationError as exc:
+        raise UserError(f"{source}: {explain_mismatch(exc)}") from exc
+    except UserError as exc:
+        raise UserError(f"{source}: {exc}") from exc
+    return value
+
+
+def _check_together(settings: NodeSettings) -> None:
+    """Check what one value alone cannot tell."""
+    if not settings.chain.rpc_urls:
+        raise UserError("chain.rpc_urls: give at least one endpoint")
+    for url in settings.chain.rpc_urls:
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"chain.rpc_urls: {url!r} does not begin with http:// or https://")
+    if settings.roles.seller.enabled and settings.roles.seller.dataset is None:
+        raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
+    if settings.roles.cone.enabled and settings.roles.cone.stake_wei == 0:
+        raise UserError('roles.cone.stake_wei: a CONE node needs a stake, like "5ether"')
+
+
+def default_data_dir(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where a node lives if nobody says: the XDG data folder, or its usual place."""
+    base = environment.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "d2m-node"
+
+
+SETTINGS: Final[Mapping[str, _Setting]] = dict(_list_settings(NodeSettings))
+"""Every setting by name."""

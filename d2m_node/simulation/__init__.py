@@ -1,0 +1,1 @@
+"""Hostile nodes, out of reach of an ordinary node."""

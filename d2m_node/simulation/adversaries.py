@@ -1,0 +1,123 @@
+"""Nodes that cheat, for tests and devnets: an entry point of its own.
+
+An ordinary node cannot be configured to do any of this. Run as
+``python -m d2m_node.simulation.adversaries DATA_DIR ATTACK``.
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from d2m_node.node import Behaviour, main, make_torch_trainer
+from d2m_node.ports import Int32Array, Samples, TrainerPort
+from d2m_node.roles.executor import Executor
+from d2m_node.settings import load_settings
+from protocol.digest import FinalResult, RoundHeader
+from protocol.hashing import hash_domain
+from protocol.model import ModelDescription
+from protocol.request import TrainingSpec
+from protocol.round import BallotResult, FinalWork, RoundWork, compute_final, compute_round
+from protocol.types import Digest, UtilityQ20
+from protocol.update import MAX_UPDATE
+
+CONE_ATTACKS = ("stale", "random", "collude")
+SELLER_ATTACKS = ("sign-flip",)
+BOOST = -2
+"""A reversed update is also made larger, as in MECHANISM 13.1."""
+
+
+class StaleExecutor:
+    """Votes for the digest of the round before, as if nothing had been done since."""
+
+    def compute_round(self, work: RoundWork) -> BallotResult:
+        """Give the digest that was accepted last."""
+        return replace(compute_round(work), digest=work.before.previous_digest, opening=b"")
+
+    def compute_final(self, work: FinalWork) -> BallotResult:
+        """Claim that nothing was learned."""
+        stale = replace(work, parameters=work.initial)
+        return compute_final(stale)
+
+
+class RandomExecutor:
+    """Votes for noise."""
+
+    def compute_round(self, work: RoundWork) -> BallotResult:
+        """Give a random digest."""
+        return replace(compute_round(work), digest=Digest(secrets.token_bytes(32)), opening=b"")
+
+    def compute_final(self, work: FinalWork) -> BallotResult:
+        """Give a random digest."""
+        return replace(compute_final(work), digest=Digest(secrets.token_bytes(32)), opening=b"")
+
+
+class ColludingExecutor:
+    """Votes, with all its kind, for one wrong result that they could open if it won."""
+
+    def compute_round(self, work: RoundWork) -> BallotResult:
+        """Credit seller 0 alone, and put another model in the place of the honest one."""
+        honest = compute_round(work)
+        header = RoundHeader.decode(honest.opening)
+        wrong = replace(
+            header,
+            accepted=1,
+            model_digest=hash_domain("collusion", header.model_digest),
+        )
+        return replace(honest, digest=wrong.digest, opening=wrong.encode(), blobs=())
+
+    def compute_final(self, work: FinalWork) -> BallotResult:
+        """Claim a perfect model."""
+        honest = compute_final(work)
+        wrong = replace(FinalResult.decode(honest.opening), utility=UtilityQ20(1 << 20))
+        return replace(honest, digest=wrong.digest, opening=wrong.encode())
+
+
+class SignFlipTrainer:
+    """Trains like an honest seller, then sends the opposite."""
+
+    def __init__(self, honest: TrainerPort) -> None:
+        self._honest = honest
+
+    async def train(
+        self,
+        model: ModelDescription,
+        parameters: Int32Array,
+        spec: TrainingSpec,
+        samples: Samples,
+        *,
+        seed: int,
+    ) -> Int32Array:
+        """Return the honest update reversed and boosted, within the protocol's bound."""
+        update = await self._honest.train(model, parameters, spec, samples, seed=seed)
+        return np.clip(BOOST * update, -MAX_UPDATE, MAX_UPDATE).astype(np.int32)
+
+
+async def make_sign_flip_trainer() -> TrainerPort:
+    """Return a trainer whose updates undo what the others learn."""
+    return SignFlipTrainer(await make_torch_trainer())
+
+
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    "stale": StaleExecutor,
+    "random": RandomExecutor,
+    "collude": ColludingExecutor,
+}
+
+
+def make_behaviour(attack: str) -> Behaviour:
+    """Return what a hostile node does instead of the honest thing."""
+    if attack in SELLER_ATTACKS:
+        return Behaviour(make_trainer=make_sign_flip_trainer)
+    return Behaviour(executor=EXECUTORS[attack]())
+
+
+if __name__ == "__main__":
+    main(
+        load_settings(Path(sys.argv[1]), flags={}, environment=os.environ),
+        make_behaviour(sys.argv[2]),
+    )

@@ -1,0 +1,1 @@
+"""The node's memory on disk: a journal, blobs by hash, and signed transactions."""

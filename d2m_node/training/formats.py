@@ -1,0 +1,263 @@
+"""Data files to samples: bounded, and every flaw is one UserError that names the file.
+
+The files may be hostile: sizes are checked before memory is taken, archives cannot unpack to
+more than MAX_DATA_BYTES, and nothing is ever unpickled.
+"""
+
+import gzip
+import importlib.util
+import io
+import lzma
+import re
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from d2m_node.errors import UserError
+from d2m_node.ports import Samples
+from d2m_node.training.dataset_file import (
+    AnyDatasetFile,
+    Cifar10File,
+    DigitsFile,
+    IdxFile,
+    NpzFile,
+)
+
+MAX_DATA_BYTES: Final = 1 << 29
+"""Of one dataset, unpacked; the CIFAR-10 training set has 154 MB."""
+
+MAX_SAMPLES: Final = 1_000_000
+MAX_LABEL: Final = 1023
+"""Models have at most 1024 classes."""
+
+_LZMA_MEMORY_BYTES: Final = 256 << 20
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_XZ_MAGIC: Final = b"\xfd7zXZ\x00"
+
+_IDX_UBYTE: Final = 8
+_CIFAR_SHAPE: Final = (3, 32, 32)
+_CIFAR_RECORD_BYTES: Final = 1 + prod(_CIFAR_SHAPE)
+_DIGITS_LARGEST: Final = 16
+
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolders:
+    """Where relative paths are looked for, in this order.
+
+    ``beside`` is the folder of the `dataset.toml`; ``data``, if set, the folder that the
+    environment variable D2M_DATA names.
+    """
+
+    beside: Path
+    data: Path | None
+
+    def find(self, name: str) -> Path:
+        """Return the file that a dataset file names. Raises UserError with the places tried."""
+        folders = [self.beside, *([] if self.data is None else [self.data])]
+        candidates = [folder / Path(name).expanduser() for folder in folders]
+        for candidate in candidates:
+            try:
+                if candidate.is_file():
+                    return candidate
+            except OSError:  # a name too long, or a folder we may not enter
+                continue
+        tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates))
+        hint = "; set D2M_DATA to the folder with the data" if self.data is None else ""
+        raise UserError(f"no data file {tried}{hint}")
+
+
+def read_samples(described: AnyDatasetFile, folders: DataFolders) -> Samples:
+    """Read all samples of the file or files that a dataset file describes. Raises UserError."""
+    match described:
+        case DigitsFile():
+            return _read_digits()
+        case IdxFile(inputs_path=inputs_path, labels_path=labels_path):
+            return _read_idx_pair(folders.find(inputs_path), folders.find(labels_path))
+        case Cifar10File(paths=paths):
+            return _read_cifar([folders.find(path) for path in paths])
+        case NpzFile(path=path):
+            return _read_npz(folders.find(path))
+
+
+def _read_digits() -> Samples:
+    """Read the data file of scikit-learn, not the package: importing it costs 1.3 s and 100 MB."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError("the digits dataset comes with scikit-learn: pip install scikit-learn")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    except OSError as exc:
+        raise UserError(f"{path}: this scikit-learn has no digits where they should be") from exc
+    pixels = table[:, :-1] * 255 // _DIGITS_LARGEST
+    return Samples(inputs=pixels.astype(np.uint8).reshape(-1, 1, 8, 8), labels=table[:, -1])
+
+
+def _read_idx_pair(inputs_path: Path, labels_path: Path) -> Samples:
+    inputs = _parse_idx(inputs_path, _read_file(inputs_path, MAX_DATA_BYTES))
+    labels = _parse_idx(labels_path, _read_file(labels_path, MAX_DATA_BYTES))
+    if inputs.ndim == 3:  # grey images carry no channel axis
+        inputs = inputs[:, np.newaxis]
+    return _build_samples(inputs, labels, inputs_path, labels_path)
+
+
+def _parse_idx(path: Path, data: bytes) -> UInt8Array:
+    if len(data) < 4 or data[:3] != bytes([0, 0, _IDX_UBYTE]) or not 1 <= data[3] <= 4:
+        raise UserError(f"{path}: not an IDX file of bytes with 1 to 4 dimensions")
+    offset = 4 + 4 * data[3]
+    if len(data) < offset:
+        raise UserError(f"{path}: the IDX header is cut off")
+    shape = struct.unpack(f">{data[3]}I", data[4:offset])
+    if len(data) - offset != prod(shape):
+        raise UserError(f"{path}: holds {len(data) - offset} bytes of data, shape is {shape}")
+    return np.frombuffer(data, dtype=np.uint8, offset=offset).reshape(shape)
+
+
+def _read_cifar(paths: list[Path]) -> Samples:
+    inputs: list[UInt8Array] = []
+    labels: list[UInt8Array] = []
+    remaining = MAX_DATA_BYTES
+    for path in paths:
+        data = _read_file(path, remaining)
+        remaining -= len(data)
+        if not data or len(data) % _CIFAR_RECORD_BYTES:
+            raise UserError(
+                f"{path}: not a row of CIFAR-10 records, {_CIFAR_RECORD_BYTES} bytes each"
+            )
+        records = np.frombuffer(data, dtype=np.uint8).reshape(-1, _CIFAR_RECORD_BYTES)
+        if records[:, 0].max() > 9:
+            raise UserError(f"{path}: a CIFAR-10 record has a label above 9")
+        labels.append(records[:, 0])
+        inputs.append(records[:, 1:].reshape(-1, *_CIFAR_SHAPE))
+    return _build_samples(np.concatenate(inputs), np.concatenate(labels), paths[0], paths[0])
+
+
+_ZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    NotImplementedError,  # an unknown compression
+    RuntimeError,  # encrypted
+    EOFError,
+    OSError,
+    ValueError,
+)
+
+
+def _read_npz(path: Path) -> Samples:
+    _check_size(path, MAX_DATA_BYTES)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inputs = _parse_npy(path, "inputs", _read_member(archive, "inputs.npy"))
+            labels = _parse_npy(path, "labels", _read_member(archive, "labels.npy"))
+    except KeyError as exc:
+        raise UserError(f"{path}: needs the arrays 'inputs' and 'labels'") from exc
+    except _ZIP_ERRORS as exc:
+        raise UserError(f"{path}: damaged .npz file: {exc}") from exc
+    if inputs.dtype != np.uint8:
+        raise UserError(f"{path}: 'inputs' must be uint8 (0..255), not {inputs.dtype}")
+    return _build_samples(inputs.view(np.uint8), labels, path, path)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(name)
+    if info.file_size > MAX_DATA_BYTES:
+        raise ValueError(f"{name} unpacks to {info.file_size} bytes, at most {MAX_DATA_BYTES}")
+    with archive.open(info) as member:  # reads no further than file_size
+        return member.read()
+
+
+_NPY_HEADER: Final = re.compile(
+    rb"\{'descr': '([|<>][iu][1248])', 'fortran_order': False, "
+    rb"'shape': \((\d{1,10}(?:, ?\d{1,10}){0,3}),?\), ?\} *\n"
+)
+
+
+def _parse_npy(path: Path, name: str, data: bytes) -> npt.NDArray[np.integer]:
+    """Parse a .npy file of integers without evaluating its header as Python."""
+    stream = io.BytesIO(data)
+    if stream.read(8) not in (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00"):
+        raise UserError(f"{path}: {name!r} is not a NumPy array")
+    length_bytes = 2 if data[6] == 1 else 4
+    start = 8 + length_bytes
+    end = start + int.from_bytes(data[8:start], "little")
+    header = _NPY_HEADER.fullmatch(data, start, end)
+    if header is None:
+        raise UserError(f"{path}: {name!r} must be a C-ordered array of integers, 1 to 4 axes")
+    dtype = np.dtype(header[1].decode())
+    shape = tuple(int(size) for size in header[2].split(b","))
+    if len(data) - end != prod(shape) * dtype.itemsize:
+        raise UserError(f"{path}: {name!r} does not hold as many bytes as its shape {shape} says")
+    return np.frombuffer(data, dtype=dtype, offset=end).reshape(shape)
+
+
+def _build_samples(
+    inputs: UInt8Array, labels: npt.NDArray[np.integer], inputs_path: Path, labels_path: Path
+) -> Samples:
+    if inputs.ndim < 2 or inputs.ndim == 3:
+        raise UserError(
+            f"{inputs_path}: inputs must be (n, features) or (n, channels, height, width), "
+            f"not {inputs.shape}"
+        )
+    if labels.shape != inputs.shape[:1]:
+        raise UserError(f"{labels_path}: labels of shape {labels.shape} for {len(inputs)} samples")
+    if not 1 <= len(inputs) <= MAX_SAMPLES or not prod(inputs.shape[1:]):
+        raise UserError(f"{inputs_path}: give 1 to {MAX_SAMPLES} samples, not {inputs.shape}")
+    if labels.min() < 0 or labels.max() > MAX_LABEL:
+        raise UserError(f"{labels_path}: labels must be class numbers from 0 to {MAX_LABEL}")
+    return Samples(inputs=inputs, labels=labels.astype(np.int64))
+
+
+def _check_size(path: Path, max_bytes: int) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as exc:
+        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
+    if size > max_bytes:
+        raise UserError(f"{path}: {size} bytes; a dataset has at most {MAX_DATA_BYTES}")
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a file and unpack it if it begins like gzip or xz, whatever its name says."""
+    _check_size(path, max_bytes)
+    try:
+        data = path.read_bytes()
+        if data.startswith(_GZIP_MAGIC):
+            data = _unpack_gzip(data, max_bytes)
+        elif data.startswith(_XZ_MAGIC):
+            data = _unpack_xz(data, max_bytes)
+    except OSError as exc:
+        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (zlib.error, lzma.LZMAError, EOFError) as exc:
+        raise UserError(f"{path}: damaged archive: {exc}") from exc
+    if len(data) > max_bytes:
+        raise UserError(f"{path}: unpacks to more than a dataset's {MAX_DATA_BYTES} bytes")
+    return data
+
+
+def _unpack_gzip(data: bytes, max_bytes: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    unpacked = unpacker.decompress(data, max_bytes + 1)
+    if len(unpacked) <= max_bytes and (not unpacker.eof or unpacker.unused_data):
+        raise EOFError("gzip stream cut off, or followed by other bytes")
+    return unpacked
+
+
+def _unpack_xz(data: bytes, max_bytes: int) -> bytes:
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY_BYTES)
+    unpacked = unpacker.decompress(data, max_bytes + 1)
+    if len(unpacked) <= max_bytes and (not unpacker.eof or unpacker.unused_data):
+        raise EOFError("xz stream cut off, or followed by other bytes")
+    return unpacked

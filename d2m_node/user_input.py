@@ -1,0 +1,83 @@
+"""What people write by hand: TOML tables and amounts of money, with errors that name the key."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from d2m_node.errors import UserError
+from protocol.types import Address, Wei
+
+MAX_FILE_BYTES: Final = 256 * 1024
+
+WEI_PER_UNIT: Final = {"wei": 1, "gwei": 10**9, "ether": 10**18}
+
+_AMOUNT = re.compile(r"([0-9]+)(?:\.([0-9]+))? *([a-z]*)")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Read a TOML file; numbers with a point become exact decimals.
+
+    Raises UserError that names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as exc:
+        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
+    if len(data) > MAX_FILE_BYTES:
+        raise UserError(f"{path}: longer than {MAX_FILE_BYTES} bytes")
+    try:
+        return tomllib.loads(data.decode(), parse_float=Decimal)
+    except (ValueError, RecursionError) as exc:  # bad UTF-8 and bad TOML are ValueErrors
+        raise UserError(f"{path}: no TOML: {exc}") from exc
+
+
+def explain_unknown_key(key: str, known: Iterable[str]) -> str:
+    """Say that a key is unknown, and which known one looks most like it."""
+    known = sorted(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def explain_mismatch(error: msgspec.ValidationError, prefix: str = "") -> str:
+    """Turn "Expected `int` - at `$.a.b`" into "prefix.a.b: expected `int`"."""
+    message, _, place = str(error).partition(" - at `$")
+    place = prefix + place.removesuffix("`")
+    message = message[:1].lower() + message[1:]
+    return f"{place.lstrip('.')}: {message}" if place else message
+
+
+def parse_wei(amount: object) -> Wei:
+    """Read an amount: a whole number of wei, or text like "5ether", "0.5ether", "1000gwei".
+
+    Raises UserError.
+    """
+    if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0:
+        return Wei(amount)
+    match = _AMOUNT.fullmatch(amount.strip()) if isinstance(amount, str) else None
+    if match is None or (match[3] or "wei") not in WEI_PER_UNIT:
+        units = ", ".join(WEI_PER_UNIT)
+        raise UserError(f'{amount!r} is no amount; write "5ether" (units: {units}) or whole wei')
+    decimals = match[2] or ""
+    # Integers throughout: decimal arithmetic would round beyond 28 digits.
+    wei, rest = divmod(
+        int(match[1] + decimals) * WEI_PER_UNIT[match[3] or "wei"], 10 ** len(decimals)
+    )
+    if rest:
+        raise UserError(f"{amount!r} is not a whole number of wei")
+    return Wei(wei)
+
+
+def parse_address(text: object) -> Address:
+    """Read "0x" and 40 hexadecimal digits. Raises UserError."""
+    if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
+        raise UserError(f'{text!r} is no address; write "0x" and 40 hexadecimal digits')
+    return Address(bytes.fromhex(text[2:]))

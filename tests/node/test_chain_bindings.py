@@ -1,0 +1,117 @@
+"""Calls and events against the compiled contracts: nothing is missing, all comes back as it was."""
+
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from eth_abi.abi import decode
+
+from d2m_node.calls import ContractCall, RevealBid, SettleJob
+from d2m_node.chain.artifacts import CONTRACTS, load_artifact
+from d2m_node.chain.bindings import decode_revert, event_classes
+from d2m_node.errors import ChainUnavailable
+from protocol.events import Event
+from protocol.terms import JobTerms, Metric
+from protocol.types import Address, Digest, JobId, Wei
+from tests.support.chain import ADDRESSES, make_bindings, make_log
+
+EVENTS = sorted(event_classes().values(), key=lambda event_class: event_class.__name__)
+CALLS: tuple[Any, ...] = get_args(ContractCall)
+PLACE = {"blockNumber": "0x7", "logIndex": "0x2", "transactionHash": "0x" + "ab" * 32}
+
+
+def make_terms() -> JobTerms:
+    values: dict[str, Any] = {field.name: 3 for field in fields(JobTerms)}
+    return JobTerms(**{**values, "target": -5, "metric": Metric.NEG_CE})
+
+
+def make_value(abi_type: str) -> Any:
+    """Make some value of a type, as our classes hold it."""
+    if abi_type.endswith("]"):
+        return (make_value(abi_type[: abi_type.rindex("[")]),) * 2
+    if abi_type.startswith("("):
+        return tuple(make_value(member) for member in abi_type[1:-1].split(","))
+    if abi_type == "address":
+        return b"\x0a" * 20
+    if abi_type == "bytes32":
+        return b"\x0b" * 32
+    if abi_type == "bytes":
+        return b"some bytes"
+    return -3 if abi_type.startswith("int") else 3
+
+
+def make_event(event_class: type[Event]) -> Event:
+    signature = next(
+        artifact.events[event_class.__name__]
+        for artifact in map(load_artifact, CONTRACTS)
+        if event_class.__name__ in artifact.events
+    )
+    types = {field.name: field.abi_type for field in signature.fields}
+    values = {
+        name: make_terms() if hint is JobTerms else make_value(types[name])
+        for name, hint in get_type_hints(event_class).items()
+    }
+    return event_class(**values)
+
+
+def test_every_event_of_the_contracts_has_a_class_with_its_fields() -> None:
+    for artifact in map(load_artifact, CONTRACTS):
+        for event in artifact.events.values():
+            event_class = event_classes()[event.name]
+            assert [one.name for one in event.fields] == [one.name for one in fields(event_class)]
+
+
+@pytest.mark.parametrize("event_class", EVENTS, ids=lambda event_class: event_class.__name__)
+def test_an_event_comes_back_as_it_was_logged(event_class: type[Event]) -> None:
+    event = make_event(event_class)
+    recorded = make_bindings().decode_log({**make_log(event), **PLACE})
+    assert recorded.event == event
+    assert (recorded.block_number, recorded.log_index) == (7, 2)
+    assert recorded.transaction_hash == b"\xab" * 32
+
+
+@pytest.mark.parametrize("event_class", EVENTS, ids=lambda event_class: event_class.__name__)
+def test_a_truncated_log_is_the_endpoints_fault(event_class: type[Event]) -> None:
+    entry = make_log(make_event(event_class))
+    if entry["data"] == "0x":
+        entry["topics"].pop()
+    else:
+        entry["data"] = entry["data"][:-64]
+    with pytest.raises(ChainUnavailable):
+        make_bindings().decode_log({**entry, **PLACE})
+
+
+@pytest.mark.parametrize("call_class", CALLS, ids=lambda call_class: call_class.__name__)
+def test_a_calls_fields_are_the_functions_arguments(call_class: Any) -> None:
+    function = load_artifact(call_class.contract).functions[call_class.function]
+    arguments = [one.name for one in fields(call_class) if one.name != "value_wei"]
+    assert arguments == [parameter.name for parameter in function.inputs]
+
+
+def test_terms_are_encoded_as_the_struct_of_the_contract() -> None:
+    call = RevealBid(
+        auction=JobId(4),
+        amount_wei=Wei(9),
+        terms=make_terms(),
+        body_hash=Digest(b"\x01" * 32),
+        salt=b"\x02" * 32,
+    )
+    encoded = make_bindings().encode_call(call)
+    function = load_artifact("Market").functions["reveal_bid"]
+    assert encoded.to == ADDRESSES["Market"]
+    assert encoded.label == "Market.reveal_bid"
+    assert encoded.data[:4] == function.selector
+    values = decode([one.abi_type for one in function.inputs], encoded.data[4:])
+    assert values[:2] == (4, 9)
+    assert values[2][:3] == (3, -5, 1)
+
+
+def test_accounts_inside_lists_are_encoded() -> None:
+    payee = Address(b"\xcd" * 20)
+    call = SettleJob(job=JobId(1), terms=make_terms(), leaves=((payee, 4), (payee, 5)))
+    assert make_bindings().encode_call(call).data.count(payee) == 2
+
+
+def test_a_reverts_reason_is_read_and_other_data_is_not() -> None:
+    assert decode_revert(bytes.fromhex("4e487b71") + bytes(32)) is None
+    assert decode_revert(bytes.fromhex("08c379a0") + b"\xff" * 40) is None

@@ -1,0 +1,238 @@
+"""Following a scripted chain: order, depth, reorganisations, endpoints at fault."""
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from d2m_node.chain.client import Json
+from d2m_node.chain.follower import RANGE_BLOCKS, REORG_BLOCKS, Follower
+from d2m_node.errors import ChainUnavailable
+from protocol.events import AuctionOpened, BidReclaimed, PeerBound
+from protocol.types import Address, BlockNumber, JobId, Wei
+from tests.support.chain import ScriptedChain, make_bindings, make_log
+
+SELLER = Address(b"\xa1" * 20)
+CONE = Address(b"\xa2" * 20)
+BUYER = Address(b"\xa3" * 20)
+
+
+def peer_bound(account: Address, multiaddr: bytes) -> Json:
+    return make_log(PeerBound(account=account, peer_id=b"peer", multiaddr=multiaddr))
+
+
+def auction_opened() -> Json:
+    return make_log(
+        AuctionOpened(
+            auction=JobId(1),
+            opener=BUYER,
+            tags=(),
+            mode=0,
+            deposit_wei=Wei(1),
+            reserve_wei=Wei(1),
+            commit_end=BlockNumber(10),
+            reveal_end=BlockNumber(20),
+        )
+    )
+
+
+def bid_reclaimed() -> Json:
+    return make_log(
+        BidReclaimed(auction=JobId(1), bidder=BUYER, amount_wei=Wei(1), forfeited_wei=Wei(0))
+    )
+
+
+def make_follower(chain: ScriptedChain, *, confirmations: int = 0) -> Follower:
+    return Follower(
+        chain,  # type: ignore[arg-type]
+        make_bindings(),
+        confirmations=confirmations,
+        poll_seconds=0.5,
+        deployment_block=1,
+    )
+
+
+async def follow_all(follower: Follower) -> None:
+    while await follower.follow():
+        pass
+
+
+def addresses_of(follower: Follower) -> dict[bytes, bytes]:
+    return {account: peer.multiaddr for account, peer in follower.state.peers.items()}
+
+
+async def test_events_are_folded_in_the_order_of_the_chain() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"first"), peer_bound(CONE, b"cone"))
+    chain.mine(peer_bound(SELLER, b"second"))
+    await follow_all(follower)
+    assert addresses_of(follower) == {SELLER: b"second", CONE: b"cone"}
+    assert follower.state.block_number == 2
+
+
+async def test_an_empty_block_costs_one_request() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine()
+    await follow_all(follower)
+    assert chain.asked == ["eth_getBlockByNumber"]
+    assert follower.state.block_number == 1
+
+
+async def test_a_block_counts_once_enough_blocks_are_on_top() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain, confirmations=2)
+    chain.mine(peer_bound(SELLER, b"here"))
+    chain.mine()
+    await follow_all(follower)
+    assert follower.state.block_number == 0
+    chain.mine()
+    await follow_all(follower)
+    assert addresses_of(follower) == {SELLER: b"here"}
+    assert follower.state.block_number == 1
+
+
+async def test_a_reorganisation_takes_back_what_its_blocks_said() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(CONE, b"stays"))
+    chain.mine(peer_bound(SELLER, b"goes"))
+    await follow_all(follower)
+    chain.drop(1)
+    chain.mine()
+    chain.mine(peer_bound(SELLER, b"comes"))
+    await follow_all(follower)
+    assert addresses_of(follower) == {CONE: b"stays", SELLER: b"comes"}
+
+
+async def test_a_reorganisation_is_noticed_though_the_chain_is_no_longer() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine()
+    chain.mine(peer_bound(SELLER, b"goes"))
+    await follow_all(follower)
+    chain.drop(1)
+    chain.mine(peer_bound(SELLER, b"comes"))
+    await follow_all(follower)
+    assert addresses_of(follower) == {SELLER: b"comes"}
+
+
+async def test_a_reorganisation_beyond_the_kept_blocks_starts_from_the_beginning() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"goes"))
+    for _ in range(REORG_BLOCKS + 5):
+        chain.mine()
+        await follow_all(follower)
+    chain.drop(chain.height)
+    chain.mine(peer_bound(CONE, b"comes"))
+    chain.mine_many(REORG_BLOCKS + 6)
+    await follow_all(follower)
+    assert addresses_of(follower) == {CONE: b"comes"}
+
+
+async def test_an_endpoint_that_lags_behind_is_no_reorganisation() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"here"))
+    chain.mine()
+    await follow_all(follower)
+    del chain.blocks[-1:]
+    await follow_all(follower)
+    assert follower.state.block_number == 2
+
+
+async def test_a_long_history_is_read_in_ranges() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"old"))
+    chain.mine_many(RANGE_BLOCKS + 200)
+    chain.mine(peer_bound(CONE, b"new"))
+    await follow_all(follower)
+    assert addresses_of(follower) == {SELLER: b"old", CONE: b"new"}
+    assert follower.state.block_number == chain.height
+    assert chain.asked.count("eth_getLogs") == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": "0x01"},
+        {"data": None},
+        {"topics": []},
+        {"topics": ["0x" + "99" * 32]},
+        {"address": "0x" + "99" * 20},
+        {"removed": True},
+    ],
+)
+async def test_a_log_that_does_not_decode_is_the_endpoints_fault(change: dict[str, object]) -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine({**peer_bound(SELLER, b"here"), **change})
+    with pytest.raises(ChainUnavailable):
+        await follow_all(follower)
+    assert follower.state.block_number == 0
+
+
+async def test_logs_that_were_not_asked_for_are_the_endpoints_fault() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"here"))
+    chain.logs[chain.blocks[-1]["hash"]][0]["blockNumber"] = hex(99)
+    with pytest.raises(ChainUnavailable, match="not asked for"):
+        await follow_all(follower)
+
+
+async def test_a_history_with_a_gap_turns_to_another_endpoint_and_starts_over() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"here"))
+    await follow_all(follower)
+    chain.mine(auction_opened(), bid_reclaimed())
+    with pytest.raises(ChainUnavailable, match="do not fit"):
+        await follow_all(follower)
+    assert chain.distrusted == 1
+    assert follower.state.block_number == 0
+
+
+async def test_the_follower_outlives_an_endpoint_that_is_down(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.available = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run)
+        await trio.sleep(30)
+        chain.mine(peer_bound(SELLER, b"here"))
+        chain.available = True
+        await follower.wait_block(1)
+        nursery.cancel_scope.cancel()
+    assert addresses_of(follower) == {SELLER: b"here"}
+
+
+async def test_who_waits_is_asked_after_every_block() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    seen: list[int] = []
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await follower.wait_for(lambda state: seen.append(state.block_number))
+            raise AssertionError("nothing to find")
+
+        nursery.start_soon(watch)
+        await wait_all_tasks_blocked()
+        chain.mine_many(3)
+        await follow_all(follower)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert seen == [0, 1, 2, 3]
+
+
+async def test_a_header_is_not_read_before_its_block_is_followed() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine()
+    with pytest.raises(ChainUnavailable):
+        await follower.read_header(1)

@@ -1,0 +1,423 @@
+"""Why each change to stock py-libp2p is there.
+
+Where it can be had at a test's price, a test shows stock failing first: it fails itself once an
+upgrade makes the change needless.
+"""
+
+import gc
+import logging
+import socket
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.basic_host import BasicHost
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamError
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.pubsub import pubsub
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from multiaddr import Multiaddr
+
+from d2m_node.network import hardening
+from d2m_node.ports import Verdict
+from protocol.hashing import keccak
+from protocol.wire.codec import encode_message
+from tests.support.network import (
+    LOCAL,
+    PATIENCE_SECONDS,
+    STOCK,
+    Shelf,
+    Watch,
+    accept,
+    build_bitmap,
+    connect,
+    open_raw_stream,
+    start_network,
+    start_networks,
+    wait_gossiping,
+    wait_subscribed,
+)
+
+NOBODY = Multiaddr("/ip4/127.0.0.1/tcp/9")
+TOPIC = "d2m/1/31337/market/1/votes"
+
+
+class UnpatchedFixture:
+    """Undo one patch until the end of the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def restore(self, name: str) -> None:
+        patches = [patch for patch in hardening.PATCHES if patch[1] != name]
+        ((target, _, replacement),) = [p for p in hardening.PATCHES if p[1] == name]
+        self._monkeypatch.setattr(hardening, "PATCHES", patches)
+        setattr(target, name, replacement)  # what the end of the test puts back
+        self._monkeypatch.setattr(target, name, STOCK[name])
+
+
+@pytest.fixture
+def stock(monkeypatch: pytest.MonkeyPatch) -> UnpatchedFixture:
+    return UnpatchedFixture(monkeypatch)
+
+
+@pytest.fixture
+def leaks() -> Iterator[None]:
+    """Sweep up the sockets that stock leaves open before another test is warned of them."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+async def fail(stream: Any) -> None:
+    await stream.read(1)
+    raise KeyError("hostile bytes")
+
+
+async def test_a_failing_stream_handler_ends_a_stock_host(leaks: None) -> None:
+    server, client = (_build_stock_host() for _ in range(2))
+    server.set_stream_handler(TProtocol("/test"), fail)
+
+    async def provoke() -> None:
+        async with server.run([Multiaddr(LOCAL)]), client.run([Multiaddr(LOCAL)]):
+            await client.connect(PeerInfo(server.get_id(), server.get_transport_addrs()))
+            stream = await client.new_stream(server.get_id(), [TProtocol("/test")])
+            await stream.write(b"x")
+            await trio.sleep_forever()
+
+    with trio.fail_after(PATIENCE_SECONDS), pytest.RaisesGroup(KeyError, flatten_subgroups=True):
+        await provoke()
+
+
+async def test_a_failing_stream_handler_costs_its_stream_only(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, ["client", "server"]) as (client, server):
+        server._host.set_stream_handler(TProtocol("/test"), fail)
+        for _ in range(2):
+            stream = await open_raw_stream(client, server.peer_id, "/test")
+            await stream.write(b"x")
+            with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StreamError):
+                await stream.read(1)
+        assert client._peers.is_connected(server.peer_id)
+
+
+BAD_KEY = rpc_pb2.Message(
+    data=b"x",
+    topicIDs=[TOPIC],
+    from_id=b"nobody",
+    seqno=b"1",
+    key=b"\x08\x01\x12\x01x",
+    signature=b"s",
+)
+
+
+async def test_a_garbage_key_raises_in_stock_gossip() -> None:
+    host = _build_stock_host()
+    stock_pubsub = Pubsub(host, GossipSub([hardening.GOSSIP_PROTOCOL], 6, 4, 12))
+    with pytest.raises(ValueError, match="key"):
+        await stock_pubsub.push_msg(ID(b"peer"), BAD_KEY)
+
+
+async def test_a_garbage_key_is_blamed_on_its_forwarder(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, ["hostile_seller", "cone"], max_penalty=1.0) as networks:
+        hostile_seller, cone = networks
+        gone = Watch(cone, hostile_seller.peer_id)
+        async with cone.join_topic(TOPIC, accept):
+            await _send_rpc(
+                hostile_seller, cone, rpc_pb2.RPC(publish=[BAD_KEY]).SerializeToString()
+            )
+            with trio.fail_after(PATIENCE_SECONDS):
+                await gone.disconnected_event.wait()
+
+
+async def test_malformed_protobuf_is_blamed_on_its_sender(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, ["hostile_seller", "cone"], max_penalty=1.0) as networks:
+        hostile_seller, cone = networks
+        gone = Watch(cone, hostile_seller.peer_id)
+        await _send_rpc(hostile_seller, cone, b"\xff" * 20)
+        with trio.fail_after(PATIENCE_SECONDS):
+            await gone.disconnected_event.wait()
+
+
+async def test_stock_sequence_numbers_start_at_the_second(tmp_path: Path) -> None:
+    host = _build_stock_host()
+    stock_pubsub = Pubsub(host, GossipSub([hardening.GOSSIP_PROTOCOL], 6, 4, 12))
+    assert abs(stock_pubsub.counter - time.time()) < 60
+    async with start_network(tmp_path / "node") as node:
+        assert abs(node._pubsub.counter - time.time_ns()) < 60 * 10**9
+
+
+def test_stock_subscriptions_hold_few_messages() -> None:
+    assert pubsub.SUBSCRIPTION_CHANNEL_SIZE == 32
+
+
+async def test_stock_refuses_for_a_minute_to_dial_who_was_down_once(leaks: None) -> None:
+    host = _build_stock_host()
+    target = ID.from_pubkey(create_new_key_pair().public_key)
+    async with host.run([]):
+        for reason in ("unable to connect", "negative cache"):
+            host.get_peerstore().add_addrs(target, [NOBODY], 60)
+            with pytest.raises(SwarmException, match=reason):
+                await host.get_network().dial_peer(target)
+
+
+async def test_stock_never_gives_an_inbound_slot_back(
+    tmp_path: Path, stock: UnpatchedFixture
+) -> None:
+    stock.restore("upgrade_inbound_raw_conn")
+    async with start_network(tmp_path / "cone", max_connections=2) as cone:
+        await _visit(tmp_path, cone)
+        assert cone._host.get_network()._inbound_limiter.borrowed_tokens == 1
+
+
+async def test_more_peers_may_come_and_go_than_fit_at_once(tmp_path: Path) -> None:
+    async with start_network(tmp_path / "cone", max_connections=2) as cone:
+        for _ in range(4):
+            await _visit(tmp_path, cone)
+
+
+async def test_a_peer_that_ignores_its_window_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardening, "MAX_UNREAD_BYTES", 512 * 1024)
+    async with start_networks(tmp_path, ["hostile_seller", "cone"]) as (hostile_seller, cone):
+        reading = trio.Event()
+
+        async def never_read(_stream: Any) -> None:
+            reading.set()
+            await trio.sleep_forever()
+
+        cone._host.set_stream_handler(TProtocol("/test"), never_read)
+        stream = await open_raw_stream(hostile_seller, cone.peer_id, "/test")
+        gone = Watch(cone, hostile_seller.peer_id)
+        with trio.fail_after(PATIENCE_SECONDS):
+            await reading.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_flood, stream)
+                await gone.disconnected_event.wait()
+                nursery.cancel_scope.cancel()
+
+
+async def test_a_full_frame_fits_one_noise_message() -> None:
+    hardening.apply_patches()
+    assert yamux.MAX_MESSAGE_SIZE == 65535 - 16
+
+
+@pytest.mark.parametrize(("unpatched", "most"), [(False, 25), (True, 10**6)])
+async def test_window_updates_are_few(
+    tmp_path: Path, stock: UnpatchedFixture, unpatched: bool, most: int
+) -> None:
+    if unpatched:
+        stock.restore("_auto_tune_and_send_window_update")
+    library = Shelf()
+    blob = bytes(10_000_000)
+    library.blobs[keccak(blob)] = blob
+    counts: list[int] = []
+    async with (
+        start_network(tmp_path / "asker") as asker,
+        start_network(tmp_path / "cone", library) as cone,
+    ):
+        await connect(asker, cone)
+        stock_update = YamuxStream.send_window_update
+
+        async def count(self: YamuxStream, increment: int, skip_lock: bool = False) -> None:
+            counts.append(increment)
+            await stock_update(self, increment, skip_lock)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(YamuxStream, "send_window_update", count)
+            await asker.fetch_blob(keccak(blob), sources=[cone.peer_id], max_bytes=len(blob))
+    assert len(counts) <= most
+    if unpatched:
+        assert len(counts) > 25, "stock has learnt it"
+
+
+async def test_a_peer_that_stops_answering_is_disconnected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardening, "KEEPALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(hardening, "PONG_SECONDS", 0.2)
+    async with start_networks(tmp_path, ["node", "stopped_peer"]) as (node, stopped_peer):
+        gone = Watch(node, stopped_peer.peer_id)
+        silence = trio.Event()
+        stock_write = Yamux._write_frame
+
+        async def write(self: Yamux, data: bytes) -> None:
+            if self.peer_id.to_bytes() == node.peer_id:
+                await silence.wait()
+            await stock_write(self, data)
+
+        monkeypatch.setattr(Yamux, "_write_frame", write)
+        with trio.fail_after(PATIENCE_SECONDS):
+            await gone.disconnected_event.wait()
+        silence.set()
+
+
+async def test_live_peers_are_kept_by_the_keepalive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardening, "KEEPALIVE_SECONDS", 0.01)
+    pinged = trio.Event()
+    stock_write = Yamux._write_frame
+
+    async def write(self: Yamux, data: bytes) -> None:
+        await stock_write(self, data)
+        if self._ping_id == 3:
+            pinged.set()
+
+    monkeypatch.setattr(Yamux, "_write_frame", write)
+    async with start_networks(tmp_path, ["node", "peer"]) as (node, peer):
+        with trio.fail_after(PATIENCE_SECONDS):
+            await pinged.wait()
+        assert node._peers.is_connected(peer.peer_id)
+
+
+async def test_plaintext_is_refused(tmp_path: Path) -> None:
+    key_pair = create_new_key_pair()
+    plain = new_host(
+        key_pair=key_pair, sec_opt={PLAINTEXT_PROTOCOL_ID: InsecureTransport(key_pair)}
+    )
+    async with start_network(tmp_path / "node") as node, plain.run([]):
+        target = PeerInfo(ID(node.peer_id), [Multiaddr(node.listening[0])])
+        with trio.fail_after(PATIENCE_SECONDS), pytest.raises(SwarmException):
+            await plain.connect(target)
+
+
+async def test_stock_accepts_plaintext(leaks: None) -> None:
+    key_pair = create_new_key_pair()
+    plain = new_host(
+        key_pair=key_pair, sec_opt={PLAINTEXT_PROTOCOL_ID: InsecureTransport(key_pair)}
+    )
+    host = _build_stock_host()
+    async with host.run([Multiaddr(LOCAL)]), plain.run([]):
+        await plain.connect(PeerInfo(host.get_id(), host.get_transport_addrs()))
+
+
+async def test_garbage_on_the_port_harms_nobody(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, ["node", "peer"]) as (node, peer):
+        port = int(node.listening[0].rpartition("/")[2])
+        for garbage in (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(1000), b"\x13/multistream/1.0.0\n"):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stream.send_all(garbage)
+            await stream.aclose()
+        async with start_network(tmp_path / "late") as late:
+            await connect(late, node)
+        assert node._peers.is_connected(peer.peer_id)
+
+
+async def test_own_messages_reach_subscribers_outside_the_mesh(tmp_path: Path) -> None:
+    async with (
+        start_networks(tmp_path, ["seller", "cone"], heartbeat_seconds=3600.0) as (seller, cone),
+        cone.join_topic(TOPIC, accept) as heard,
+    ):
+        await wait_subscribed(seller, cone, TOPIC)
+        await seller.publish(TOPIC, build_bitmap(1))
+        with trio.fail_after(PATIENCE_SECONDS):
+            await heard.receive()
+
+
+async def test_addresses_that_strangers_offer_are_not_dialled(tmp_path: Path) -> None:
+    async with start_network(tmp_path / "node") as node:
+        await node._router._do_px([rpc_pb2.PeerInfo(peerID=b"x", signedPeerRecord=b"y")])
+        await node._host.get_network().auto_connector.maybe_connect()
+
+
+async def test_rpcs_carry_no_address_record(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, ["seller", "cone"]) as (seller, _):
+        assert not seller._pubsub.get_hello_packet().HasField("senderRecord")
+        written: list[bytes] = []
+
+        class Recorder:
+            async def write(self, data: bytes) -> None:
+                written.append(data)
+
+        rpc = rpc_pb2.RPC(senderRecord=b"")
+        await seller._pubsub.write_msg(Recorder(), rpc)  # type: ignore[arg-type]
+        assert written == [b"\x00"]
+
+
+async def test_what_only_modes_that_are_off_need_is_not_kept(tmp_path: Path) -> None:
+    async with start_network(tmp_path / "seller") as seller:
+        await seller._pubsub.publish(TOPIC, encode_message(build_bitmap(1)))
+        assert not seller._router.recent_message_deliveries
+        assert not seller._router.equivocation_detection
+
+
+async def test_a_bad_message_is_judged_for_each_who_forwards_it(tmp_path: Path) -> None:
+    judged: list[bytes] = []
+
+    def judge(forwarder: bytes, _origin: bytes, _topics: Sequence[str], _data: bytes) -> Verdict:
+        judged.append(forwarder)
+        return Verdict.REJECT
+
+    async with start_network(tmp_path / "cone") as cone, start_network(tmp_path / "seller") as s:
+        cone._pubsub._judge = judge
+        message = rpc_pb2.Message(data=b"x", topicIDs=[TOPIC], from_id=s.peer_id, seqno=bytes(8))
+        key = s._host.get_private_key()
+        message.signature = key.sign(b"libp2p-pubsub:" + message.SerializeToString())
+        for forwarder in (b"first", b"second"):
+            await cone._pubsub.push_msg(ID(forwarder), message)
+    assert judged == [b"first", b"second"]
+
+
+def test_the_log_of_the_library_is_not_hidden() -> None:
+    hardening.apply_patches()
+    assert logging.getLogger("libp2p").propagate
+
+
+def test_stock_binds_a_port_that_is_taken() -> None:
+    """Two sockets with SO_REUSEPORT share a port: what libp2p does, and why we try first."""
+    with socket.socket() as first, socket.socket() as second, socket.socket() as probe:
+        for shared in (first, second):
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        second.bind(first.getsockname())
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            probe.bind(first.getsockname())
+
+
+def _build_stock_host() -> BasicHost:
+    host = new_host(key_pair=create_new_key_pair())
+    assert isinstance(host, BasicHost)
+    return host
+
+
+async def _visit(folder: Path, cone: Any) -> None:
+    """Connect to a host, be known to it, and leave."""
+    async with start_network(folder / "visitor") as visitor:
+        await connect(visitor, cone)
+        await wait_gossiping(cone, visitor)
+        gone = Watch(cone, visitor.peer_id)
+    with trio.fail_after(PATIENCE_SECONDS):
+        await gone.disconnected_event.wait()
+        # The slot is given back by another task that the closing wakes.
+        await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+async def _send_rpc(sender: Any, receiver: Any, rpc: bytes) -> None:
+    stream = await open_raw_stream(sender, receiver.peer_id, hardening.GOSSIP_PROTOCOL)
+    await stream.write(bytes([len(rpc) & 0x7F | 0x80, len(rpc) >> 7]) + rpc)
+
+
+async def _flood(stream: Any) -> None:
+    stream.muxed_stream.send_window = 2**31
+    with suppress(StreamError):
+        while True:
+            await stream.write(bytes(65536))

@@ -1,0 +1,163 @@
+"""A request file becomes exact terms, and each mistake in it is named."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d2m_node.errors import UserError
+from d2m_node.request_file import RequestFile, parse_request, read_request
+from d2m_node.user_input import read_toml
+from protocol.model import Flatten, Linear, cnn
+from protocol.terms import Metric
+from protocol.types import Wei
+
+EXAMPLE = Path(__file__).parents[2] / "configs" / "requests" / "digits.toml"
+Table = dict[str, Any]
+
+
+@pytest.fixture
+def table() -> Table:
+    return read_toml(EXAMPLE)
+
+
+def parse(table: Table) -> RequestFile:
+    return parse_request(table, EXAMPLE.parent)
+
+
+def test_the_example_holds_the_devnet_terms() -> None:
+    request = read_request(EXAMPLE)
+    assert request.tags == ("digits", "images")
+    assert request.bid_wei == 2 * 10**18
+    assert request.model == cnn((1, 8, 8), 10)
+    assert request.training.learning_rate_micros == 10_000
+    assert request.sampling.alpha_bps == 2000
+    assert request.sampling.eta_q16 == 1 << 16
+    assert request.sampling.keep_bps == 7000
+    assert request.terms.metric is Metric.ACC
+    assert request.terms.sellers_per_round == 5
+    assert request.terms.stake_wei == Wei(10**18)
+    assert request.terms.header_blocks == 10
+
+
+def test_the_examples_dataset_is_there_and_large_enough() -> None:
+    request = read_request(EXAMPLE)
+    assert Path(request.validation_dataset).is_absolute()
+    split = read_toml(Path(request.validation_dataset))["split"]
+    assert isinstance(split, dict)
+    assert request.validation_final_count < split["held_out_count"]
+
+
+def test_a_target_is_rounded_down_as_utilities_are(table: Table) -> None:
+    # 0.9 << 20 is 943718.4; nine of ten right is (9 << 20) // 10.
+    assert parse(table).terms.target == (9 << 20) // 10
+
+
+def test_a_negative_target_of_cross_entropy_is_rounded_down_too(table: Table) -> None:
+    table["terms"] |= {"metric": "cross-entropy", "target": Decimal("-0.3")}
+    request = parse(table)
+    assert request.terms.target == -314573
+    assert request.terms.metric is Metric.NEG_CE
+
+
+def test_the_default_step_depends_on_the_metric(table: Table) -> None:
+    del table["sampling"]
+    table["terms"] |= {"metric": "cross-entropy", "target": 0}
+    assert parse(table).sampling.eta_q16 == 1 << 14
+
+
+def test_a_model_may_be_a_list_of_layers(table: Table) -> None:
+    table["model"] = {
+        "input_shape": [1, 8, 8],
+        "classes": 10,
+        "layers": [{"layer": "flatten"}, {"layer": "linear", "out_features": 10}],
+    }
+    assert parse(table).model.layers == (Flatten(), Linear(10))
+
+
+def test_a_request_of_json_numbers_is_the_same(table: Table) -> None:
+    expected = parse(table)
+    table["training"]["learning_rate"] = 0.01
+    table["terms"]["target"] = 0.9
+    table["sampling"] = {"alpha": 0.2, "eta": 1.0, "keep": 0.7}
+    assert parse(table) == expected
+
+
+def test_tags_are_sorted_and_counted_once(table: Table) -> None:
+    table["tags"] = ["images", "digits", "images"]
+    assert parse(table).tags == ("digits", "images")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        (None, "bid", 1, "unknown key 'bid'; did you mean 'bid_wei'?"),
+        (None, "bid_wei", "2euro", "bid_wei: '2euro' is no amount"),
+        (None, "bid_wei", "5ether", "bid_wei: must be between"),
+        (None, "bid_wei", 1, "bid_wei: must be between"),
+        (None, "tags", [], "tags: expected `array` of length >= 1"),
+        (None, "tags", ["No Spaces"], "tags[0]: expected `str` matching"),
+        (None, "auction", 3, "auction: expected `object`"),
+        ("auction", "reveal_blocks", 0, "auction.reveal_blocks: expected `int` >= 1"),
+        ("auction", "deposit", 1, "unknown key 'auction.deposit'; did you mean 'auction.deposit_"),
+        ("model", "preset", "resnet", "model.preset: invalid enum value 'resnet'"),
+        ("model", "hidden", 4, "model: cnn does not take hidden"),
+        ("model", "layers", [], "model: give either preset or layers"),
+        ("model", "kernel", 9, "model.kernel: 9 is larger than the input"),
+        ("training", "epochs", 0, "training.epochs: out of range"),
+        ("training", "learning_rate", Decimal("inf"), "training.learning_rate"),
+        ("sampling", "keep", Decimal("1.5"), "sampling.keep: out of range"),
+        ("validation", "dataset", "", "validation.dataset: expected `str` of length >= 1"),
+        ("terms", "metric", "f1", "terms.metric: give one of accuracy, cross-entropy"),
+        ("terms", "target", Decimal(90), "terms.target: is 90; give a number between 0 and 1"),
+        ("terms", "target", Decimal("nan"), "terms.target"),
+        ("terms", "target", "high", "terms.target"),
+        ("terms", "lead", 0, "terms.lead: is 0; raise it to at least 1"),
+        ("terms", "lead", "3", "terms.lead: expected `int`, got `str`"),
+        ("terms", "sellers_min", 4, "terms.sellers_per_round: is 5; lower it to at most 4"),
+        (
+            "terms",
+            "appeal_block",
+            2,
+            "unknown key 'terms.appeal_block'; did you mean 'terms.appeal",
+        ),
+        ("terms", "stake_wei", "many", "terms.stake_wei: 'many' is no amount"),
+    ],
+)
+def test_a_mistake_is_named(
+    table: Table, section: str | None, key: str, value: object, message: str
+) -> None:
+    (table if section is None else table[section])[key] = value
+    with pytest.raises(UserError) as failure:
+        parse(table)
+    assert message in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [(None, "tags"), ("model", "classes"), ("terms", "rounds_max"), ("terms", "target")],
+)
+def test_what_is_missing_is_named(table: Table, section: str | None, key: str) -> None:
+    del (table if section is None else table[section])[key]
+    with pytest.raises(UserError, match=f"missing required field `{key}`"):
+        parse(table)
+
+
+def test_sizes_of_a_preset_do_not_go_with_layers(table: Table) -> None:
+    del table["model"]["preset"]
+    table["model"]["layers"] = [{"layer": "flatten"}, {"layer": "linear", "out_features": 10}]
+    with pytest.raises(UserError, match=r"model\.channels: goes with a preset"):
+        parse(table)
+
+
+def test_a_mistake_in_a_file_names_the_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "request.toml"
+    path.write_text("tags = 5")
+    with pytest.raises(UserError) as failure:
+        read_request(path)
+    assert str(failure.value).count(str(path)) == 1
+    with pytest.raises(UserError) as failure:
+        read_request(tmp_path / "none.toml")
+    assert str(failure.value).count("none.toml") == 1

@@ -1,0 +1,173 @@
+"""Settings come from the nearest source, and mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from d2m_node.errors import UserError
+from d2m_node.settings import (
+    SETTINGS,
+    NodeSettings,
+    default_data_dir,
+    load_settings,
+    read_configuration,
+)
+
+MARKET = "0x" + "5f" * 20
+
+CONFIG = f"""
+shutdown_grace_seconds = 3
+
+[chain]
+chain_id = 31337
+market = "{MARKET}"
+poll_seconds = 0.5
+
+[network]
+bootstrap = ["/ip4/127.0.0.1/tcp/1/p2p/a", "/ip4/127.0.0.1/tcp/2/p2p/b"]
+
+[roles.cone]
+enabled = true
+stake_wei = "5ether"
+"""
+
+
+def load(
+    folder: Path,
+    config: str = CONFIG,
+    *,
+    flags: dict[str, str] | None = None,
+    environment: dict[str, str] | None = None,
+) -> NodeSettings:
+    (folder / "config.toml").write_text(config)
+    return load_settings(folder, flags=flags or {}, environment=environment or {})
+
+
+def test_a_file_fills_the_sections_and_defaults_fill_the_rest(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert settings.chain.market == bytes([0x5F]) * 20
+    assert settings.chain.poll_seconds == 0.5
+    assert settings.chain.rpc_urls == ("http://127.0.0.1:8545",)
+    assert len(settings.network.bootstrap) == 2
+    assert settings.network.announce is None
+    assert settings.roles.cone.stake_wei == 5 * 10**18
+    assert not settings.roles.buyer.enabled
+    assert settings.shutdown_grace_seconds == 3
+
+
+def test_the_environment_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> None:
+    environment = {"D2M_CHAIN_CHAIN_ID": "5", "D2M_CHAIN_POLL_SECONDS": "4", "HOME": "/"}
+    settings = load(tmp_path, environment=environment, flags={"chain.chain_id": "6"})
+    assert settings.chain.chain_id == 6
+    assert settings.chain.poll_seconds == 4
+
+
+def test_each_value_knows_where_it_is_from(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(CONFIG)
+    origins = read_configuration(
+        tmp_path,
+        flags={"chain.chain_id": "6"},
+        environment={"D2M_ROLES_SELLER_DATASET": "digits.toml"},
+    ).origins
+    assert origins["chain.chain_id"] == "flag"
+    assert origins["roles.seller.dataset"] == "environment D2M_ROLES_SELLER_DATASET"
+    assert origins["chain.market"] == "config.toml"
+    assert origins["logs.level"] == "default"
+
+
+def test_text_becomes_lists_paths_and_nothing(tmp_path: Path) -> None:
+    environment = {
+        "D2M_CHAIN_RPC_URLS": "http://a, https://b",
+        "D2M_ROLES_SELLER_DATASET": "digits.toml",
+        "D2M_LOGS_FILE": "",
+    }
+    settings = load(tmp_path, environment=environment)
+    assert settings.chain.rpc_urls == ("http://a", "https://b")
+    assert settings.roles.seller.dataset == tmp_path / "digits.toml"
+    assert settings.logs.file is None
+
+
+def test_a_node_can_be_set_up_without_a_file(tmp_path: Path) -> None:
+    environment = {"D2M_CHAIN_CHAIN_ID": "1", "D2M_CHAIN_MARKET": MARKET}
+    settings = load_settings(tmp_path / "none", flags={}, environment=environment)
+    assert settings.rpc.socket == tmp_path / "none" / "rpc.sock"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[chain]\npoll_secnds = 1", "unknown key 'chain.poll_secnds'; did you mean 'chain.poll_"),
+        ("[chian]\nchain_id = 1", "unknown key 'chian'"),
+        ("[chain]\nchain_id = '1'", "chain.chain_id: expected `int`, got `str`"),
+        ("[chain]\nchain_id = 0", "chain.chain_id: expected `int` >= 1"),
+        ("[chain]\nmarket = '0x12'", "chain.market: '0x12' is no address"),
+        ("[logs]\nlevel = 'loud'", "logs.level: invalid enum value 'loud'"),
+        ("[roles.cone]\nstake_wei = '5 euro'", "roles.cone.stake_wei: '5 euro' is no amount"),
+        ("[rpc]\nsocket = 5", "rpc.socket: expected `str`, got `int`"),
+        ("chain = 5", "unknown key 'chain'"),
+        ("[chain", "no TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(UserError) as failure:
+        load(tmp_path, line)
+    assert message in str(failure.value)
+    assert str(tmp_path / "config.toml") in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"D2M_CHAIN_ID": "1"}, "unknown key 'D2M_CHAIN_ID'; did you mean 'D2M_CHAIN_CHAIN_ID'?"),
+        ({"D2M_CHAIN_CHAIN_ID": "one"}, "D2M_CHAIN_CHAIN_ID: expected `int`"),
+        ({"D2M_ROLES_BUYER_ENABLED": "perhaps"}, "D2M_ROLES_BUYER_ENABLED: expected `bool`"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(
+    tmp_path: Path, environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match="D2M_") as failure:
+        load(tmp_path, environment=environment)
+    assert message in str(failure.value)
+
+
+def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path) -> None:
+    load(tmp_path, environment={"D2M_DATA": "data", "D2M_ANVIL": "anvil", "D2M_DATA_DIR": "node"})
+
+
+def test_an_unknown_flag_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"--set: unknown key 'logs\.levl'; did you mean 'logs\.level'"
+    ):
+        load(tmp_path, flags={"logs.levl": "debug"})
+
+
+def test_what_must_be_set_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"chain\.chain_id: not set; .* D2M_CHAIN_CHAIN_ID"):
+        load(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (("roles.seller.enabled", "true"), "roles.seller.dataset"),
+        (("roles.cone.stake_wei", "0"), "roles.cone.stake_wei"),
+        (("chain.rpc_urls", ""), "chain.rpc_urls"),
+        (("chain.rpc_urls", "127.0.0.1:8545"), "http://"),
+    ],
+)
+def test_values_that_cannot_work_together_are_named(
+    tmp_path: Path, flag: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, flags=dict([flag]))
+
+
+def test_every_setting_has_one_variable() -> None:
+    assert len({name.replace(".", "_") for name in SETTINGS}) == len(SETTINGS)
+
+
+def test_the_data_directory_follows_the_platform() -> None:
+    assert default_data_dir({"XDG_DATA_HOME": "/data"}) == Path("/data/d2m-node")
+    assert default_data_dir({}) == Path.home() / ".local/share/d2m-node"

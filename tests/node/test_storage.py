@@ -1,0 +1,193 @@
+"""The store keeps what it was told, says so when it cannot, and belongs to one process."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from d2m_node.transaction_store import StoredTransaction, TransactionState
+from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
+from d2m_node.ports import Access, Audience, StorePort
+from d2m_node.storage.database import DATABASE_NAME, MIGRATIONS, open_store
+from protocol.hashing import keccak
+from protocol.types import Digest, JobId
+
+
+def make_transaction(key: str, nonce: int, raw: bytes) -> StoredTransaction:
+    return StoredTransaction(key=key, nonce=nonce, raw=raw, transaction_hash=keccak(raw))
+
+
+def change_file(folder: Path, name: str) -> None:
+    (path,) = folder.rglob(name)
+    path.write_bytes(b"changed")
+
+
+def remember_and_die(folder: Path) -> None:
+    """Run a node that is killed right after `remember` returned."""
+    script = """
+import os, sys, trio
+from pathlib import Path
+from d2m_node.storage.database import open_store
+
+async def main():
+    async with open_store(Path(sys.argv[1])) as store:
+        await store.journal.remember("vote", "1/0", b"said")
+        os.kill(os.getpid(), 9)
+
+trio.run(main)
+"""
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=False)
+
+
+async def test_the_first_value_of_a_key_stays(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        assert await store.journal.remember("vote", "1/0", b"first") == b"first"
+        assert await store.journal.remember("vote", "1/0", b"second") == b"first"
+        assert await store.journal.recall("vote", "1/0") == b"first"
+
+
+async def test_an_unknown_key_is_not_recalled(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await store.journal.remember("vote", "1/0", b"value")
+        assert await store.journal.recall("vote", "1/1") is None
+        assert await store.journal.recall("update", "1/0") is None
+
+
+async def test_the_store_satisfies_its_port_and_survives_a_restart(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        port: StorePort = store
+        await port.journal.remember("vote", "1/0", b"value")
+        digest = await port.blobs.put(b"model")
+    async with open_store(tmp_path) as store:
+        assert await store.journal.recall("vote", "1/0") == b"value"
+        assert await store.blobs.get(digest) == b"model"
+
+
+async def test_records_are_recalled_by_literal_prefix_in_order(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        for key in ("1/b", "1/a", "10/a", "1_a", "2/a"):
+            await store.journal.remember("vote", key, key.encode())
+        await store.journal.remember("update", "1/c", b"other kind")
+        assert list(await store.journal.recall_all("vote", "1/")) == ["1/a", "1/b"]
+        assert len(await store.journal.recall_all("vote")) == 5
+
+
+async def test_a_record_is_on_disk_when_the_process_is_killed(tmp_path: Path) -> None:
+    remember_and_die(tmp_path)
+    async with open_store(tmp_path) as store:
+        assert await store.journal.recall("vote", "1/0") == b"said"
+
+
+async def test_a_second_node_on_the_same_directory_is_told_who_holds_it(tmp_path: Path) -> None:
+    async with open_store(tmp_path):
+        with pytest.raises(StoreInUse) as failure:
+            async with open_store(tmp_path):
+                pass
+    assert str(failure.value) == f"{tmp_path} is in use by another d2m-node (pid {os.getpid()})"
+
+
+async def test_a_directory_is_free_again_once_its_node_has_stopped(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with open_store(tmp_path):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_reported_as_corrupted(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_NAME).write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreCorrupted, match=DATABASE_NAME):
+        async with open_store(tmp_path):
+            pass
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    async with open_store(tmp_path):
+        pass
+    connection = sqlite3.connect(tmp_path / DATABASE_NAME)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(FatalError, match="newer d2m-node"):
+        async with open_store(tmp_path):
+            pass
+
+
+async def test_what_is_stored_is_not_for_other_accounts_of_the_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    async with open_store(folder):
+        assert folder.stat().st_mode & 0o077 == 0
+        assert (folder / DATABASE_NAME).stat().st_mode & 0o077 == 0
+
+
+async def test_a_blob_is_found_by_its_keccak_only(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        digest = await store.blobs.put(b"update")
+        assert digest == keccak(b"update")
+        assert await store.blobs.get(digest) == b"update"
+        assert await store.blobs.get(Digest(bytes(32))) is None
+
+
+async def test_a_blob_that_changed_on_disk_is_not_returned(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        digest = await store.blobs.put(b"update")
+        change_file(tmp_path, digest.hex())
+        with pytest.raises(StoreCorrupted, match="do not hash"):
+            await store.blobs.get(digest)
+
+
+async def test_a_half_written_blob_is_dropped_at_the_next_start(tmp_path: Path) -> None:
+    async with open_store(tmp_path):
+        pass
+    leftover = tmp_path / "blobs" / "unfinished" / "tmp1"
+    leftover.write_bytes(b"half")
+    async with open_store(tmp_path):
+        assert not leftover.exists()
+
+
+async def test_a_blob_collects_its_audiences(tmp_path: Path) -> None:
+    cones = Access(Audience.CONES, JobId(1))
+    public = Access(Audience.PUBLIC, JobId(2))
+    async with open_store(tmp_path) as store:
+        digest = await store.blobs.put(b"update", cones)
+        await store.blobs.put(b"update", cones)
+        assert await store.blobs.access(digest) == {cones}
+        await store.blobs.put(b"update", public)
+        assert await store.blobs.access(digest) == {cones, public}
+
+
+async def test_a_blob_without_an_audience_is_for_nobody(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        assert await store.blobs.access(await store.blobs.put(b"update")) == frozenset()
+
+
+async def test_open_transactions_come_back_in_order(tmp_path: Path) -> None:
+    later = make_transaction("reveal", 2, b"c")
+    first = make_transaction("commit", 1, b"b")
+    outbid = make_transaction("commit", 1, b"a")
+    async with open_store(tmp_path) as store:
+        for one in (later, first, outbid, first):
+            await store.transactions.add(one)
+    async with open_store(tmp_path) as store:
+        assert await store.transactions.load_open() == [first, outbid, later]
+
+
+async def test_a_closed_nonce_is_no_longer_open(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await store.transactions.add(make_transaction("commit", 1, b"a"))
+        assert not await store.transactions.is_confirmed("commit")
+        await store.transactions.close_nonce(1, TransactionState.CONFIRMED)
+        assert await store.transactions.is_confirmed("commit")
+        assert await store.transactions.load_open() == []
+
+
+async def test_a_reverted_transaction_is_not_confirmed_by_its_successor_of_another_key(
+    tmp_path: Path,
+) -> None:
+    async with open_store(tmp_path) as store:
+        await store.transactions.add(make_transaction("commit", 1, b"a"))
+        await store.transactions.close_nonce(1, TransactionState.REVERTED)
+        await store.transactions.add(make_transaction("reveal", 1, b"b"))
+        await store.transactions.close_nonce(1, TransactionState.CONFIRMED)
+        assert not await store.transactions.is_confirmed("commit")
+        assert await store.transactions.is_confirmed("reveal")
