@@ -11,12 +11,14 @@ from interfaces import IDataRegistry
 from interfaces import IMarket
 from interfaces import IRounds
 from interfaces import IStakePool
-from modules import commitments
+from modules import bids
 from modules import limits
 from modules import money
 from modules import params as deployment
 from modules import tag_sets
 from modules import terms as job_terms
+
+initializes: bids
 
 implements: IMarket
 
@@ -44,27 +46,10 @@ struct Auction:
     opened_block: uint256
     commit_end: uint256
     reveal_end: uint256
-    bid_count: uint256
-
-
-struct Bid:
-    commitment: bytes32
-    deposit_wei: uint256
-    order: uint256
-    is_revealed: bool
-
-
-struct BestBid:
-    amount_wei: uint256
-    order: uint256
-    decision_blocks: uint256
-    enrolment_blocks: uint256
 
 
 auction_count: public(uint256)
 auctions: HashMap[uint256, Auction]
-bids: HashMap[uint256, HashMap[address, Bid]]
-best_bids: HashMap[uint256, BestBid]
 jobs: HashMap[uint256, IMarket.JobRecord]
 escrows: HashMap[uint256, uint256]
 sellers: HashMap[uint256, DynArray[address, limits.MAX_SELLERS]]
@@ -132,7 +117,6 @@ def open_auction(
     assert (
         reveal_blocks >= 1 and reveal_blocks <= PARAMS.max_window_blocks
     ), "market: reveal_blocks out of range"
-
     assert auction == self.auction_count + 1, "market: number taken"
 
     self.auction_count = auction
@@ -144,7 +128,6 @@ def open_auction(
         opened_block=block.number,
         commit_end=commit_end,
         reveal_end=commit_end + reveal_blocks,
-        bid_count=0,
     )
     self.jobs[auction].status = STATUS_AUCTION
     log IMarket.AuctionOpened(
@@ -157,7 +140,7 @@ def open_auction(
         commit_end=commit_end,
         reveal_end=commit_end + reveal_blocks,
     )
-    self._commit_bid(auction, commitment)
+    bids._commit(auction, deposit_wei, commitment)
     return auction
 
 
@@ -167,11 +150,11 @@ def commit_bid(auction: uint256, commitment: bytes32):
     """
     @notice Place a sealed bid; the money sent is its deposit.
     @param auction Auction to bid in.
-    @param commitment Hash of the bid; see `commitments.vy`.
+    @param commitment Hash of the bid.
     """
     assert self.jobs[auction].status == STATUS_AUCTION, "market: no such auction"
     assert block.number <= self.auctions[auction].commit_end, "market: bidding closed"
-    self._commit_bid(auction, commitment)
+    bids._commit(auction, self.auctions[auction].deposit_wei, commitment)
 
 
 @external
@@ -183,8 +166,7 @@ def reveal_bid(
     salt: bytes32,
 ):
     """
-    @notice Open the caller's sealed bid.
-    @dev Only the best bid so far is kept, with the two windows that closing needs.
+    @notice Open the caller's sealed bid. Only the best one so far is kept.
     @param auction Auction that was bid in.
     @param amount_wei Amount of the bid, at most its deposit.
     @param terms Terms of the job that the bidder wants.
@@ -194,27 +176,9 @@ def reveal_bid(
     assert self.jobs[auction].status == STATUS_AUCTION, "market: no such auction"
     assert block.number > self.auctions[auction].commit_end, "market: reveal not open"
     assert block.number <= self.auctions[auction].reveal_end, "market: reveal closed"
-    bid: Bid = self.bids[auction][msg.sender]
-    assert bid.commitment != empty(bytes32), "market: nothing committed"
-    assert not bid.is_revealed, "market: already revealed"
-    request_hash: bytes32 = job_terms._request_hash(terms, body_hash)
-    opened: bytes32 = commitments._bid(
-        self, auction, msg.sender, amount_wei, request_hash, salt
-    )
-    assert opened == bid.commitment, "market: reveal mismatch"
-    assert amount_wei <= bid.deposit_wei, "market: above the deposit"
     assert amount_wei >= self.auctions[auction].reserve_wei, "market: below the reserve"
     job_terms._validate(terms, PARAMS.min_stake_wei, PARAMS.max_window_blocks)
-
-    self.bids[auction][msg.sender].is_revealed = True
-    self._keep_best(auction, amount_wei, bid.order, terms, body_hash)
-    log IMarket.BidRevealed(
-        auction=auction,
-        bidder=msg.sender,
-        amount_wei=amount_wei,
-        terms=terms,
-        body_hash=body_hash,
-    )
+    bids._reveal(auction, amount_wei, terms, body_hash, salt)
 
 
 @external
@@ -227,26 +191,32 @@ def close_auction(auction: uint256):
     reveal_end: uint256 = self.auctions[auction].reveal_end
     assert block.number > reveal_end, "market: reveal still open"
 
-    job: IMarket.JobRecord = self.jobs[auction]
-    if job.buyer == empty(address):
+    best: bids.BestBid = bids.best[auction]
+    if best.bidder == empty(address):
         self.jobs[auction].status = STATUS_CANCELLED
         log IMarket.AuctionCancelled(auction=auction)
         return
 
-    best: BestBid = self.best_bids[auction]
     enrolment_end: uint256 = (
         max(block.number, reveal_end + best.decision_blocks) + best.enrolment_blocks
     )
-    self.jobs[auction].enrolment_end = enrolment_end
-    self.jobs[auction].status = STATUS_ENROLMENT
-    self.escrows[auction] = job.price_wei
+    self.jobs[auction] = IMarket.JobRecord(
+        buyer=best.bidder,
+        price_wei=best.amount_wei,
+        terms_hash=best.terms_hash,
+        request_hash=best.request_hash,
+        body_hash=best.body_hash,
+        enrolment_end=enrolment_end,
+        status=STATUS_ENROLMENT,
+    )
+    self.escrows[auction] = best.amount_wei
     log IMarket.AuctionClosed(
         auction=auction,
-        buyer=job.buyer,
-        price_wei=job.price_wei,
-        terms_hash=job.terms_hash,
-        request_hash=job.request_hash,
-        body_hash=job.body_hash,
+        buyer=best.bidder,
+        price_wei=best.amount_wei,
+        terms_hash=best.terms_hash,
+        request_hash=best.request_hash,
+        body_hash=best.body_hash,
         enrolment_end=enrolment_end,
     )
 
@@ -259,17 +229,9 @@ def reclaim_bid(auction: uint256):
     @param auction Auction that was bid in.
     """
     assert self.jobs[auction].status > STATUS_AUCTION, "market: auction not closed"
-    bid: Bid = self.bids[auction][msg.sender]
-    assert bid.deposit_wei > 0, "market: nothing to reclaim"
-
-    self.bids[auction][msg.sender].deposit_wei = 0
+    amount_wei: uint256 = 0
     forfeited_wei: uint256 = 0
-    amount_wei: uint256 = bid.deposit_wei
-    if not bid.is_revealed:
-        forfeited_wei = bid.deposit_wei * PARAMS.bid_forfeit_bps // limits.BPS
-        amount_wei -= forfeited_wei
-    elif msg.sender == self.jobs[auction].buyer:
-        amount_wei -= self.jobs[auction].price_wei
+    amount_wei, forfeited_wei = bids._reclaim(auction, PARAMS.bid_forfeit_bps)
     log IMarket.BidReclaimed(
         auction=auction, bidder=msg.sender, amount_wei=amount_wei, forfeited_wei=forfeited_wei
     )
@@ -469,14 +431,14 @@ def auction_of(auction: uint256) -> Auction:
 
 @external
 @view
-def bid_of(auction: uint256, bidder: address) -> Bid:
+def bid_of(auction: uint256, bidder: address) -> bids.Bid:
     """
     @notice A bidder's sealed bid.
     @param auction Number of the auction.
     @param bidder Account that may have bid.
     @return Commitment, deposit not yet reclaimed, order, and whether it was revealed.
     """
-    return self.bids[auction][bidder]
+    return bids.bids[auction][bidder]
 
 
 @external
@@ -488,6 +450,17 @@ def job_of(job: uint256) -> IMarket.JobRecord:
     @return The record. Status: 1 auction, 2 cancelled, 3 enrolment, 4 running, 5 settled.
     """
     return self.jobs[job]
+
+
+@external
+@view
+def escrow_of(job: uint256) -> uint256:
+    """
+    @notice What the market holds of a job's price.
+    @param job Number of the job.
+    @return Amount, in wei: the price from the close of the auction to settlement or refund.
+    """
+    return self.escrows[job]
 
 
 @external
@@ -511,68 +484,6 @@ def is_closed(job: uint256) -> bool:
     """
     status: uint256 = self.jobs[job].status
     return status == STATUS_CANCELLED or status == STATUS_SETTLED
-
-
-@internal
-@payable
-def _commit_bid(auction: uint256, commitment: bytes32):
-    """
-    @notice Record a sealed bid of the caller with the money sent.
-    @param auction Open auction.
-    @param commitment Hash of the bid.
-    """
-    assert commitment != empty(bytes32), "market: empty commitment"
-    assert msg.value > 0, "market: no deposit"
-    assert msg.value >= self.auctions[auction].deposit_wei, "market: deposit too small"
-    assert self.bids[auction][msg.sender].commitment == empty(bytes32), "market: already bid"
-    order: uint256 = self.auctions[auction].bid_count
-    assert order < limits.MAX_BIDS, "market: too many bids"
-
-    self.auctions[auction].bid_count = order + 1
-    self.bids[auction][msg.sender] = Bid(
-        commitment=commitment, deposit_wei=msg.value, order=order, is_revealed=False
-    )
-    log IMarket.BidCommitted(
-        auction=auction, bidder=msg.sender, commitment=commitment, deposit_wei=msg.value
-    )
-
-
-@internal
-def _keep_best(
-    auction: uint256,
-    amount_wei: uint256,
-    order: uint256,
-    terms: job_terms.JobTerms,
-    body_hash: bytes32,
-):
-    """
-    @notice Make the caller's bid the best one if it is higher, or as high and earlier.
-    @param auction Auction in its reveal window.
-    @param amount_wei Amount of the bid.
-    @param order Position of its commitment.
-    @param terms Terms of the bid.
-    @param body_hash Hash of the request's body.
-    """
-    best: BestBid = self.best_bids[auction]
-    if self.jobs[auction].buyer != empty(address) and (
-        amount_wei < best.amount_wei or (amount_wei == best.amount_wei and order > best.order)
-    ):
-        return
-    self.best_bids[auction] = BestBid(
-        amount_wei=amount_wei,
-        order=order,
-        decision_blocks=terms.decision_blocks,
-        enrolment_blocks=terms.enrolment_blocks,
-    )
-    self.jobs[auction] = IMarket.JobRecord(
-        buyer=msg.sender,
-        price_wei=amount_wei,
-        terms_hash=job_terms._hash(terms),
-        request_hash=job_terms._request_hash(terms, body_hash),
-        body_hash=body_hash,
-        enrolment_end=0,
-        status=STATUS_AUCTION,
-    )
 
 
 @internal

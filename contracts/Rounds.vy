@@ -10,6 +10,7 @@
 """
 
 from interfaces import IRounds
+from modules import attempts
 from modules import ballot as ballots
 from modules import execution_set
 from modules import limits
@@ -26,7 +27,10 @@ from modules import votes
 initializes: pool
 initializes: slashes[pool := pool]
 initializes: votes[pool := pool]
-initializes: training[pool := pool, slashes := slashes, votes := votes]
+initializes: attempts
+initializes: training[
+    attempts := attempts, pool := pool, slashes := slashes, votes := votes
+]
 
 implements: IRounds
 
@@ -39,6 +43,7 @@ def __init__(params: deployment.Params, market: address, stake_pool: address):
     @param market Market, whose address is in everything that is signed or hashed.
     @param stake_pool Where CONE nodes have their stake.
     """
+    attempts.__init__(params)
     training.__init__(params, market, stake_pool)
 
 
@@ -68,8 +73,8 @@ def open_job(job: uint256, terms_hash: bytes32, validation_end: uint256):
     progress.cones = pool.count[job]
     progress.deadline = validation_end
     progress.phase = progresses.PHASE_VALIDATION
-    training.terms_hash[job] = terms_hash
-    training.progress_word[job] = progresses._pack(progress)
+    attempts.terms_hash[job] = terms_hash
+    attempts.progress_word[job] = progresses._pack(progress)
 
 
 @external
@@ -82,10 +87,10 @@ def submit_receipts(
     @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
     @param entries Node indices with signatures of `ValidationReceipt`.
     """
-    progress: progresses.Progress = progresses._unpack(training.progress_word[job])
-    training._check_receipts_open(job, progress, part)
+    progress: progresses.Progress = progresses._unpack(attempts.progress_word[job])
+    attempts._check_receipts_open(job, progress, part)
     message: bytes32 = typed_data._receipt(typed_data._domain_separator(training.MARKET), job, part)
-    before: uint256 = training.receipt_bits[job][part]
+    before: uint256 = attempts.receipt_bits[job][part]
     bits: uint256 = before
     for entry: IRounds.ReceiptEntry in entries:
         if entry.cone_index >= progress.cones or (bits >> entry.cone_index) & 1 == 1:
@@ -95,7 +100,7 @@ def submit_receipts(
             bits |= 1 << entry.cone_index
     assert bits != before, "rounds: nothing recorded"
 
-    training.receipt_bits[job][part] = bits
+    attempts.receipt_bits[job][part] = bits
     log IRounds.ReceiptsRecorded(job=job, part=part, bitmap=bits)
 
 
@@ -107,13 +112,13 @@ def start_training(job: uint256, terms: job_terms.JobTerms):
     @param job Job whose validation window is over.
     @param terms Terms of the job.
     """
-    progress: progresses.Progress = training._load(job, terms)
+    progress: progresses.Progress = attempts._load(job, terms)
     assert progress.phase == progresses.PHASE_VALIDATION, "rounds: not in validation"
     assert block.number > progress.deadline, "rounds: validation still open"
 
-    if training._is_served(job, progress, 0):
+    if attempts._is_served(job, progress, 0):
         progress.phase = progresses.PHASE_TRAINING
-        training._open_round(job, terms, progress, 0, progress.deadline)
+        attempts._open_round(job, terms, progress, 0, progress.deadline)
     else:
         training._end(job, progress, progresses.OUTCOME_UNSERVED, 0)
 
@@ -126,7 +131,7 @@ def log_bitmaps(job: uint256, entries: DynArray[IRounds.BitmapEntry, limits.MAX_
     @param job Job in training.
     @param entries Node indices, bitmaps of sellers, and signatures.
     """
-    ballot: ballots.Ballot = training._current(job)
+    ballot: ballots.Ballot = attempts._current(job)
     assert block.number <= ballot.availability_end, "rounds: availability closed"
     log IRounds.BitmapsLogged(job=job, ballot_number=ballot.number, entries=entries)
 
@@ -138,10 +143,10 @@ def submit_commits(job: uint256, entries: DynArray[IRounds.CommitEntry, limits.M
     @param job Job in training.
     @param entries Node indices, commitments, and signatures of `Vote`.
     """
-    ballot: ballots.Ballot = training._current(job)
+    ballot: ballots.Ballot = attempts._current(job)
     assert block.number > ballot.seed_block, "rounds: commits not open"
     assert block.number <= ballot.commit_end, "rounds: commits closed"
-    progress: progresses.Progress = progresses._unpack(training.progress_word[job])
+    progress: progresses.Progress = progresses._unpack(attempts.progress_word[job])
     votes._record_commits(training.MARKET, job, ballot, progress.cones, progress.barred, entries)
 
 
@@ -164,12 +169,12 @@ def submit_openings(
     @param openings Openings of some of them.
     @param header RLP header of the attempt's first seed block; empty once the seed is captured.
     """
-    progress: progresses.Progress = training._load(job, terms)
-    ballot: ballots.Ballot = training._current(job)
+    progress: progresses.Progress = attempts._load(job, terms)
+    ballot: ballots.Ballot = attempts._current(job)
     assert block.number > ballot.commit_end, "rounds: openings not open"
     assert block.number <= ballot.open_end, "rounds: openings closed"
     draw: votes.Draw = votes._draw(
-        training.MARKET, job, ballot, terms, progress.cones, training.SEED_DELAY_BLOCKS, header
+        training.MARKET, job, ballot, terms, progress.cones, attempts.SEED_DELAY_BLOCKS, header
     )
     votes._record_openings(training.MARKET, job, ballot, draw, batch_index, batch, openings)
 
@@ -189,8 +194,8 @@ def tally(
     @param groups All groups of equal votes, strictly ascending by mini-round, digest and trace.
     @param header Bytes behind the decided digest; not looked at if none is decided.
     """
-    progress: progresses.Progress = training._load(job, terms)
-    ballot: ballots.Ballot = training._current(job)
+    progress: progresses.Progress = attempts._load(job, terms)
+    ballot: ballots.Ballot = attempts._current(job)
     assert block.number > ballot.open_end, "rounds: openings still open"
     assert block.number <= ballot.open_end + terms.header_blocks, "rounds: header deadline passed"
     progress.barred |= slashes._execute(training.STAKE_POOL, job)
@@ -203,7 +208,7 @@ def tally(
     assert count.opened == votes._marks(job, ballot).opened, "rounds: votes missing"
     if tallies._is_decided(count, terms.lead, progress.cones):
         assert keccak256(header) == count.digest, "rounds: header does not open the digest"
-        if ballots._kind(ballot.mini) == training.KIND_ROUND:
+        if ballots._kind(ballot.mini) == attempts.KIND_ROUND:
             training._decide_round(job, terms, progress, ballot, count, header)
         else:
             training._decide_final(job, terms, progress, ballot, count, header)
@@ -211,7 +216,7 @@ def tally(
 
     size: uint256 = execution_set._size(terms, progress.cones, ballots._m(ballot.mini))
     if size < progress.cones and not tallies._is_hopeless(count, terms.lead, progress.cones):
-        training._open_mini_round(job, terms, progress, ballot)
+        attempts._open_mini_round(job, terms, progress, ballot)
     else:
         training._fail_attempt(job, terms, progress, ballot)
 
@@ -223,8 +228,8 @@ def expire(job: uint256, terms: job_terms.JobTerms):
     @param job Job in training.
     @param terms Terms of the job.
     """
-    progress: progresses.Progress = training._load(job, terms)
-    ballot: ballots.Ballot = training._current(job)
+    progress: progresses.Progress = attempts._load(job, terms)
+    ballot: ballots.Ballot = attempts._current(job)
     deadline: uint256 = ballot.open_end + terms.header_blocks
     assert block.number > deadline, "rounds: header deadline not passed"
     progress.barred |= slashes._execute(training.STAKE_POOL, job)
@@ -242,7 +247,7 @@ def execute_slashes(job: uint256):
     """
     barred: uint256 = slashes._execute(training.STAKE_POOL, job)
     if barred != 0:
-        training.progress_word[job] |= barred  # the lowest field
+        attempts.progress_word[job] |= barred  # the lowest field
 
 
 @external
@@ -276,7 +281,7 @@ def ballot(job: uint256) -> IRounds.BallotView:
     @param job Number of the job.
     @return Deadlines and marks; zero before training.
     """
-    current: ballots.Ballot = ballots._unpack(training.ballot_word[job])
+    current: ballots.Ballot = ballots._unpack(attempts.ballot_word[job])
     marks: ballots.Marks = votes._marks(job, current)
     es_seed: bytes32 = empty(bytes32)
     if marks.is_seeded:
@@ -307,7 +312,7 @@ def receipts(job: uint256, part: uint256) -> uint256:
     @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
     @return Bitmap of nodes.
     """
-    return training.receipt_bits[job][part]
+    return attempts.receipt_bits[job][part]
 
 
 @external
@@ -318,7 +323,7 @@ def outcome(job: uint256) -> uint256:
     @param job Number of the job.
     @return 0 while it has not; 1 target, 2 ended, 3 aborted, 4 unserved.
     """
-    return progresses._unpack(training.progress_word[job]).outcome
+    return progresses._unpack(attempts.progress_word[job]).outcome
 
 
 @external
@@ -330,7 +335,7 @@ def decided_digest(job: uint256, round_index: uint256) -> bytes32:
     @param round_index Round.
     @return The digest; zero if the round is not the last decided one.
     """
-    if progresses._unpack(training.progress_word[job]).last_round != round_index + 1:
+    if progresses._unpack(attempts.progress_word[job]).last_round != round_index + 1:
         return empty(bytes32)
     return training.last_digest[job]
 
@@ -343,7 +348,7 @@ def training_result(job: uint256) -> IRounds.TrainingResult:
     @param job Number of the job.
     @return Outcome, rounds, utilities and credits; outcome 0 while the job is not over.
     """
-    progress: progresses.Progress = progresses._unpack(training.progress_word[job])
+    progress: progresses.Progress = progresses._unpack(attempts.progress_word[job])
     return training._result(job, progress)
 
 

@@ -239,6 +239,8 @@ def _take(job: uint256, account: address, bps: uint256, reason: uint256) -> uint
     """
     locked: Lock = self.locks[job][account]
     amount_wei: uint256 = min(locked.original_wei * bps // limits.BPS, locked.remaining_wei)
+    if amount_wei == 0:
+        return 0
     self.locks[job][account].remaining_wei = locked.remaining_wei - amount_wei
     log IStakePool.StakeSlashed(
         job=job, account=account, amount_wei=amount_wei, reason=reason

@@ -30,6 +30,7 @@ from d2m_node.roles.buyer import BuyerDesk, run_buyer
 from d2m_node.roles.cone import ConePolicy, run_cone
 from d2m_node.roles.executor import Executor, HonestExecutor
 from d2m_node.roles.library import NodeLibrary
+from d2m_node.roles.payday import run_payday
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.seller import SellerPolicy, run_seller
@@ -133,7 +134,8 @@ async def run_node(
             datasets=LocalDatasets(_find_data_folder()),
         )
         services.start_soon(_keep_address_book, ports)
-        await _bind_peer(ports, network.listening[0])
+        services.start_soon(run_payday, ports)
+        await _bind_peer(ports, settings.network.announce or network.listening[0])
         async with trio.open_nursery() as roles:
             rooms = Rooms(ports, open_rooms, roles)
             runner = RoleRunner(_make_starters(ports, rooms, settings, behaviour), roles)

@@ -1,11 +1,11 @@
 """The rules' own errors.
 
-    ProtocolError               a rule was broken
-    ├── InvalidMessage          bytes that are no message
-    ├── InvalidSignature        not signed by whom it claims
-    ├── RuleViolation           well-formed, not allowed
-    ├── TooFewUpdates           the robust rule cannot hold
-    └── InvalidParams           parameters that cannot work together
+ProtocolError               a rule was broken
+├── InvalidMessage          bytes that are no message
+├── InvalidSignature        not signed by whom it claims
+├── RuleViolation           well-formed, not allowed
+├── TooFewUpdates           the robust rule cannot hold
+└── InvalidParams           parameters that cannot work together
 """
 
 

@@ -2,32 +2,28 @@
 """
 @title The course of a job's training
 @license Apache-2.0
-@notice What follows what: rounds, attempts, mini-rounds, final evaluations, the end.
+@notice What a count of votes leads to: a result, another attempt, a void round, the end.
 """
 
 from interfaces import IRounds
 from interfaces import IStakePool
+from modules import attempts
 from modules import ballot as ballots
 from modules import params as deployment
-from modules import bitmap
 from modules import pool
 from modules import progress as progresses
 from modules import result_header
-from modules import schedule
 from modules import slashes
 from modules import tally as tallies
 from modules import terms as job_terms
 from modules import utilities as job_utilities
 from modules import votes
 
+uses: attempts
 uses: pool
 uses: slashes
 uses: votes
 
-KIND_ROUND: constant(uint256) = 0
-KIND_FINAL: constant(uint256) = 1
-PART_ROUNDS: constant(uint256) = 0
-PART_FINAL: constant(uint256) = 1
 # Rounds in a row that must reach the target before the final data are looked at, and void rounds
 # in a row that end a job.
 ROUNDS_TO_REACH: constant(uint256) = 2
@@ -35,15 +31,9 @@ VOIDS_TO_ABORT: constant(uint256) = 2
 
 MARKET: immutable(address)
 STAKE_POOL: immutable(IStakePool)
-SEED_DELAY_BLOCKS: immutable(uint256)
-RETRIES: immutable(uint256)
 FINALS_MAX: immutable(uint256)
 
-terms_hash: HashMap[uint256, bytes32]
-progress_word: HashMap[uint256, uint256]
-ballot_word: HashMap[uint256, uint256]
 utilities_word: HashMap[uint256, uint256]
-receipt_bits: HashMap[uint256, uint256[2]]
 last_digest: HashMap[uint256, bytes32]
 model_digest: HashMap[uint256, bytes32]
 credit_root: HashMap[uint256, bytes32]
@@ -59,194 +49,7 @@ def __init__(params: deployment.Params, market: address, stake_pool: address):
     """
     MARKET = market
     STAKE_POOL = IStakePool(stake_pool)
-    SEED_DELAY_BLOCKS = params.seed_delay_blocks
-    RETRIES = params.retries
     FINALS_MAX = params.finals_max
-
-
-@internal
-@view
-def _load(job: uint256, terms: job_terms.JobTerms) -> progresses.Progress:
-    """
-    @notice A job's progress, after checking the terms that the caller brought.
-    @param job Number of the job.
-    @param terms Terms of the job.
-    @return The progress.
-    """
-    assert job_terms._hash(terms) == self.terms_hash[job], "rounds: wrong terms"
-    return progresses._unpack(self.progress_word[job])
-
-
-@internal
-@view
-def _current(job: uint256) -> ballots.Ballot:
-    """
-    @notice The ballot that is open.
-    @param job Number of the job.
-    @return The ballot; reverts before training and after its end.
-    """
-    progress: progresses.Progress = progresses._unpack(self.progress_word[job])
-    assert progress.phase == progresses.PHASE_TRAINING, "rounds: not in training"
-    return ballots._unpack(self.ballot_word[job])
-
-
-@internal
-@view
-def _check_receipts_open(job: uint256, progress: progresses.Progress, part: uint256):
-    """
-    @notice Revert unless receipts of a part are taken now.
-    @param job Number of the job.
-    @param progress Its progress.
-    @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
-    """
-    if part == PART_ROUNDS:
-        assert progress.phase == progresses.PHASE_VALIDATION, "rounds: not in validation"
-        assert block.number <= progress.deadline, "rounds: receipts closed"
-        return
-    ballot: ballots.Ballot = self._current(job)
-    assert ballots._kind(ballot.mini) == KIND_FINAL, "rounds: not in a final"
-    assert block.number <= ballot.availability_end, "rounds: receipts closed"
-
-
-@internal
-@view
-def _is_served(job: uint256, progress: progresses.Progress, part: uint256) -> bool:
-    """
-    @notice Whether more than half of the pool holds a part of the validation data.
-    @param job Number of the job.
-    @param progress Its progress.
-    @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
-    @return True with enough receipts.
-    """
-    return 2 * bitmap._count(self.receipt_bits[job][part]) > progress.cones
-
-
-@internal
-def _open_round(
-    job: uint256,
-    terms: job_terms.JobTerms,
-    progress: progresses.Progress,
-    round_index: uint256,
-    base: uint256,
-):
-    """
-    @notice Open the first attempt of a round.
-    @param job Number of the job.
-    @param terms Terms of the job.
-    @param progress Its progress, which is stored.
-    @param round_index Round to open.
-    @param base Deadline of the phase before.
-    """
-    appeal_blocks: uint256 = 0
-    if round_index > 0:
-        appeal_blocks = terms.appeal_blocks
-    self.progress_word[job] = progresses._pack(progress)
-    training: schedule.Training = schedule._training(
-        terms, base, appeal_blocks, SEED_DELAY_BLOCKS
-    )
-    self._open_attempt(job, terms, round_index, ballots._mini(KIND_ROUND, 0), training)
-
-
-@internal
-def _open_final(
-    job: uint256, terms: job_terms.JobTerms, progress: progresses.Progress, base: uint256
-):
-    """
-    @notice Open the first attempt of a final evaluation of the last decided model.
-    @param job Number of the job.
-    @param terms Terms of the job.
-    @param progress Its progress, which is stored.
-    @param base Deadline of the phase before.
-    """
-    opened: progresses.Progress = progress
-    opened.finals_used += 1
-    opened.final_round = progress.last_round
-    self.progress_word[job] = progresses._pack(opened)
-    training: schedule.Training = empty(schedule.Training)
-    training.availability_end = (
-        max(block.number, base) + terms.appeal_blocks + terms.validation_blocks
-    )
-    self._open_attempt(
-        job, terms, progress.last_round - 1, ballots._mini(KIND_FINAL, 0), training
-    )
-
-
-@internal
-def _open_attempt(
-    job: uint256,
-    terms: job_terms.JobTerms,
-    round_index: uint256,
-    mini: uint256,
-    training: schedule.Training,
-):
-    """
-    @notice Open the next ballot of a job.
-    @param job Number of the job.
-    @param terms Terms of the job.
-    @param round_index Round that is voted on.
-    @param mini Kind and attempt.
-    @param training The sellers' windows; zero but for the last if no seller trains.
-    """
-    number: uint256 = ballots._unpack(self.ballot_word[job]).number + 1
-    seed_block: uint256 = training.availability_end + SEED_DELAY_BLOCKS
-    commit_end: uint256 = seed_block + terms.vote_commit_blocks
-    open_end: uint256 = commit_end + terms.vote_open_blocks
-    self.ballot_word[job] = ballots._pack(
-        ballots.Ballot(
-            mini=mini,
-            round_index=round_index,
-            number=number,
-            availability_end=training.availability_end,
-            seed_block=seed_block,
-            commit_end=commit_end,
-            open_end=open_end,
-        )
-    )
-    log IRounds.AttemptOpened(
-        job=job,
-        ballot_number=number,
-        round_index=round_index,
-        kind=ballots._kind(mini),
-        attempt=ballots._attempt(mini),
-        seller_seed_block=training.seller_seed_block,
-        update_commit_end=training.update_commit_end,
-        update_open_end=training.update_open_end,
-        availability_end=training.availability_end,
-        seed_block=seed_block,
-        commit_end=commit_end,
-        open_end=open_end,
-    )
-
-
-@internal
-def _open_mini_round(
-    job: uint256,
-    terms: job_terms.JobTerms,
-    progress: progresses.Progress,
-    ballot: ballots.Ballot,
-):
-    """
-    @notice Call a larger execution set into the same attempt.
-    @param job Number of the job.
-    @param terms Terms of the job.
-    @param progress Its progress, which is stored.
-    @param ballot Ballot that was not decided.
-    """
-    grown: ballots.Ballot = ballot
-    grown.mini = ballot.mini + 1
-    grown.seed_block = ballot.open_end + SEED_DELAY_BLOCKS
-    grown.commit_end = max(block.number, grown.seed_block) + terms.vote_commit_blocks
-    grown.open_end = grown.commit_end + terms.vote_open_blocks
-    self.progress_word[job] = progresses._pack(progress)
-    self.ballot_word[job] = ballots._pack(grown)
-    log IRounds.MiniRoundOpened(
-        job=job,
-        ballot_number=grown.number,
-        mini=grown.mini,
-        seed_block=grown.seed_block,
-        commit_end=grown.commit_end,
-        open_end=grown.open_end,
-    )
 
 
 @internal
@@ -298,9 +101,9 @@ def _decide_round(
     is_last: bool = decided.last_round == terms.rounds_max
     has_reached: bool = decided.reached >= ROUNDS_TO_REACH
     if is_last or (has_reached and progress.finals_used < FINALS_MAX):
-        self._open_final(job, terms, decided, base)
+        attempts._open_final(job, terms, decided, base)
     else:
-        self._open_round(job, terms, decided, decided.last_round, base)
+        attempts._open_round(job, terms, decided, decided.last_round, base)
 
 
 @internal
@@ -411,15 +214,10 @@ def _fail_attempt(
     """
     failed: progresses.Progress = progress
     failed.barred |= self._slash_unopened(job, ballot)
-    attempt: uint256 = ballots._attempt(ballot.mini)
-    if attempt == RETRIES:
+    if ballots._attempt(ballot.mini) < attempts.RETRIES:
+        attempts._open_retry(job, terms, failed, ballot)
+    else:
         self._give_up(job, terms, failed, ballot, ballot.open_end + terms.decision_blocks)
-        return
-    self.progress_word[job] = progresses._pack(failed)
-    training: schedule.Training = empty(schedule.Training)
-    training.availability_end = max(block.number, ballot.open_end) + terms.availability_blocks
-    mini: uint256 = ballots._mini(ballots._kind(ballot.mini), attempt + 1)
-    self._open_attempt(job, terms, ballot.round_index, mini, training)
 
 
 @internal
@@ -461,7 +259,7 @@ def _give_up(
     @param base Deadline of the phase before.
     """
     given_up: progresses.Progress = progress
-    if ballots._kind(ballot.mini) == KIND_FINAL:
+    if ballots._kind(ballot.mini) == attempts.KIND_FINAL:
         given_up.is_final_decided = False
         self._go_on(job, terms, given_up, ballot, base)
         return
@@ -473,9 +271,9 @@ def _give_up(
     if given_up.voids >= VOIDS_TO_ABORT:
         self._end(job, given_up, progresses.OUTCOME_ABORTED, terms.appeal_blocks)
     elif next_round < terms.rounds_max:
-        self._open_round(job, terms, given_up, next_round, base)
+        attempts._open_round(job, terms, given_up, next_round, base)
     elif given_up.rounds_done > 0 and given_up.final_round != given_up.last_round:
-        self._open_final(job, terms, given_up, base)
+        attempts._open_final(job, terms, given_up, base)
     else:
         # Nothing was decided, or the last decided model has had its final evaluation.
         self._end(job, given_up, progresses.OUTCOME_ENDED, terms.appeal_blocks)
@@ -502,7 +300,7 @@ def _go_on(
     # Rounds after the evaluated one may have been void: the number goes on, never back.
     next_round: uint256 = ballot.round_index + 1 + progress.voids
     if next_round < terms.rounds_max:
-        self._open_round(job, terms, going, next_round, base)
+        attempts._open_round(job, terms, going, next_round, base)
     else:
         self._end(job, going, progresses.OUTCOME_ENDED, terms.appeal_blocks)
 
@@ -522,8 +320,8 @@ def _ends_unserved(
     @param ballot Ballot whose windows are over.
     @return True if the job was ended.
     """
-    is_final: bool = ballots._kind(ballot.mini) == KIND_FINAL
-    if not is_final or self._is_served(job, progress, PART_FINAL):
+    is_final: bool = ballots._kind(ballot.mini) == attempts.KIND_FINAL
+    if not is_final or attempts._is_served(job, progress, attempts.PART_FINAL):
         return False
     ended: progresses.Progress = progress
     ended.barred |= self._slash_unopened(job, ballot)
@@ -547,7 +345,7 @@ def _end(
     ended.phase = progresses.PHASE_ENDED
     ended.outcome = outcome
     ended.deadline = block.number + appeal_blocks
-    self.progress_word[job] = progresses._pack(ended)
+    attempts.progress_word[job] = progresses._pack(ended)
     result: IRounds.TrainingResult = self._result(job, ended)
     log IRounds.TrainingEnded(
         job=job,
@@ -580,7 +378,7 @@ def _result(job: uint256, progress: progresses.Progress) -> IRounds.TrainingResu
         initial_utility = utilities.final_initial
         last_utility = utilities.final_last
     return IRounds.TrainingResult(
-        terms_hash=self.terms_hash[job],
+        terms_hash=attempts.terms_hash[job],
         outcome=progress.outcome,
         rounds_done=progress.rounds_done,
         initial_utility=initial_utility,

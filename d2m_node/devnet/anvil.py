@@ -19,9 +19,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 20.0
 STOP_SECONDS = 3.0
 _POLL_SECONDS = 0.05
-_BINARY_IN_ENVIRONMENT = Path(
-    "anvil", "node_modules", "@foundry-rs", "anvil-linux-amd64", "bin", "anvil"
-)
+_BINARY_IN_ENVIRONMENT = "anvil/node_modules/@foundry-rs/anvil-*/bin/anvil"
+"""Where scripts/devnet puts it; the star is the machine's kind."""
 
 
 def find_anvil() -> Path:
@@ -34,9 +33,9 @@ def find_anvil() -> Path:
         if not os.access(named, os.X_OK):
             raise UserError(f"D2M_ANVIL names {named}, which is no program; correct or unset it")
         return Path(named)
-    installed = Path(sys.prefix) / _BINARY_IN_ENVIRONMENT
-    if os.access(installed, os.X_OK):
-        return installed
+    for installed in sorted(Path(sys.prefix).glob(_BINARY_IN_ENVIRONMENT)):
+        if os.access(installed, os.X_OK):
+            return installed
     on_path = shutil.which("anvil")
     if on_path is None:
         raise UserError(

@@ -32,7 +32,7 @@ CONE_ATTACKS = ("stale", "random", "collude")
 @click.option("--seed", type=int, default=1, show_default=True, help="How the data are split.")
 @click.option("--port", type=int, default=8545, show_default=True, help="Port of the chain.")
 @click.option(
-    "--block-seconds", type=float, default=1.0, show_default=True, help="Time between blocks."
+    "--block-seconds", type=float, default=0.75, show_default=True, help="Time between blocks."
 )
 @click.option(
     "--dir",

@@ -1,5 +1,6 @@
 """Starts a chain, contracts and nodes, and sees one job through from bid to payout."""
 
+import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -74,12 +75,20 @@ async def run_devnet(options: DevnetOptions, show: Show) -> None:
                 raise NodeError(f"job {job_id} ended as {job.phase.value}")
             await _wait_claims(devnet, job, show)
             await _save_model(devnet, job, options, show)
+            if options.stay_up:
+                show({"event": "staying_up"})
             show(devnet.narrator.tell_settlement(job))
         if limit.cancelled_caught:
             raise NodeError(f"the job did not end within {JOB_SECONDS:.0f} seconds")
         if options.stay_up:
-            show({"event": "staying_up"})
-            await trio.sleep_forever()
+            await _wait_interrupt()
+
+
+async def _wait_interrupt() -> None:
+    """Return at the first Ctrl-C or SIGTERM; a market that was asked to stay up ended well."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            return
 
 
 @asynccontextmanager

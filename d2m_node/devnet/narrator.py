@@ -161,6 +161,7 @@ class Narrator:
                 if ROLES[payout.role] != "buyer"
             ],
             "refund_wei": settled.refund_wei,
+            "not_paid": self._list_unpaid(job),
             "rounds": settled.rounds_done,
             "accuracy": round(settled.last_utility / ONE_Q20, 4),
             "model_digest": "0x" + settled.model_digest.hex(),
@@ -174,3 +175,9 @@ class Narrator:
                 for slash in job.slashes
             ],
         }
+
+    def _list_unpaid(self, job: JobState) -> list[str]:
+        """Name who enrolled and gets nothing: no accepted update, or no vote with the decision."""
+        paid = {payout.payee for payout in job.payouts if payout.amount_wei > 0}
+        enrolled = [*(seller.account for seller in job.sellers), *(c.account for c in job.cones)]
+        return [self._name(account) for account in enrolled if account not in paid]

@@ -53,9 +53,9 @@ class TextReport:
         for slash in event["slashed"]:
             line = f"slashed: {slash['node']} lost {ether(slash['amount_wei'])} ({slash['reason']})"
             self._console.print(line, markup=False, highlight=False)
-        unpaid = [payout["to"] for payout in event["payouts"] if payout["amount_wei"] == 0]
-        if unpaid:
-            self._console.print(f"not paid: {', '.join(unpaid)}", markup=False, highlight=False)
+        if event["not_paid"]:
+            line = f"not paid: {', '.join(event['not_paid'])}"
+            self._console.print(line, markup=False, highlight=False)
         self._console.print(
             f"{event['rounds']} rounds, accuracy {event['accuracy']:.2%}, "
             f"model {event['model_digest']}",

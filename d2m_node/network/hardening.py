@@ -176,9 +176,9 @@ class HardenedGossipSub(GossipSub):
         msg_id: bytes | None = None,
     ) -> Iterable[ID]:
         """Flood own messages: a mesh needs a heartbeat to form, a round has only seconds."""
-        if msg_forwarder != origin:
-            return super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id)
         assert self.pubsub is not None
+        if origin != self.pubsub.my_id:
+            return super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id)
         subscribed = self.pubsub.peer_topics
         return {peer for topic in topic_ids for peer in subscribed.get(topic, ())} - {origin}
 

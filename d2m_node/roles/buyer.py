@@ -24,7 +24,6 @@ from d2m_node.model_file import encode_model_file
 from d2m_node.ports import Access, Audience, Ports, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
-from d2m_node.roles.payday import collect_pay
 from d2m_node.roles.room import Room, signed_part
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import fetch, load_body
@@ -265,7 +264,7 @@ async def _recall_bid(ports: Ports, job: JobState) -> SealedBid:
 
 
 async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
-    """Serve the validation set for as long as the job runs; then take model and refund."""
+    """Serve the validation set for as long as the job runs; then take the model."""
     chain = ports.chain
     room = await rooms.enter(job_id)
     bid = await _recall_bid(ports, room.job)
@@ -286,8 +285,6 @@ async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
         await retry_transient(
             lambda: _take_model(ports, room.job, body), patience_seconds=PATIENCE_SECONDS
         )
-    await chain.wait_for(lambda _: True if _is_over(room) else None)
-    await collect_pay(ports, job_id)
 
 
 def _is_over(room: Room) -> bool:

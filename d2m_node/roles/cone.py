@@ -18,7 +18,7 @@ from d2m_node.ports import Access, Audience, Ports
 from d2m_node.retry import retry_transient
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.inputs import agree_inputs, collect_updates
-from d2m_node.roles.payday import collect_pay, settle_in_turn
+from d2m_node.roles.payday import settle_in_turn
 from d2m_node.roles.records import RoundSources, record_final, record_round, write_decision
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
@@ -38,7 +38,7 @@ from protocol.errors import ProtocolError
 from protocol.evaluation import UInt8
 from protocol.fixed_point import Int64
 from protocol.job import Ballot, JobPhase, JobState
-from protocol.market import MarketState
+from protocol.market import MarketState, Stake
 from protocol.model import initial_parameters
 from protocol.osmd import sample_sellers
 from protocol.round import BallotResult, FinalWork, ModelState, RoundWork
@@ -77,9 +77,7 @@ async def run_cone(
 ) -> None:
     """Serve every job that this node can serve, until cancelled."""
     me = ports.signer.address
-    staked = ports.chain.state.stakes.get(me)
-    if staked is None or staked.free_wei + sum(staked.locked_wei.values()) < policy.stake_wei:
-        await ports.chain.submit(DepositStake(value_wei=policy.stake_wei), key="stake/first")
+    await _top_up_stake(ports, policy)
     task_status.started()
     taken: set[JobId] = set()
 
@@ -91,7 +89,7 @@ async def run_cone(
 
     def _concerns(job: JobState, state: MarketState) -> bool:
         if job.cone_index(me) is not None:
-            return job.phase not in OVER or job.phase is JobPhase.SETTLED
+            return job.phase not in OVER
         stake = state.stakes.get(me)
         return (
             job.phase is JobPhase.ENROLMENT
@@ -109,6 +107,16 @@ async def run_cone(
             jobs.start_soon(
                 _serve_job, ports, rooms, executor, job.job_id, name=f"job {job.job_id}"
             )
+
+
+async def _top_up_stake(ports: Ports, policy: ConePolicy) -> None:
+    """Deposit what this account's stake, free and locked, lacks of the policy's."""
+    stake = ports.chain.state.stakes.get(ports.signer.address, Stake())
+    total_wei = stake.free_wei + sum(stake.locked_wei.values())
+    if total_wei < policy.stake_wei:
+        call = DepositStake(value_wei=Wei(policy.stake_wei - total_wei))
+        key = f"stake/{ports.chain.state.block_number}/{policy.stake_wei}"
+        await ports.chain.submit(call, key=key)
 
 
 async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> None:
@@ -160,7 +168,7 @@ async def _load_tickets(ports: Ports, job: JobState) -> TicketChain:
 
 
 async def _run_job(seat: Seat) -> None:
-    """Follow one job from the end of its enrolment to this node's last wei."""
+    """Follow one job from the end of its enrolment to its settlement."""
     chain = seat.ports.chain
     await take_turn(
         chain,
@@ -176,7 +184,6 @@ async def _run_job(seat: Seat) -> None:
             nursery.start_soon(_start_training_in_turn, seat)
             nursery.start_soon(_work, seat, nursery.cancel_scope)
         await settle_in_turn(seat)
-    await collect_pay(seat.ports, seat.job_id)
 
 
 async def _start_training_in_turn(seat: Seat) -> None:

@@ -1,5 +1,7 @@
 """The end of a job: settled by whoever has the turn, pulled by each payee for itself."""
 
+import trio
+
 from d2m_node.calls import ClaimPayout, ReleaseStake, SettleJob
 from d2m_node.ports import Ports
 from d2m_node.roles.rooms import OVER
@@ -7,7 +9,8 @@ from d2m_node.roles.seat import Seat
 from d2m_node.roles.turns import Turn, take_turn
 from protocol.digest import RoundHeader, add_credits
 from protocol.job import JobPhase, JobState
-from protocol.types import Address, JobId
+from protocol.market import MarketState
+from protocol.types import Address, JobId, Wei
 
 
 def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
@@ -41,14 +44,46 @@ async def settle_in_turn(seat: Seat) -> None:
     )
 
 
-async def collect_pay(ports: Ports, job_id: JobId) -> None:
-    """Claim what a job owes this account, and take back the stake it locked."""
+async def run_payday(ports: Ports) -> None:
+    """Pull whatever settlements owe this account, for as long as the node runs.
+
+    It looks at the chain alone, so what was credited while the node was down is pulled too.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_claim_payouts, ports)
+        nursery.start_soon(_release_stakes, ports)
+
+
+async def _claim_payouts(ports: Ports) -> None:
     me = ports.signer.address
-    job = ports.chain.state.jobs[job_id]
-    if any(payout.payee == me and payout.amount_wei > 0 for payout in job.payouts):
-        await ports.chain.submit(ClaimPayout(), key=f"claim/{job_id}")
-    stake = ports.chain.state.stakes.get(me)
-    if stake is not None and stake.locked_wei.get(job_id, 0) > 0:
-        await ports.chain.submit(
-            ReleaseStake(job=job_id, account=me), key=f"release-stake/{job_id}"
+
+    def find_claimed(state: MarketState) -> Wei | None:
+        """Return what was claimed before, if more is credited."""
+        credited = sum(
+            payout.amount_wei
+            for job in state.jobs.values()
+            for payout in job.payouts
+            if payout.payee == me
         )
+        claimed = state.claimed_wei.get(me, Wei(0))
+        return claimed if credited > claimed else None
+
+    while True:
+        claimed = await ports.chain.wait_for(find_claimed)
+        await ports.chain.submit(ClaimPayout(), key=f"claim/{claimed}")
+
+
+async def _release_stakes(ports: Ports) -> None:
+    me = ports.signer.address
+
+    def find_job(state: MarketState) -> JobId | None:
+        stake = state.stakes.get(me)
+        for job_id, amount_wei in stake.locked_wei.items() if stake else ():
+            if amount_wei > 0 and state.jobs[job_id].phase in OVER:
+                return job_id
+        return None
+
+    while True:
+        job_id = await ports.chain.wait_for(find_job)
+        call = ReleaseStake(job=job_id, account=me)
+        await ports.chain.submit(call, key=f"release-stake/{job_id}")

@@ -17,7 +17,6 @@ from d2m_node.calls import EnrolSeller, RegisterDataset
 from d2m_node.errors import JobFailed, PeerUnreachable, TransactionReverted
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
-from d2m_node.roles.payday import collect_pay
 from d2m_node.roles.room import Room, signed_part
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import load_body, load_model_state
@@ -166,7 +165,7 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
 
 
 async def _run_job(stall: Stall) -> None:
-    """Offer an update in each round this seller is sampled for; then collect its pay."""
+    """Offer an update in each round this seller is sampled for."""
     chain = stall.ports.chain
     last_round = -1
     while True:
@@ -178,8 +177,6 @@ async def _run_job(stall: Stall) -> None:
             nursery.start_soon(_offer_update, stall, found)
             await chain.wait_for(partial(_is_closed, stall, found))
             nursery.cancel_scope.cancel()
-    await chain.wait_for(lambda _: True if stall.job.phase in OVER else None)
-    await collect_pay(stall.ports, stall.job_id)
 
 
 def _next_round(stall: Stall, after: int, state: MarketState) -> Ballot | JobPhase | None:

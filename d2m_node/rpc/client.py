@@ -63,6 +63,8 @@ class RpcClient:
 
     def call_by_name(self, method: str, params: object) -> object:
         """Call any method with plain values. Raises NodeUnreachable and CallRefused."""
+        if not self._socket.exists():  # httpcore would leave its own socket open
+            raise _unreachable(self._socket, httpx.ConnectError("no such file"))
         try:
             response = self._http.post("", content=_write(next(self._ids), method, params))
         except httpx.TransportError as exc:

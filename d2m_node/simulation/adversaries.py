@@ -4,7 +4,6 @@ An ordinary node cannot be configured to do any of this. Run as
 ``python -m d2m_node.simulation.adversaries DATA_DIR ATTACK``.
 """
 
-import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d2m_node.logs import configure_logs
 from d2m_node.node import Behaviour, main, make_torch_trainer
 from d2m_node.ports import Int32Array, Samples, TrainerPort
 from d2m_node.roles.executor import Executor
@@ -117,7 +117,6 @@ def make_behaviour(attack: str) -> Behaviour:
 
 
 if __name__ == "__main__":
-    main(
-        load_settings(Path(sys.argv[1]), flags={}, environment=os.environ),
-        make_behaviour(sys.argv[2]),
-    )
+    settings = load_settings(Path(sys.argv[1]), flags={})
+    configure_logs(settings.logs)
+    main(settings, make_behaviour(sys.argv[2]))

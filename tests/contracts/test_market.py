@@ -81,9 +81,6 @@ def event(contract: Any, name: str) -> Any:
     return found
 
 
-# --- bids ----------------------------------------------------------------------------------------
-
-
 def test_the_higher_bid_wins_and_everybody_gets_the_rest_back(
     world: World, auction: Auction
 ) -> None:
@@ -210,9 +207,7 @@ def test_at_most_sixty_four_bids(world: World, auction: Auction) -> None:
         auction.commit(world.other_buyer, ONE_ETHER)
 
 
-def test_bids_are_taken_and_revealed_in_their_windows_only(
-    world: World, auction: Auction
-) -> None:
+def test_bids_are_taken_and_revealed_in_their_windows_only(world: World, auction: Auction) -> None:
     with boa.reverts("market: no such auction"):
         auction.commit(world.buyer, ONE_ETHER)
     auction.open(world.buyer, 9 * ONE_ETHER)
@@ -265,9 +260,6 @@ def test_terms_that_cannot_work_are_not_revealed(world: World, auction: Auction)
     auction.start_reveals()
     with boa.reverts("terms: metric out of range"):
         auction.reveal(world.buyer, 9 * ONE_ETHER)
-
-
-# --- enrolment -----------------------------------------------------------------------------------
 
 
 def test_enrolment_gives_indices_in_order_and_locks_stake(world: World, job: Job) -> None:
@@ -330,9 +322,7 @@ def test_who_does_not_fit_is_not_enrolled(world: World, job: Job) -> None:
         market.enrol_cone(1, job.terms_list, bytes(32), sender=job.cones[1].address)
 
 
-def test_stake_that_came_after_the_auction_was_seen_does_not_count(
-    world: World, job: Job
-) -> None:
+def test_stake_that_came_after_the_auction_was_seen_does_not_count(world: World, job: Job) -> None:
     job.prepare().open_auction()
     late = job.cones[0].address
     world.stakes.deposit(value=4 * ONE_ETHER, sender=late)
@@ -383,9 +373,6 @@ def test_a_job_with_too_few_of_them_is_cancelled_and_refunded(
     for cone in job.cones:
         world.stakes.release(1, cone.address)
         assert world.stakes.holding_of(cone.address).free_wei == 8 * ONE_ETHER
-
-
-# --- what only other contracts may do --------------------------------------------------------------
 
 
 def test_only_the_settlement_takes_the_escrow(world: World, job: Job) -> None:

@@ -65,6 +65,32 @@ def predict_address(deployer: str, nonce: int) -> str:
     return to_checksum_address(keccak(encoded)[12:])
 
 
+class Logged:
+    """A contract whose `get_logs` are those of the last call that logged something.
+
+    The contract's own are those of the last call, and a look at a view would hide them.
+    """
+
+    def __init__(self, contract: Any) -> None:
+        self._contract = contract
+        self._logs: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._contract, name)
+        return self._watch(member) if callable(member) else member
+
+    def get_logs(self) -> list[Any]:
+        return self._logs
+
+    def _watch(self, function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            answer = function(*arguments, **options)
+            self._logs = self._contract.get_logs() or self._logs
+            return answer
+
+        return call
+
+
 class World:
     """Six contracts that know each other, on a chain of their own."""
 
@@ -92,7 +118,7 @@ class World:
             "Settlement": (params, at["Market"], at["Rounds"]),
         }
         with boa.env.prank(deployer.address):
-            contracts = {name: deployers[name].deploy(*arguments[name]) for name in NAMES}
+            contracts = {name: Logged(deployers[name].deploy(*arguments[name])) for name in NAMES}
         assert {name: contract.address for name, contract in contracts.items()} == at
         self.peers = contracts["PeerRegistry"]
         self.data = contracts["DataRegistry"]
@@ -155,8 +181,6 @@ class Job:
             reference.ticket_chain(keccak(b"tip" + cone.raw), CHAIN_LENGTH) for cone in self.cones
         ]
         self.credits = [0] * self.seller_count
-
-    # --- until the training --------------------------------------------------------------------
 
     def prepare(self) -> "Job":
         """Stake and register before any auction is open."""
@@ -227,8 +251,6 @@ class Job:
         self.prepare().open_auction().close_auction().enrol().close_enrolment()
         return self.submit_receipts(0).start_training()
 
-    # --- votes -------------------------------------------------------------------------------
-
     @property
     def ballot(self) -> Any:
         return self.world.rounds.ballot(self.number)
@@ -290,11 +312,12 @@ class Job:
         return position, vote.digest, vote.trace, self.salt(index), element
 
     def commit(self, votes: Mapping[int, Ballot]) -> list[tuple[int, bytes]]:
-        """Commit in one batch; return the batch."""
+        """Commit in one batch; return what of it was recorded."""
         self.world.blocks.mine_past(self.ballot.seed_block)
         entries = [self.signed_commit(index, vote) for index, vote in votes.items()]
         self.world.rounds.submit_commits(self.number, entries)
-        return [(index, commitment) for index, commitment, _ in entries]
+        (recorded,) = self.world.rounds.get_logs()
+        return [tuple(entry) for entry in recorded.entries]
 
     def open(
         self,
@@ -332,8 +355,6 @@ class Job:
             header,
             sender=sender or self.world.stranger.address,
         )
-
-    # --- honest rounds ---------------------------------------------------------------------------
 
     def round_header(self, utility_after: int = 500_000, **changes: Any) -> bytes:
         """The honest header of the current round: sellers 0..K-1 sampled, 0 and 1 accepted."""
@@ -402,6 +423,9 @@ class Job:
 
     @property
     def leaves(self) -> list[tuple[str, int]]:
+        """Sellers and credits; none before the first decided round."""
+        if not any(self.credits):
+            return []
         return [(seller.address, v) for seller, v in zip(self.sellers, self.credits, strict=True)]
 
     def settle(self) -> None:

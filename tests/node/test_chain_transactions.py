@@ -12,7 +12,6 @@ from d2m_node.calls import BindPeer, DepositStake
 from d2m_node.chain.client import to_hex
 from d2m_node.chain.follower import Follower
 from d2m_node.chain.signing import parse_transaction
-from d2m_node.transaction_store import StoredTransaction, TransactionState
 from d2m_node.chain.transactions import (
     MISSING_REVIEWS,
     STUCK_BLOCKS,
@@ -21,6 +20,7 @@ from d2m_node.chain.transactions import (
 )
 from d2m_node.errors import ChainUnavailable, TransactionReverted
 from d2m_node.keys import LocalSigner
+from d2m_node.transaction_store import StoredTransaction, TransactionState
 from protocol.types import Wei
 from tests.support.chain import CHAIN_ID, MemoryTransactionStore, ScriptedChain, make_bindings
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from d2m_node.transaction_store import StoredTransaction, TransactionState
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
 from d2m_node.ports import Access, Audience, StorePort
 from d2m_node.storage.database import DATABASE_NAME, MIGRATIONS, open_store
+from d2m_node.transaction_store import StoredTransaction, TransactionState
 from protocol.hashing import keccak
 from protocol.types import Digest, JobId
 

@@ -11,8 +11,8 @@ from d2m_node.chain.artifacts import CONTRACTS, load_artifact
 from d2m_node.chain.bindings import Bindings
 from d2m_node.chain.client import Json, Request, RequestRefused, to_hex
 from d2m_node.chain.signing import parse_transaction
-from d2m_node.transaction_store import StoredTransaction, TransactionState
 from d2m_node.errors import ChainUnavailable
+from d2m_node.transaction_store import StoredTransaction, TransactionState
 from protocol.events import Event
 from protocol.hashing import keccak
 from protocol.types import Address

@@ -1,0 +1,34 @@
+"""What people read: aligned columns and exact amounts; and what programs read: JSON."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+import click
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document. Bytes and decimals must have become text before."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Print names and values, one a line."""
+    print_table(None, [(name, str(value)) for name, value in facts])
+
+
+def print_table(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
+    """Print columns, each as wide as its widest cell."""
+    lines = rows if header is None else [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def format_wei(amount_wei: int) -> str:
+    """Write an amount exactly, in ether where that is shorter."""
+    whole, rest = divmod(amount_wei, 10**18)
+    decimals = f"{rest:018d}".rstrip("0")
+    if len(decimals) > 9:
+        return f"{amount_wei} wei"
+    return f"{whole}.{decimals} ether" if decimals else f"{whole} ether"

@@ -1,0 +1,93 @@
+"""The whole market with real processes: a chain, nodes, libp2p, one job from bid to payout."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+LIMIT_SECONDS = 400
+ONE_ETHER = 10**18
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run_devnet(folder: Path, *options: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "d2m_node", "devnet", "--json", "--dir", str(folder)]
+    finished = subprocess.run(
+        [*command, "--port", str(find_free_port()), *options],
+        capture_output=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    logs = "".join(
+        f"\n{log.parent.name}: {log.read_text(errors='replace')[-800:]}"
+        for log in sorted(folder.glob("*/node.log"))
+    )
+    assert finished.returncode == 0, finished.stderr.decode() + finished.stdout.decode() + logs
+    return [json.loads(line) for line in finished.stdout.splitlines()]
+
+
+def audit(folder: Path) -> list[dict[str, Any]]:
+    """Recompute every decided ballot in a process that never met the market."""
+    command = [sys.executable, "-m", "d2m_node", "--data-dir", str(folder), "audit", "1", "--json"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("D2M_")}
+    finished = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert finished.returncode == 0, finished.stderr.decode()
+    ballots: list[dict[str, Any]] = json.loads(finished.stdout)
+    return ballots
+
+
+def decisions(events: list[dict[str, Any]]) -> list[str]:
+    kinds = ("round_decided", "final_decided")
+    return [event["digest"] for event in events if event["event"] in kinds]
+
+
+def test_one_job_goes_from_bid_to_payout(tmp_path: Path) -> None:
+    events = run_devnet(tmp_path / "devnet")
+    settled = events[-1]
+
+    assert settled["event"] == "settled"
+    assert settled["price_wei"] == 11 * ONE_ETHER, "the higher bid wins"
+    assert (
+        sum(p["amount_wei"] for p in settled["payouts"]) + settled["refund_wei"]
+        == (settled["price_wei"])
+    )
+    cone_wei = sum(p["amount_wei"] for p in settled["payouts"] if p["role"] == "cone")
+    assert abs(cone_wei - settled["price_wei"] * 3 // 10) < len(settled["payouts"])
+    assert settled["accuracy"] >= 0.80
+    assert settled["slashed"] == []
+    reclaimed = {e["bidder"]: e["amount_wei"] for e in events if e["event"] == "bid_reclaimed"}
+    assert reclaimed["buyer-1"] == 15 * ONE_ETHER, "the loser gets all of its deposit back"
+    saved = next(event for event in events if event["event"] == "model_saved")
+    assert saved["digest"] == settled["model_digest"]
+    assert Path(saved["path"]).stat().st_size > 0
+
+
+def test_colluders_and_poisoners_change_nothing_and_are_not_paid(tmp_path: Path) -> None:
+    folder = tmp_path / "devnet"
+    events = run_devnet(
+        folder, "--byzantine-cones", "2", "--attack", "collude", "--malicious-sellers", "2"
+    )
+    settled = events[-1]
+
+    assert settled["event"] == "settled"
+    assert settled["accuracy"] >= 0.80
+    paid = {payout["to"] for payout in settled["payouts"] if payout["amount_wei"] > 0}
+    assert paid.isdisjoint({"cone-6", "cone-7", "seller-5", "seller-6"})
+    assert {slash["node"] for slash in settled["slashed"]} <= {"cone-6", "cone-7"}
+
+    ballots = audit(folder / "cone-1")
+    assert [ballot["decided"] for ballot in ballots] == decisions(events)
+    assert [ballot["computed"] for ballot in ballots] == decisions(events)
