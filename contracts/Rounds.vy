@@ -56,7 +56,7 @@ def register_cone(job: uint256, node: address, ticket_root: bytes32) -> uint256:
     @param ticket_root End of the node's ticket chain.
     @return Index of the node in the pool.
     """
-    assert msg.sender == training.MARKET, "rounds: only the market"
+    self._check_market()
     return pool._add(job, node, ticket_root)
 
 
@@ -68,7 +68,7 @@ def open_job(job: uint256, terms_hash: bytes32, validation_end: uint256):
     @param terms_hash Hash of its terms.
     @param validation_end Last block for receipts.
     """
-    assert msg.sender == training.MARKET, "rounds: only the market"
+    self._check_market()
     progress: progresses.Progress = empty(progresses.Progress)
     progress.cones = pool.count[job]
     progress.deadline = validation_end
@@ -98,7 +98,7 @@ def submit_receipts(
         signer: address = typed_data._signer(message, entry.signature)
         if signer == pool.cones[job][entry.cone_index].account:
             bits |= 1 << entry.cone_index
-    assert bits != before, "rounds: nothing recorded"
+    votes._check_recorded(bits - before)  # bits are only ever added
 
     attempts.receipt_bits[job][part] = bits
     log IRounds.ReceiptsRecorded(job=job, part=part, bitmap=bits)
@@ -373,3 +373,12 @@ def participation(job: uint256) -> DynArray[uint256, limits.MAX_CONES]:
     @return Counts, by index.
     """
     return pool._participation(job)
+
+
+@internal
+@view
+def _check_market():
+    """
+    @notice Revert unless the market calls.
+    """
+    assert msg.sender == training.MARKET, "rounds: only the market"

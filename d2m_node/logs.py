@@ -54,7 +54,9 @@ def configure_logs(settings: LogSettings) -> None:
     logging.basicConfig(handlers=handlers, level=settings.level.upper(), force=True)
     logging.captureWarnings(capture=True)
     for name in _QUIET_LIBRARIES:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        library = logging.getLogger(name)
+        library.setLevel(logging.WARNING)
+        library.propagate = True  # libp2p switches it off when it is imported
 
 
 def hide_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001

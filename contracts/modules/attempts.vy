@@ -72,13 +72,14 @@ def _check_receipts_open(job: uint256, progress: progresses.Progress, part: uint
     @param progress Its progress.
     @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
     """
+    last_block: uint256 = progress.deadline
     if part == PART_ROUNDS:
         assert progress.phase == progresses.PHASE_VALIDATION, "rounds: not in validation"
-        assert block.number <= progress.deadline, "rounds: receipts closed"
-        return
-    ballot: ballots.Ballot = self._current(job)
-    assert ballots._kind(ballot.mini) == KIND_FINAL, "rounds: not in a final"
-    assert block.number <= ballot.availability_end, "rounds: receipts closed"
+    else:
+        ballot: ballots.Ballot = self._current(job)
+        assert ballots._kind(ballot.mini) == KIND_FINAL, "rounds: not in a final"
+        last_block = ballot.availability_end
+    assert block.number <= last_block, "rounds: receipts closed"
 
 
 @internal

@@ -70,8 +70,11 @@ def _decide_round(
     @param count Its votes.
     @param header Bytes behind the digest.
     """
+    origin: result_header.Origin = result_header.Origin(
+        market=MARKET, job=job, round_index=ballot.round_index
+    )
     result: result_header.RoundResult = result_header._read_round(
-        header, result_header.Origin(market=MARKET, job=job, round_index=ballot.round_index), self.last_digest[job], terms.sellers_per_round
+        header, origin, self.last_digest[job], terms.sellers_per_round
     )
     unopened: uint256 = self._accept(job, terms, ballot, count)
     self._keep_result(job, progress, count.digest, result)
@@ -124,8 +127,11 @@ def _decide_final(
     @param count Its votes.
     @param header Bytes behind the digest.
     """
+    origin: result_header.Origin = result_header.Origin(
+        market=MARKET, job=job, round_index=ballot.round_index
+    )
     result: result_header.FinalResult = result_header._read_final(
-        header, result_header.Origin(market=MARKET, job=job, round_index=ballot.round_index), self.model_digest[job]
+        header, origin, self.model_digest[job]
     )
     unopened: uint256 = self._accept(job, terms, ballot, count)
     utilities: job_utilities.Utilities = job_utilities._unpack(self.utilities_word[job])

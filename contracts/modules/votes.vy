@@ -35,6 +35,16 @@ voters: HashMap[bytes32, uint256]
 
 
 @internal
+@pure
+def _check_recorded(count: uint256):
+    """
+    @notice Revert if a batch was in vain, so that its sender can see that before it pays.
+    @param count Entries that held.
+    """
+    assert count > 0, "rounds: nothing recorded"
+
+
+@internal
 @view
 def _marks(job: uint256, ballot: ballots.Ballot) -> ballots.Marks:
     """
@@ -83,7 +93,7 @@ def _record_commits(
         recorded.append(
             IRounds.RecordedCommit(cone_index=entry.cone_index, commitment=entry.commitment)
         )
-    assert len(recorded) > 0, "rounds: nothing recorded"
+    self._check_recorded(len(recorded))
 
     batch_index: uint256 = marks.batch_count
     marks.batch_count = batch_index + 1
@@ -143,7 +153,7 @@ def _record_openings(
                 cone_index=entry.cone_index, digest=opening.digest, trace=opening.trace
             )
         )
-    assert len(recorded) > 0, "rounds: nothing recorded"
+    self._check_recorded(len(recorded))
 
     marks.is_seeded = True
     self.marks_of[job] = ballots._pack_marks(marks)

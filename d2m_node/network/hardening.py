@@ -150,9 +150,9 @@ class HardenedGossipSub(GossipSub):
     def __init__(self, heartbeat_seconds: float) -> None:
         super().__init__(
             protocols=[GOSSIP_PROTOCOL],
-            degree=6,
-            degree_low=4,
-            degree_high=12,
+            degree=3,
+            degree_low=2,
+            degree_high=5,
             # Heartbeats for which a message is replayed to a new subscriber, and offered.
             gossip_window=5,
             gossip_history=8,
@@ -221,6 +221,14 @@ class HardenedPubsub(Pubsub):
             self._mark_msg_seen(msg)
         if verdict is not Verdict.ACCEPT:
             raise ValidationError(verdict.value)
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        try:
+            await super()._handle_new_peer(peer_id)
+        except Exception as exc:
+            # Stock tries again after this error alone; after others, such as a negotiation
+            # that took too long on a busy machine, the peer would be deaf for ever.
+            raise SwarmException(f"no gossip stream to {peer_id}") from exc
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Do nothing: the judge has delivered it. Stock's queue holds 32 and then drops."""

@@ -149,7 +149,7 @@ class Peers(INotifee):
         shortest = pause = self._settings.redial_seconds
         # If both sides dialled at once there would be two connections: the one with the greater
         # id lets the other go first.
-        patience = 2 * shortest if self._own_id > peer_id else 0.0
+        patience = 4 * shortest if self._own_id > peer_id else 0.0
         with keeper.scope:
             await _wait(keeper, patience)
             while True:
