@@ -17,6 +17,7 @@ import trio
 from libp2p.abc import IHost, IMuxedConn, INetStream, IRawConnection
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError, ValidationError
+from libp2p.host.basic_host import BasicHost
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
@@ -108,6 +109,10 @@ async def _connect_to_nobody(_self: AutoConnector) -> None:
     """Whom we dial is for `Peers` to say."""
 
 
+def _identify_nobody(_self: BasicHost, _peer_id: ID, *, reason: str) -> None:  # noqa: ARG001
+    """Neither addresses nor protocols are believed because a peer says so."""
+
+
 def _send_no_record(_host: IHost) -> tuple[bytes, bool]:
     return b"", False
 
@@ -126,6 +131,8 @@ PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     (Swarm, "upgrade_inbound_raw_conn", _upgrade_then_hold),
     # Stock dials whatever address it ever heard of, until it has half of all allowed connections.
     (AutoConnector, "maybe_connect", _connect_to_nobody),
+    # Stock asks each new peer who it is and keeps all it says; half the work of connecting.
+    (BasicHost, "_schedule_identify", _identify_nobody),
     # Stock puts a signed record of our addresses into every RPC, and each receiver verifies it
     # twice. Addresses come from the registry instead; `write_msg` leaves the empty field out.
     (gossipsub, "env_to_send_in_RPC", _send_no_record),

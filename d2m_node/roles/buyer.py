@@ -19,18 +19,18 @@ from d2m_node.calls import (
     ReclaimEscrow,
     RevealBid,
 )
-from d2m_node.errors import JobFailed, PeerUnreachable, TransactionReverted, UserError
+from d2m_node.errors import JobFailed, UserError
 from d2m_node.model_file import encode_model_file
 from d2m_node.ports import Access, Audience, Ports, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
+from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.room import Room, signed_part
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import fetch, load_body
 from d2m_node.roles.turns import Turn, take_turn
 from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, load_split
 from protocol.auction import BidOpening, compute_bid_commitment
-from protocol.errors import ProtocolError
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.model import count_parameters
@@ -201,14 +201,12 @@ async def run_buyer(
 
 
 async def _follow_bid(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
-    try:
+    async def work() -> None:
         await _see_auction(ports, job_id)
         if ports.chain.state.jobs[job_id].buyer == ports.signer.address:
             await _see_job(ports, rooms, job_id)
-    except* (JobFailed, PeerUnreachable, TransactionReverted, ProtocolError) as failures:
-        # These end this job at this node, never the node.
-        for failure in failures.exceptions:
-            log.warning("job_failed", job=job_id, role="buyer", error=str(failure))
+
+    await run_to_failure("buyer", job_id, work)
 
 
 async def _see_auction(ports: Ports, job_id: JobId) -> None:

@@ -13,9 +13,9 @@ import structlog
 import trio
 
 from d2m_node.calls import CloseEnrolment, DepositStake, EnrolCone, StartTraining
-from d2m_node.errors import JobFailed, PeerUnreachable, TransactionReverted
 from d2m_node.ports import Access, Audience, Ports
 from d2m_node.retry import retry_transient
+from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.inputs import agree_inputs, collect_updates
 from d2m_node.roles.payday import settle_in_turn
@@ -34,7 +34,6 @@ from d2m_node.roles.validation import (
 )
 from d2m_node.roles.vote import BallotDesk, Finding, cast_vote, tally_until_over
 from protocol.bitmap import decode_bitmap
-from protocol.errors import ProtocolError
 from protocol.evaluation import UInt8
 from protocol.fixed_point import Int64
 from protocol.job import Ballot, JobPhase, JobState
@@ -120,17 +119,13 @@ async def _top_up_stake(ports: Ports, policy: ConePolicy) -> None:
 
 
 async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> None:
-    try:
-        seat = await _take_seat(ports, rooms, executor, job_id)
-        if seat is not None:
-            await _run_job(seat)
-    except* (JobFailed, PeerUnreachable, TransactionReverted, ProtocolError) as failures:
-        # These end this job at this node, never the node.
-        for failure in failures.exceptions:
-            log.warning("job_failed", job=job_id, role="cone", error=str(failure))
+    async def work() -> None:
+        await _run_job(await _take_seat(ports, rooms, executor, job_id))
+
+    await run_to_failure("cone", job_id, work)
 
 
-async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat | None:
+async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat:
     """Read the request, apply for the job's pool, and enter its room."""
     job = ports.chain.state.jobs[job_id]
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)

@@ -14,13 +14,13 @@ import structlog
 import trio
 
 from d2m_node.calls import EnrolSeller, RegisterDataset
-from d2m_node.errors import JobFailed, PeerUnreachable, TransactionReverted
+from d2m_node.errors import JobFailed
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
+from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.room import Room, signed_part
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import load_body, load_model_state
-from protocol.errors import ProtocolError
 from protocol.hashing import keccak
 from protocol.job import Ballot, JobPhase, JobState
 from protocol.market import Dataset, MarketState
@@ -131,12 +131,10 @@ async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
 
 
 async def _serve_job(shop: Shop, job_id: JobId) -> None:
-    try:
+    async def work() -> None:
         await _run_job(await _take_stall(shop, job_id))
-    except* (JobFailed, PeerUnreachable, TransactionReverted, ProtocolError) as failures:
-        # These end this job at this node, never the node.
-        for failure in failures.exceptions:
-            log.warning("job_failed", job=job_id, role="seller", error=str(failure))
+
+    await run_to_failure("seller", job_id, work)
 
 
 async def _take_stall(shop: Shop, job_id: JobId) -> Stall:

@@ -1,0 +1,41 @@
+"""A job's failure ends the job, never the node."""
+
+import pytest
+import trio
+
+from d2m_node.errors import ChainUnavailable, JobFailed
+from d2m_node.roles.boundary import run_to_failure
+from protocol.errors import InvalidMessage
+from protocol.types import JobId
+
+
+@pytest.mark.parametrize(
+    "failure", [JobFailed(1, "gone"), ChainUnavailable("down"), InvalidMessage("garbage")]
+)
+async def test_a_failure_of_a_job_stops_at_its_boundary(failure: Exception) -> None:
+    async def work() -> None:
+        raise failure
+
+    await run_to_failure("cone", JobId(1), work)
+
+
+async def test_failures_of_nested_tasks_stop_there_too() -> None:
+    async def fail() -> None:
+        raise JobFailed(1, "gone")
+
+    async def work() -> None:
+        async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+            inner.start_soon(fail)
+            outer.start_soon(fail)
+
+    await run_to_failure("seller", JobId(1), work)
+
+
+async def test_a_bug_passes_through() -> None:
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_to_failure, "buyer", JobId(1), work)
+    assert caught.group_contains(ZeroDivisionError)
