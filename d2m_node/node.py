@@ -206,11 +206,11 @@ async def _keep_address_book(ports: Ports) -> None:
     known: dict[bytes, str] = {}
 
     def changed(state: MarketState) -> dict[bytes, str] | None:
-        book = {
-            peer.peer_id: peer.multiaddr.decode(errors="replace")
-            for peer in state.peers.values()
-            if peer.peer_id != ports.network.peer_id
-        }
+        book: dict[bytes, str] = {}
+        for peer in state.peers.values():
+            # The first account to name a peer stays: a later one could lead its dials astray.
+            if peer.peer_id != ports.network.peer_id:
+                book.setdefault(peer.peer_id, peer.multiaddr.decode(errors="replace"))
         return book if book != known else None
 
     while True:

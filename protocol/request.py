@@ -4,6 +4,7 @@ The terms that the contracts act on are `protocol.terms.JobTerms`. Everything he
 strings and bytes, so that the body has one encoding.
 """
 
+from math import prod
 from typing import Annotated, Final
 
 import msgspec
@@ -11,10 +12,14 @@ from eth_hash.auto import keccak
 from msgspec import Meta, Struct
 
 from protocol.errors import InvalidMessage, InvalidParams
-from protocol.model import ModelDescription, validate_model
+from protocol.model import ModelDescription, iter_shapes, validate_model
 from protocol.types import Digest
 
 MAX_BODY_BYTES: Final = 64 * 1024
+MAX_LOGITS: Final = 1 << 22
+"""Of one model on one part of the validation set: a CONE node holds K + 1 times as many."""
+MAX_BATCH_VALUES: Final = 1 << 26
+"""Activations of one layer that a seller holds in training."""
 
 Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._:/-]*$")]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -111,3 +116,12 @@ def validate_body(body: RequestBody) -> None:
     if body.validation.final_count >= body.validation.sample_count:
         raise InvalidParams("validation.final_count", "must be less than validation.sample_count")
     validate_model(body.model)
+    used = max(
+        min(body.validation.subset_count, body.validation.sample_count),
+        body.validation.final_count,
+    )
+    if used * body.model.classes > MAX_LOGITS:
+        raise InvalidParams("validation", f"give at most {MAX_LOGITS} samples x classes")
+    widest = max(prod(shape) for shape in iter_shapes(body.model))
+    if body.training.batch_size * widest > MAX_BATCH_VALUES:
+        raise InvalidParams("training.batch_size", "too large for the model's widest layer")

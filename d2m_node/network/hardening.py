@@ -10,6 +10,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -89,13 +90,14 @@ async def _keep_alive(self: Yamux) -> None:
             )
             try:
                 await self._write_frame(frame)
-            except BaseLibp2pError:
-                return  # The reading task sees the same and cleans up.
+            except Exception:  # noqa: BLE001 - left to the reading task, which sees it and cleans up
+                return
             await self._ping_event.wait()
         if patience.cancelled_caught:
             log.info("peer_silent", peer=self.peer_id.to_base58())
             # The reading task fails on the closed socket and tells everybody.
-            await self.secured_conn.close()
+            with suppress(BaseLibp2pError, OSError):
+                await self.secured_conn.close()
 
 
 async def _upgrade_then_hold(self: Swarm, raw_conn: IRawConnection, maddr: Multiaddr) -> IMuxedConn:
@@ -109,7 +111,7 @@ async def _connect_to_nobody(_self: AutoConnector) -> None:
     """Whom we dial is for `Peers` to say."""
 
 
-def _identify_nobody(_self: BasicHost, _peer_id: ID, *, reason: str) -> None:  # noqa: ARG001
+def _identify_nobody(_self: BasicHost, _peer_id: ID, *, reason: str) -> None:
     """Neither addresses nor protocols are believed because a peer says so."""
 
 

@@ -3,21 +3,41 @@
 from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
+import trio
 
-from d2m_node.errors import JobFailed, TransactionReverted, TransientError
+from d2m_node.errors import JobFailed, TransactionReverted, TransientError, UserError
 from protocol.errors import ProtocolError
 from protocol.types import JobId
 
 log = structlog.get_logger(__name__)
 
+PAUSE_SECONDS = 5.0
+
 
 async def run_to_failure(role: str, job_id: JobId, work: Callable[[], Awaitable[None]]) -> None:
-    """Do a role's work in one job; log why if it cannot go on. Bugs pass through."""
-    try:
-        await work()
-    except* (JobFailed, TransientError, TransactionReverted, ProtocolError) as failures:
-        for failure in _list_leaves(failures):
-            log.warning("job_failed", job=job_id, role=role, error=str(failure))
+    """Do a role's work in one job; log why if it cannot go on. Bugs pass through.
+
+    After a transient failure the work starts again: every step finds what it did before.
+    """
+    while True:
+        is_transient = False
+        try:
+            await work()
+        except* TransientError as failures:
+            is_transient = True
+            _log_failures("job_interrupted", role, job_id, failures)
+        except* (JobFailed, TransactionReverted, UserError, ProtocolError) as failures:
+            _log_failures("job_failed", role, job_id, failures)
+        if not is_transient:
+            return
+        await trio.sleep(PAUSE_SECONDS)
+
+
+def _log_failures(
+    event: str, role: str, job_id: JobId, failures: BaseExceptionGroup[BaseException]
+) -> None:
+    for failure in _list_leaves(failures):
+        log.warning(event, job=job_id, role=role, error=str(failure))
 
 
 def _list_leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

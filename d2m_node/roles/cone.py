@@ -32,7 +32,14 @@ from d2m_node.roles.validation import (
     load_split,
     obtain_part,
 )
-from d2m_node.roles.vote import BallotDesk, Finding, cast_vote, tally_until_over
+from d2m_node.roles.vote import (
+    BallotDesk,
+    Finding,
+    cast_vote,
+    finish_vote,
+    recall_vote,
+    tally_until_over,
+)
 from protocol.bitmap import decode_bitmap
 from protocol.evaluation import UInt8
 from protocol.fixed_point import Int64
@@ -280,13 +287,17 @@ async def _take_part(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
     desk = BallotDesk()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tally_until_over, seat, ballot, desk)
+        sealed = await recall_vote(seat, ballot)
+        if sealed is not None:
+            nursery.start_soon(finish_vote, seat, ballot, *sealed)
         find = _find_round if ballot.kind is BallotKind.ROUND else _find_final
         desk.finding = await find(seat, ballot, parts)
         if desk.finding.result is not None:
             access = Access(Audience.PARTICIPANTS, seat.job_id)
             for blob in desk.finding.result.blobs:
                 await seat.ports.store.blobs.put(blob, access)
-        await cast_vote(seat, ballot, desk.finding)
+        if sealed is None:
+            await cast_vote(seat, ballot, desk.finding)
 
 
 async def _load_state(seat: Seat) -> ModelState:

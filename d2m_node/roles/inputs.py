@@ -22,7 +22,7 @@ from protocol.hashing import word
 from protocol.job import Ballot
 from protocol.model import count_parameters
 from protocol.signatures import Availability, recover_signer
-from protocol.types import Address, BlockNumber, Digest
+from protocol.types import Address, BlockNumber, Digest, RoundIndex
 from protocol.update import (
     TENSOR_HEADER_BYTES,
     TensorKind,
@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 COMMIT_TAG = 1
 OPENING_TAG = 2
+LACKING_SECONDS = 1.2
 
 
 @dataclass(slots=True)
@@ -62,7 +63,8 @@ class InputSet:
 async def collect_updates(seat: Seat, ballot: Ballot, sampled: tuple[int, ...]) -> Holdings:
     """Fetch what the sampled sellers commit to and open, until their window and one block end."""
     holdings = Holdings({}, {})
-    last_call = BlockNumber(ballot.update_open_end + 1)
+    # A retry has the deadlines of its round's first attempt: it still needs time to fetch.
+    last_call = BlockNumber(max(ballot.update_open_end + 1, ballot.availability_end - 2))
 
     def is_settled() -> bool:
         """Every commitment of this round is fetched; nothing more can come."""
@@ -107,15 +109,7 @@ async def _hold_update(seat: Seat, ballot: Ballot, index: int, holdings: Holding
         )
     )
     opening = seat.room.heard(wire.UpdateOpening, round_index)[index]
-    seller = seat.job.sellers[index].account
-    secret = UpdateSecret(
-        job=seat.job_id,
-        round_index=round_index,
-        seller=seller,
-        update_digest=Digest(opening.digest),
-        salt=opening.salt,
-    )
-    if compute_update_commitment(seat.domain, secret) != _commits(seat, ballot)[index].commitment:
+    if not _fits(seat, opening, _commits(seat, ballot)[index]):
         log.warning("update_opening_mismatch", job=seat.job_id, round=round_index, seller=index)
         return
     while index not in holdings.updates:
@@ -127,6 +121,18 @@ async def _hold_update(seat: Seat, ballot: Ballot, index: int, holdings: Holding
         except ProtocolError as error:
             log.warning("update_refused", job=seat.job_id, seller=index, error=str(error))
             return
+
+
+def _fits(seat: Seat, opening: wire.UpdateOpening, commit: wire.UpdateCommit) -> bool:
+    """Tell whether an opening opens a commitment."""
+    secret = UpdateSecret(
+        job=seat.job_id,
+        round_index=RoundIndex(opening.round_index),
+        seller=seat.job.sellers[opening.seller_index].account,
+        update_digest=Digest(opening.digest),
+        salt=opening.salt,
+    )
+    return compute_update_commitment(seat.domain, secret) == commit.commitment
 
 
 async def _fetch_update(seat: Seat, index: int, digest: Digest, holdings: Holdings) -> None:
@@ -150,7 +156,7 @@ async def agree_inputs(
     await _tell_availability(seat, ballot, holdings)
     await seat.ports.chain.wait_block(ballot.availability_end)
     told = _verified_bitmaps(seat, seat.ballot(ballot))
-    available = compute_input_set(told, encode_bitmap(sampled))
+    available = compute_input_set([told[i] for i in sorted(told)], encode_bitmap(sampled))
     lacking = [i for i in decode_bitmap(available) if i not in holdings.updates]
     if lacking:
         await _fetch_lacking(seat, ballot, lacking, holdings)
@@ -167,7 +173,8 @@ async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> 
     step = availability_step(ballot.round_index, ballot.attempt)
 
     def unrecorded() -> dict[int, wire.AvailabilityBitmap]:
-        recorded = {index for index, _, _ in seat.ballot(ballot).bitmaps}
+        # Anybody may log anything: only what its node signed counts as recorded.
+        recorded = _verified_bitmaps(seat, seat.ballot(ballot))
         heard = seat.room.heard(wire.AvailabilityBitmap, step)
         return {index: one for index, one in heard.items() if index not in recorded}
 
@@ -208,8 +215,8 @@ def _sign_bitmap(seat: Seat, ballot: Ballot, bitmap: bytes) -> wire.Availability
     return msgspec.structs.replace(unsigned, signature=seat.ports.signer.sign_digest(digest))
 
 
-def _verified_bitmaps(seat: Seat, ballot: Ballot) -> list[int]:
-    """Return the first validly signed bitmap of each node; the contract only logs them."""
+def _verified_bitmaps(seat: Seat, ballot: Ballot) -> dict[int, int]:
+    """Return each node's first validly signed bitmap; the contract only logs them."""
     first: dict[int, int] = {}
     for index, bitmap, signature in ballot.bitmaps:
         if index >= len(seat.pool) or index in first:
@@ -226,19 +233,24 @@ def _verified_bitmaps(seat: Seat, ballot: Ballot) -> list[int]:
             continue
         if signer == seat.pool[index]:
             first[index] = bitmap
-    return [first[index] for index in sorted(first)]
+    return first
 
 
 async def _fetch_lacking(
     seat: Seat, ballot: Ballot, lacking: list[int], holdings: Holdings
 ) -> None:
     """Ask the pool for updates that most of it holds; give up when the vote begins."""
-    request = wire.MessagesRequest(job_id=seat.job_id, kind=OPENING_TAG, step=ballot.round_index)
-    with trio.move_on_after(1):
-        await seat.room.pull(seat.pool, request)
+    with trio.move_on_after(LACKING_SECONDS):
+        for tag in (COMMIT_TAG, OPENING_TAG):
+            request = wire.MessagesRequest(job_id=seat.job_id, kind=tag, step=ballot.round_index)
+            with trio.move_on_after(LACKING_SECONDS / 4):
+                await seat.room.pull(seat.pool, request)
+        # A commitment that came late here came in time to most of the pool.
+        committed = seat.room.heard(wire.UpdateCommit, ballot.round_index)
         opened = seat.room.heard(wire.UpdateOpening, ballot.round_index)
         for index in lacking:
-            if index in opened:
+            is_heard = index in opened and index in committed
+            if is_heard and _fits(seat, opened[index], committed[index]):
                 try:
                     await _fetch_update(seat, index, Digest(opened[index].digest), holdings)
                 except (PeerUnreachable, ProtocolError) as error:

@@ -1,8 +1,10 @@
 """The end of a job: settled by whoever has the turn, pulled by each payee for itself."""
 
+import structlog
 import trio
 
-from d2m_node.calls import ClaimPayout, ReleaseStake, SettleJob
+from d2m_node.calls import ClaimPayout, ContractCall, ReleaseStake, SettleJob
+from d2m_node.errors import TransactionReverted, TransientError
 from d2m_node.ports import Ports
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.seat import Seat
@@ -10,7 +12,11 @@ from d2m_node.roles.turns import Turn, take_turn
 from protocol.digest import RoundHeader, add_credits
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
-from protocol.types import Address, JobId, Wei
+from protocol.types import Address, BlockNumber, JobId, Wei
+
+log = structlog.get_logger(__name__)
+
+PAUSE_BLOCKS = 10
 
 
 def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
@@ -33,7 +39,12 @@ async def settle_in_turn(seat: Seat) -> None:
         return
 
     async def act() -> None:
-        call = SettleJob(job=seat.job_id, terms=seat.terms, leaves=list_credits(seat.job))
+        ended = seat.job.ended
+        assert ended is not None
+        # The contract's way out if nobody can open the credit root: no leaves, much later.
+        is_stuck = seat.head > ended.final_block + seat.ports.chain.params.max_window_blocks
+        leaves = () if is_stuck else list_credits(seat.job)
+        call = SettleJob(job=seat.job_id, terms=seat.terms, leaves=leaves)
         await seat.ports.chain.submit(call, key=f"settle/{seat.job_id}/{seat.head}")
 
     await take_turn(
@@ -70,7 +81,16 @@ async def _claim_payouts(ports: Ports) -> None:
 
     while True:
         claimed = await ports.chain.wait_for(find_claimed)
-        await ports.chain.submit(ClaimPayout(), key=f"claim/{claimed}")
+        await _try(ports, ClaimPayout(), f"claim/{claimed}")
+
+
+async def _try(ports: Ports, call: ContractCall, key: str) -> None:
+    """Send a call that anyone, or a lack of gas money, may frustrate; the caller looks again."""
+    try:
+        await ports.chain.submit(call, key=key)
+    except (TransactionReverted, TransientError) as refusal:
+        log.info("payday_refused", key=key, reason=str(refusal))
+        await ports.chain.wait_block(BlockNumber(ports.chain.state.block_number + PAUSE_BLOCKS))
 
 
 async def _release_stakes(ports: Ports) -> None:
@@ -86,4 +106,4 @@ async def _release_stakes(ports: Ports) -> None:
     while True:
         job_id = await ports.chain.wait_for(find_job)
         call = ReleaseStake(job=job_id, account=me)
-        await ports.chain.submit(call, key=f"release-stake/{job_id}")
+        await _try(ports, call, f"release-stake/{job_id}")

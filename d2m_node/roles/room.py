@@ -27,7 +27,7 @@ from protocol.signatures import (
     recover_signer,
 )
 from protocol.signatures import UpdateOpening as SignedUpdateOpening
-from protocol.sortition import BallotKind, decode_mini, encode_mini
+from protocol.sortition import BallotKind, decode_mini, encode_mini, is_element_of_chain
 from protocol.types import Address, BlockNumber, Digest, JobId, RoundIndex
 from protocol.wire import messages as wire
 from protocol.wire.messages import GossipMessage, MessagesRequest
@@ -233,8 +233,23 @@ class Room:
         )
         opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.salt)
         expected = compute_vote_commitment(self._ports.chain.domain, position, opening)
+        if not self._fits_chain(message):
+            return Verdict.REJECT
         opens = commits[message.cone_index].commitment == expected
         return Verdict.ACCEPT if opens else Verdict.REJECT
+
+    def _fits_chain(self, message: wire.VoteOpening) -> bool:
+        """Check the ticket of a vote in the open ballot, which no signature covers."""
+        ballot = self.job.ballot
+        kind, attempt, _ = decode_mini(message.mini)
+        if ballot is None or (message.round_index, kind, attempt) != (
+            ballot.round_index,
+            ballot.kind,
+            ballot.attempt,
+        ):
+            return True
+        root = self.job.cones[message.cone_index].ticket_root
+        return is_element_of_chain(message.chain_element, ballot.ballot_number, root)
 
     def _account_of(self, message: GossipMessage) -> Address | None:
         """Return the account that a message claims to be from; None if there is no such one."""

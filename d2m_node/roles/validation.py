@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 import structlog
+import trio
 
 from d2m_node.calls import SubmitReceipts
 from d2m_node.errors import PeerUnreachable
@@ -87,15 +88,22 @@ async def _fetch_part(
             max_bytes=min(offer.size_bytes, MAX_PART_BYTES),
             access=access,
         )
-        part = decode_part(data)
-        verify_part(part, Digest(seat.body.validation.root))
-        validate_part_contents(
-            part, indices, prod(seat.body.model.input_shape), seat.body.model.classes
-        )
-    except (PeerUnreachable, ProtocolError) as error:
-        log.warning("validation_part_refused", job=seat.job_id, part=offer.part, error=str(error))
+        part = await trio.to_thread.run_sync(_check_part, data, seat.body, indices)
+    except PeerUnreachable as error:
+        log.info("validation_fetch_failed", job=seat.job_id, part=offer.part, error=str(error))
         return None
+    except ProtocolError as error:
+        # An offer is final. Without a receipt the job ends at its buyer's cost.
+        log.warning("validation_part_refused", job=seat.job_id, part=offer.part, error=str(error))
+        await trio.sleep_forever()
     return HeldPart(part, digest)
+
+
+def _check_part(data: bytes, body: RequestBody, indices: tuple[int, ...]) -> ValidationPart:
+    part = decode_part(data)
+    verify_part(part, Digest(body.validation.root))
+    validate_part_contents(part, indices, prod(body.model.input_shape), body.model.classes)
+    return part
 
 
 async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
@@ -122,7 +130,7 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
 
     await land(
         seat.ports.chain,
-        (max(seat.head + 1, deadline - 2), deadline),
+        (max(seat.head, deadline - 2), deadline),
         is_recorded=lambda: seat.index not in unrecorded(),
         rank=lambda: sorted(unrecorded(), key=lambda i: (i - seat.job_id) % 256).index(seat.index),
         send=send,

@@ -31,7 +31,7 @@ from protocol.sortition import (
     compute_ticket,
     encode_mini,
 )
-from protocol.types import BlockNumber, Digest
+from protocol.types import Digest
 from protocol.wire import messages as wire
 
 log = structlog.get_logger(__name__)
@@ -86,8 +86,25 @@ async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
         log.info("vote_too_late", job=seat.job_id, round=ballot.round_index)
         return
     vote = await _seal_vote(seat, ballot, mini_round, finding)
-    await _commit(seat, ballot, mini_round, vote)
-    await chain.wait_block(mini_round.commit_end)
+    await finish_vote(seat, ballot, mini_round, vote)
+
+
+async def recall_vote(seat: Seat, ballot: Ballot) -> tuple[MiniRound, SealedVote] | None:
+    """Return the vote of this attempt that an earlier run of the node sealed."""
+    for mini_round in seat.ballot(ballot).mini_rounds:
+        mini = mini_number(ballot, mini_round.mini_round_index)
+        key = f"{seat.job_id}/{ballot.round_index}/{mini}"
+        stored = await seat.ports.store.journal.recall("vote", key)
+        if stored is not None:
+            return mini_round, msgspec.msgpack.decode(stored, type=SealedVote)
+    return None
+
+
+async def finish_vote(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
+    """Commit and open a sealed vote; after a restart this needs the journal, not the work."""
+    if seat.head <= mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
+        await _commit(seat, ballot, mini_round, vote)
+    await seat.ports.chain.wait_block(mini_round.commit_end)
     await _open(seat, ballot, mini_round, vote)
 
 
@@ -278,23 +295,26 @@ async def _tally_mini_round(
         knowers = sorted({v.node_index for v in votes if v.digest == decision.digest})
         if finding is not None and finding.result is not None:
             header = finding.result.opening if finding.result.digest == decision.digest else b""
-    mini = mini_number(ballot, mini_round.mini_round_index)
-    call: Tally | ExpireBallot
-    if isinstance(decision, Decided) and not header:
-        call = ExpireBallot(job=seat.job_id, terms=seat.terms)
-        first_block = BlockNumber(mini_round.open_end + seat.terms.header_blocks)
-        knowers = list(range(len(seat.pool)))
-    else:
-        call = Tally(job=seat.job_id, terms=seat.terms, groups=groups, header=header)
-        first_block = mini_round.open_end
+    deadline = mini_round.open_end + seat.terms.header_blocks
+    is_expected_to_expire = isinstance(decision, Decided) and not header
 
     async def act() -> None:
+        call: Tally | ExpireBallot = Tally(
+            job=seat.job_id, terms=seat.terms, groups=groups, header=header
+        )
+        if seat.head >= deadline:
+            call = ExpireBallot(job=seat.job_id, terms=seat.terms)
+        mini = mini_number(ballot, mini_round.mini_round_index)
         key = f"{type(call).__name__}/{seat.job_id}/{ballot.ballot_number}/{mini}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
 
     await take_turn(
         seat.ports.chain,
-        Turn(first_block, _rank_among(knowers, seat, ballot), len(seat.pool)),
+        Turn(
+            deadline if is_expected_to_expire else mini_round.open_end,
+            _rank_among(knowers, seat, ballot),
+            len(seat.pool),
+        ),
         is_done=lambda: not seat.is_current(ballot) or seat.ballot(ballot).current != mini_round,
         act=act,
     )

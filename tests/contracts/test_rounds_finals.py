@@ -31,6 +31,17 @@ def test_two_rounds_at_the_target_open_a_final(world: World) -> None:
     assert job.mini == 1 << 32
 
 
+def test_rounds_with_a_void_one_between_them_are_not_in_a_row(world: World) -> None:
+    job = make_job(world)
+    job.decide_round(REACHED)
+    split(job)
+    split(job)
+    job.decide_round(REACHED)
+    assert (job.ballot.kind, job.ballot.round_index) == (0, 3)
+    job.decide_round(REACHED)
+    assert job.ballot.kind == 1
+
+
 def test_a_final_at_the_target_ends_the_job(world: World) -> None:
     job = reach(make_job(world))
     header = job.final_vote(REACHED)

@@ -130,6 +130,30 @@ def test_only_drawn_nodes_open_in_a_small_set(world: World) -> None:
     assert job.ballot.opened == sum(1 << index for index in drawn)
 
 
+def test_who_was_drawn_in_an_earlier_mini_round_does_not_open_in_a_later_one(
+    world: World,
+) -> None:
+    job = Job(world, cone_count=8, changes={"first_set_size": 6}).train()
+    early = job.drawn()
+    assert 0 < len(early) < 8, "another seed is needed for this test"
+    job.vote({})
+    job.tally([])
+    assert job.ballot.m == 1
+    assert not set(early) & set(job.drawn())
+    _, vote = honest(job)
+    votes = dict.fromkeys(range(8), vote)
+    batch = job.commit(votes)
+    openings = [job.opening(position, index, vote) for position, (index, _) in enumerate(batch)]
+    world.blocks.mine_past(job.ballot.commit_end)
+    arguments = (1, job.terms_list, 0, batch)
+    with boa.reverts("rounds: nothing recorded"):
+        world.rounds.submit_openings(
+            *arguments, [openings[index] for index in early], job.seed_header
+        )
+    world.rounds.submit_openings(*arguments, openings, job.seed_header)
+    assert job.ballot.opened == sum(1 << index for index in job.drawn())
+
+
 def test_openings_are_taken_in_their_window_only(world: World) -> None:
     job = make_job(world)
     _, vote = honest(job)

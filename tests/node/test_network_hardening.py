@@ -20,6 +20,7 @@ from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.host.exceptions import StreamFailure
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
@@ -331,6 +332,37 @@ async def test_own_messages_reach_subscribers_outside_the_mesh(tmp_path: Path) -
             await heard.receive()
 
 
+async def test_messages_of_others_go_to_the_mesh_only(tmp_path: Path) -> None:
+    async with (
+        start_networks(tmp_path, ["seller", "cone"]) as (seller, cone),
+        cone.join_topic(TOPIC, accept),
+    ):
+        await wait_subscribed(seller, cone, TOPIC)
+        seller._router.mesh[TOPIC] = set()
+        own, other, receiver = ID(seller.peer_id), ID(b"other"), ID(cone.peer_id)
+        assert set(seller._router._get_peers_to_send([TOPIC], own, own)) == {receiver}
+        assert set(seller._router._get_peers_to_send([TOPIC], other, other)) == set()
+
+
+async def test_stock_leaves_a_peer_deaf_whose_gossip_stream_failed_once(tmp_path: Path) -> None:
+    host = _build_stock_host()
+    stock_pubsub = Pubsub(host, GossipSub([hardening.GOSSIP_PROTOCOL], 6, 4, 12))
+    host.new_stream = _fail_first(host.new_stream)  # type: ignore[method-assign]
+    await stock_pubsub._handle_new_peer_with_retry(ID(b"peer"))  # returns: it has given up
+
+
+async def test_a_gossip_stream_that_failed_is_opened_again(tmp_path: Path) -> None:
+    async with start_network(tmp_path / "a") as a, start_network(tmp_path / "b") as b:
+        a._host.new_stream = _fail_first(a._host.new_stream)  # type: ignore[method-assign]
+        await connect(a, b)
+
+
+async def test_new_peers_are_not_asked_who_they_are(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, "ab") as (a, b):
+        assert not a._host._identify_inflight
+        assert not a._host.get_peerstore().get_protocols(ID(b.peer_id))
+
+
 async def test_addresses_that_strangers_offer_are_not_dialled(tmp_path: Path) -> None:
     async with start_network(tmp_path / "node") as node:
         await node._router._do_px([rpc_pb2.PeerInfo(peerID=b"x", signedPeerRecord=b"y")])
@@ -409,6 +441,18 @@ async def _visit(folder: Path, cone: Any) -> None:
         await gone.disconnected_event.wait()
         # The slot is given back by another task that the closing wakes.
         await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+def _fail_first(new_stream: Any) -> Any:
+    """Fail as a negotiation does that takes too long, then do as told."""
+    failures = iter([StreamFailure("took too long")])
+
+    async def fail_then_open(*arguments: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await new_stream(*arguments)
+
+    return fail_then_open
 
 
 async def _send_rpc(sender: Any, receiver: Any, rpc: bytes) -> None:

@@ -2,21 +2,34 @@
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from d2m_node.errors import ChainUnavailable, JobFailed
+from d2m_node.errors import ChainUnavailable, JobFailed, UserError
 from d2m_node.roles.boundary import run_to_failure
 from protocol.errors import InvalidMessage
 from protocol.types import JobId
 
 
 @pytest.mark.parametrize(
-    "failure", [JobFailed(1, "gone"), ChainUnavailable("down"), InvalidMessage("garbage")]
+    "failure", [JobFailed(1, "gone"), UserError("moved"), InvalidMessage("garbage")]
 )
 async def test_a_failure_of_a_job_stops_at_its_boundary(failure: Exception) -> None:
     async def work() -> None:
         raise failure
 
     await run_to_failure("cone", JobId(1), work)
+
+
+async def test_work_starts_again_after_a_transient_failure(autojump_clock: MockClock) -> None:
+    runs = []
+
+    async def work() -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise ChainUnavailable("down")
+
+    await run_to_failure("cone", JobId(1), work)
+    assert len(runs) == 3
 
 
 async def test_failures_of_nested_tasks_stop_there_too() -> None:
