@@ -19,7 +19,7 @@ from d2m_node.calls import (
     ReclaimEscrow,
     RevealBid,
 )
-from d2m_node.errors import JobFailed, UserError
+from d2m_node.errors import JobFailed, TransactionReverted, UserError
 from d2m_node.model_file import encode_model_file
 from d2m_node.ports import Access, Audience, Ports, Samples
 from d2m_node.request_file import RequestFile
@@ -37,7 +37,7 @@ from protocol.model import count_parameters
 from protocol.request import RequestBody, ValidationSpec, compute_tag_hashes, encode_body
 from protocol.sortition import BallotKind
 from protocol.terms import JobTerms, compute_request_hash
-from protocol.types import Digest, JobId, Wei
+from protocol.types import BlockNumber, Digest, JobId, Wei
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.validation_set import compute_validation_root, encode_part, select_part
 from protocol.wire import messages as wire
@@ -49,6 +49,8 @@ SEALED = 0
 MIN_BLOCKS_TO_JOIN = 2
 """An auction that closes sooner is not joined: the commitment might come too late."""
 NO_JOB = JobId(0)
+NUMBER_TAKEN = "number taken"
+"""The market's word for an auction that another one came before."""
 
 
 class SealedBid(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,7 @@ class BuyerDesk:
                 return JobId(int.from_bytes(placed, "big"))
             samples = await self._ports.datasets.load_samples(request.validation_dataset)
             body_hash = await self._store_body(request, samples)
-            job_id = await self._place(request, body_hash)
+            job_id = await self._place_after_races(request, body_hash)
             await journal.remember("bid-placed", idempotency_key, job_id.to_bytes(8, "big"))
             return job_id
 
@@ -115,6 +117,18 @@ class BuyerDesk:
             ),
         )
         return await self._ports.store.blobs.put(encode_body(body), Access(Audience.PUBLIC, NO_JOB))
+
+    async def _place_after_races(self, request: RequestFile, body_hash: Digest) -> JobId:
+        """Bid; if another auction took the number first, look again and join or open the next."""
+        while True:
+            try:
+                return await self._place(request, body_hash)
+            except TransactionReverted as refusal:
+                if NUMBER_TAKEN not in refusal.reason:
+                    raise
+                log.info("auction_number_taken", reason=refusal.reason)
+                chain = self._ports.chain
+                await chain.wait_block(BlockNumber(chain.state.block_number + 1))
 
     async def _place(self, request: RequestFile, body_hash: Digest) -> JobId:
         """Journal the sealed bid, then commit it on chain."""
