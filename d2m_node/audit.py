@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from d2m_node.errors import StoreCorrupted, UserError
 from d2m_node.ports import StorePort
@@ -17,7 +16,8 @@ from d2m_node.roles.records import DECISION_KIND, KIND, BallotRecord
 from d2m_node.storage.database import open_store
 from protocol.aggregation import RoundRules
 from protocol.digest import decode_sampler_state
-from protocol.fixed_point import Int32
+from protocol.evaluation import UInt8
+from protocol.fixed_point import Int32, Int64
 from protocol.hashing import Domain
 from protocol.model import count_parameters
 from protocol.request import RequestBody, decode_body
@@ -34,7 +34,7 @@ from protocol.sortition import BallotKind
 from protocol.terms import Metric
 from protocol.types import NO_DIGEST, Address, Digest, JobId, RoundIndex
 from protocol.update import TensorKind, decode_tensor
-from protocol.validation_set import decode_part, verify_part
+from protocol.validation_set import decode_part, select_samples, verify_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +126,10 @@ async def _state(store: StorePort, record: BallotRecord, body: RequestBody) -> M
 
 async def _samples(
     store: StorePort, record: BallotRecord, body: RequestBody
-) -> tuple["np.typing.NDArray[np.uint8]", "np.typing.NDArray[np.int64]"]:
+) -> tuple[UInt8, Int64]:
     part = decode_part(await _read(store, record.part_digest))
     verify_part(part, Digest(body.validation.root))
-    chosen = set(record.subset) if record.subset else set(part.indices)
-    rows = [row for row, index in enumerate(part.indices) if index in chosen]
-    return part.samples[rows].reshape(len(rows), *body.model.input_shape), part.labels[rows]
+    return select_samples(part, record.subset or part.indices, body.model.input_shape)
 
 
 async def _compute_round(store: StorePort, record: BallotRecord) -> BallotResult:

@@ -87,6 +87,15 @@ class ValidationPart:
     """Leaves of the indices not in this part, ascending."""
 
 
+def select_samples(
+    part: ValidationPart, indices: Sequence[int], input_shape: tuple[int, ...]
+) -> tuple[UInt8, Int64]:
+    """Take the samples with these indices, shaped (n, *input_shape), and their labels (n,)."""
+    chosen = frozenset(indices)
+    rows = [row for row, index in enumerate(part.indices) if index in chosen]
+    return part.samples[rows].reshape(len(rows), *input_shape), part.labels[rows]
+
+
 class _EncodedPart(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True
 ):

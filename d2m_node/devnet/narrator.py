@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from d2m_node.rpc.views import ONE_Q20, PAYOUT_ROLES, SLASH_REASONS
 from protocol.digest import RoundHeader
 from protocol.events import FinalDecided, RoundDecided
 from protocol.job import DecidedBallot, JobPhase, JobState
 from protocol.types import Address
 
 Event = dict[str, Any]
-ONE_Q20 = 1 << 20
-ROLES = {1: "cone", 2: "seller", 3: "buyer"}
-SLASH_REASONS = {1: "wrong digest", 2: "not opened"}
 
 
 class Narrator:
@@ -153,12 +151,12 @@ class Narrator:
                 {
                     "to": self._name(payout.payee),
                     "account": "0x" + payout.payee.hex(),
-                    "role": ROLES[payout.role],
+                    "role": PAYOUT_ROLES[payout.role],
                     "weight": payout.weight,
                     "amount_wei": payout.amount_wei,
                 }
                 for payout in job.payouts
-                if ROLES[payout.role] != "buyer"
+                if PAYOUT_ROLES[payout.role] != "buyer"
             ],
             "refund_wei": settled.refund_wei,
             "not_paid": self._list_unpaid(job),

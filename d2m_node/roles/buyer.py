@@ -25,7 +25,7 @@ from d2m_node.ports import Access, Audience, Ports, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
-from d2m_node.roles.room import Room, signed_part
+from d2m_node.roles.room import UNSIGNED, Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import fetch, load_body
 from d2m_node.roles.turns import Turn, take_turn
@@ -317,15 +317,15 @@ async def _serve_part(
     indices = split.selection if part == SELECTION_PART else split.final
     data = encode_part(select_part(samples.inputs, samples.labels, indices))
     digest = await ports.store.blobs.put(data, Access(Audience.CONES, room.job.job_id))
-    unsigned = wire.ValidationOffer(
-        job_id=room.job.job_id,
-        part=part,
-        digest=digest,
-        size_bytes=len(data),
-        signature=bytes(65),
+    await room.sign_and_publish(
+        wire.ValidationOffer(
+            job_id=room.job.job_id,
+            part=part,
+            digest=digest,
+            size_bytes=len(data),
+            signature=UNSIGNED,
+        )
     )
-    signature = ports.signer.sign_digest(signed_part(unsigned).digest(ports.chain.domain))
-    await room.publish(msgspec.structs.replace(unsigned, signature=signature))
     log.info("validation_part_offered", job=room.job.job_id, part=part, size_bytes=len(data))
 
 

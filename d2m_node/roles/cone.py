@@ -41,8 +41,6 @@ from d2m_node.roles.vote import (
     tally_until_over,
 )
 from protocol.bitmap import decode_bitmap
-from protocol.evaluation import UInt8
-from protocol.fixed_point import Int64
 from protocol.job import Ballot, JobPhase, JobState
 from protocol.market import MarketState, Stake
 from protocol.model import initial_parameters
@@ -56,7 +54,7 @@ from protocol.sortition import (
     compute_ticket_chain,
 )
 from protocol.types import BlockNumber, Digest, JobId, Wei
-from protocol.validation_set import ValidationPart, select_round_subset
+from protocol.validation_set import ValidationPart, select_round_subset, select_samples
 
 log = structlog.get_logger(__name__)
 
@@ -322,7 +320,7 @@ async def _find_round(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
         return Finding(None, inputs.available)
     held = await parts.wait(SELECTION_PART)
     subset = await _draw_subset(seat, ballot, held.part)
-    samples, labels = _select(seat, held.part, subset)
+    samples, labels = select_samples(held.part, subset, seat.body.model.input_shape)
     work = RoundWork(
         domain=seat.domain,
         job_id=seat.job_id,
@@ -350,18 +348,11 @@ async def _draw_subset(seat: Seat, ballot: Ballot, part: ValidationPart) -> tupl
     return select_round_subset(seed, part.indices, seat.body.validation.subset_count)
 
 
-def _select(seat: Seat, part: ValidationPart, subset: tuple[int, ...]) -> tuple[UInt8, Int64]:
-    chosen = set(subset)
-    rows = [row for row, index in enumerate(part.indices) if index in chosen]
-    shape = (len(rows), *seat.body.model.input_shape)
-    return part.samples[rows].reshape(shape), part.labels[rows]
-
-
 async def _find_final(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
     """Evaluate the first and the last parameters on V_fin."""
     state = await _load_state(seat)
     held = await parts.wait(FINAL_PART)
-    samples, labels = _select(seat, held.part, held.part.indices)
+    samples, labels = select_samples(held.part, held.part.indices, seat.body.model.input_shape)
     work = FinalWork(
         domain=seat.domain,
         job_id=seat.job_id,

@@ -12,7 +12,7 @@ import trio
 from d2m_node.calls import LogBitmaps
 from d2m_node.errors import PeerUnreachable
 from d2m_node.ports import Access, Audience, Int32Array
-from d2m_node.roles.room import availability_step, signed_part
+from d2m_node.roles.room import UNSIGNED, availability_step
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.turns import land, wait_block_or
@@ -169,7 +169,16 @@ async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> 
     # What was signed first stays: a restarted node must not tell two stories.
     remembered = await seat.ports.store.journal.remember("availability", key, own)
     bitmap = msgspec.msgpack.decode(remembered, type=bytes)
-    await seat.room.publish(_sign_bitmap(seat, ballot, bitmap))
+    await seat.room.sign_and_publish(
+        wire.AvailabilityBitmap(
+            job_id=seat.job_id,
+            round_index=ballot.round_index,
+            attempt=ballot.attempt,
+            cone_index=seat.index,
+            bitmap=bitmap,
+            signature=UNSIGNED,
+        )
+    )
     step = availability_step(ballot.round_index, ballot.attempt)
 
     def unrecorded() -> dict[int, wire.AvailabilityBitmap]:
@@ -200,19 +209,6 @@ def _order(seat: Seat, ballot: Ballot, indices: list[int]) -> list[int]:
     """Order nodes by a turn that moves with the ballot."""
     count = len(seat.pool)
     return sorted(indices, key=lambda index: (index - seat.job_id - ballot.ballot_number) % count)
-
-
-def _sign_bitmap(seat: Seat, ballot: Ballot, bitmap: bytes) -> wire.AvailabilityBitmap:
-    unsigned = wire.AvailabilityBitmap(
-        job_id=seat.job_id,
-        round_index=ballot.round_index,
-        attempt=ballot.attempt,
-        cone_index=seat.index,
-        bitmap=bitmap,
-        signature=bytes(65),
-    )
-    digest = signed_part(unsigned).digest(seat.domain)
-    return msgspec.structs.replace(unsigned, signature=seat.ports.signer.sign_digest(digest))
 
 
 def _verified_bitmaps(seat: Seat, ballot: Ballot) -> dict[int, int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 import structlog
 import trio
 
@@ -36,6 +37,18 @@ from protocol.wire.topics import updates_topic, votes_topic
 log = structlog.get_logger(__name__)
 
 M = TypeVar("M", bound=GossipMessage)
+
+SignedMessage = (
+    wire.UpdateCommit
+    | wire.UpdateOpening
+    | wire.AvailabilityBitmap
+    | wire.VoteCommit
+    | wire.ValidationOffer
+    | wire.ValidationReceipt
+)
+
+UNSIGNED = bytes(65)
+"""Stands where the signature comes."""
 
 ROUNDS_KEPT = 3
 """Messages of this many latest rounds stay, for peers that pull."""
@@ -123,6 +136,12 @@ class Room:
             domain.chain_id, domain.market, self._job_id
         )
         await self._ports.network.publish(topic, message)
+
+    async def sign_and_publish(self, unsigned: SignedMessage) -> None:
+        """Sign an own message, made with `UNSIGNED` in the signature's place, and publish it."""
+        digest = signed_part(unsigned).digest(self._ports.chain.domain)
+        signature = self._ports.signer.sign_digest(digest)
+        await self.publish(msgspec.structs.replace(unsigned, signature=signature))
 
     def heard(self, kind: type[M], step: int) -> dict[int, M]:
         """Return the kept messages of one kind and step, by sender."""

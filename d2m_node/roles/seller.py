@@ -18,7 +18,7 @@ from d2m_node.errors import JobFailed
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
-from d2m_node.roles.room import Room, signed_part
+from d2m_node.roles.room import UNSIGNED, Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import load_body, load_model_state
 from protocol.hashing import keccak
@@ -246,27 +246,25 @@ async def _commit(stall: Stall, ballot: Ballot, offer: OfferedUpdate) -> None:
         update_digest=Digest(offer.digest),
         salt=offer.salt,
     )
-    unsigned = wire.UpdateCommit(
-        job_id=stall.job_id,
-        round_index=ballot.round_index,
-        seller_index=stall.index,
-        commitment=compute_update_commitment(stall.ports.chain.domain, secret),
-        signature=bytes(65),
+    await stall.room.sign_and_publish(
+        wire.UpdateCommit(
+            job_id=stall.job_id,
+            round_index=ballot.round_index,
+            seller_index=stall.index,
+            commitment=compute_update_commitment(stall.ports.chain.domain, secret),
+            signature=UNSIGNED,
+        )
     )
-    digest = signed_part(unsigned).digest(stall.ports.chain.domain)
-    signature = stall.ports.signer.sign_digest(digest)
-    await stall.room.publish(msgspec.structs.replace(unsigned, signature=signature))
 
 
 async def _open(stall: Stall, ballot: Ballot, offer: OfferedUpdate) -> None:
-    unsigned = wire.UpdateOpening(
-        job_id=stall.job_id,
-        round_index=ballot.round_index,
-        seller_index=stall.index,
-        digest=offer.digest,
-        salt=offer.salt,
-        signature=bytes(65),
+    await stall.room.sign_and_publish(
+        wire.UpdateOpening(
+            job_id=stall.job_id,
+            round_index=ballot.round_index,
+            seller_index=stall.index,
+            digest=offer.digest,
+            salt=offer.salt,
+            signature=UNSIGNED,
+        )
     )
-    digest = signed_part(unsigned).digest(stall.ports.chain.domain)
-    signature = stall.ports.signer.sign_digest(digest)
-    await stall.room.publish(msgspec.structs.replace(unsigned, signature=signature))

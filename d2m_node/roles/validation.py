@@ -9,7 +9,7 @@ import trio
 from d2m_node.calls import SubmitReceipts
 from d2m_node.errors import PeerUnreachable
 from d2m_node.ports import Access, Audience, ChainPort
-from d2m_node.roles.room import signed_part
+from d2m_node.roles.room import UNSIGNED
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.turns import land
@@ -108,13 +108,9 @@ def _check_part(data: bytes, body: RequestBody, indices: tuple[int, ...]) -> Val
 
 async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
     """Sign that this node holds a part, and see the receipt recorded by ``deadline``."""
-    message = wire.ValidationReceipt(
-        job_id=seat.job_id, part=part, cone_index=seat.index, signature=bytes(65)
-    )
-    signature = seat.ports.signer.sign_digest(signed_part(message).digest(seat.domain))
-    await seat.room.publish(
+    await seat.room.sign_and_publish(
         wire.ValidationReceipt(
-            job_id=seat.job_id, part=part, cone_index=seat.index, signature=signature
+            job_id=seat.job_id, part=part, cone_index=seat.index, signature=UNSIGNED
         )
     )
 

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from d2m_node.calls import ExpireBallot, SubmitCommits, SubmitOpenings, Tally
-from d2m_node.roles.room import signed_part, vote_step
+from d2m_node.roles.room import UNSIGNED, vote_step
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.turns import Turn, land, take_turn
 from protocol.commitment import (
@@ -92,12 +92,16 @@ async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
 async def recall_vote(seat: Seat, ballot: Ballot) -> tuple[MiniRound, SealedVote] | None:
     """Return the vote of this attempt that an earlier run of the node sealed."""
     for mini_round in seat.ballot(ballot).mini_rounds:
-        mini = mini_number(ballot, mini_round.mini_round_index)
-        key = f"{seat.job_id}/{ballot.round_index}/{mini}"
+        key = _vote_key(seat, ballot, mini_round)
         stored = await seat.ports.store.journal.recall("vote", key)
         if stored is not None:
             return mini_round, msgspec.msgpack.decode(stored, type=SealedVote)
     return None
+
+
+def _vote_key(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> str:
+    mini = mini_number(ballot, mini_round.mini_round_index)
+    return f"{seat.job_id}/{ballot.round_index}/{mini}"
 
 
 async def finish_vote(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
@@ -129,7 +133,7 @@ async def _seal_vote(
     fresh = SealedVote(digest, trace, secrets.token_bytes(32))
     stored = await seat.ports.store.journal.remember(
         "vote",
-        f"{seat.job_id}/{ballot.round_index}/{mini}",
+        _vote_key(seat, ballot, mini_round),
         msgspec.msgpack.encode(fresh),
     )
     return msgspec.msgpack.decode(stored, type=SealedVote)
@@ -145,16 +149,16 @@ async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: Seale
         node=seat.ports.signer.address,
     )
     opening = VoteOpening(Digest(vote.digest), Digest(vote.trace), vote.salt)
-    unsigned = wire.VoteCommit(
-        job_id=seat.job_id,
-        round_index=ballot.round_index,
-        mini=mini,
-        cone_index=seat.index,
-        commitment=compute_vote_commitment(seat.domain, position, opening),
-        signature=bytes(65),
+    await seat.room.sign_and_publish(
+        wire.VoteCommit(
+            job_id=seat.job_id,
+            round_index=ballot.round_index,
+            mini=mini,
+            cone_index=seat.index,
+            commitment=compute_vote_commitment(seat.domain, position, opening),
+            signature=UNSIGNED,
+        )
     )
-    signature = seat.ports.signer.sign_digest(signed_part(unsigned).digest(seat.domain))
-    await seat.room.publish(msgspec.structs.replace(unsigned, signature=signature))
 
     def unrecorded() -> dict[int, wire.VoteCommit]:
         recorded = seat.ballot(ballot).committed
