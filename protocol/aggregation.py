@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.digest import NO_UTILITY
-from protocol.evaluation import UInt8, compute_logits, compute_logits_of_all, compute_utility
+from protocol.evaluation import Evaluator, UInt8, compute_logits_of_all, compute_utility
 from protocol.fixed_point import Int32, Int64
 from protocol.gate import Candidates, select_aligned, select_candidates
 from protocol.krum import aggregate_krum
@@ -72,8 +72,10 @@ class RoundResult:
     """Squared distances of the evaluated candidates, upper triangle, row-major."""
 
 
-def aggregate_round(rules: RoundRules, inputs: RoundInputs) -> RoundResult:
-    """Compute one round; every honest node gets the same bytes.
+def aggregate_round(
+    rules: RoundRules, inputs: RoundInputs, evaluate: Evaluator = compute_logits_of_all
+) -> RoundResult:
+    """Compute one round; every honest node gets the same bytes, whatever evaluates for it.
 
     The evaluated candidates are the survivors of the gate's first three checks. One that fails
     the fourth has been evaluated, so it is part of the trace, but counts as rejected.
@@ -88,7 +90,7 @@ def aggregate_round(rules: RoundRules, inputs: RoundInputs) -> RoundResult:
     if not inputs.updates.keys() <= set(inputs.sampled):
         raise ValueError("an update of a seller that was not sampled")
     candidates = select_candidates(inputs.updates)
-    logits = compute_logits_of_all(
+    logits = evaluate(
         rules.model,
         (
             inputs.parameters,
@@ -105,7 +107,7 @@ def aggregate_round(rules: RoundRules, inputs: RoundInputs) -> RoundResult:
     utilities = {index: gains[index] for index in aligned}
 
     parameters, accepted = _step(rules, inputs.parameters, candidates, utilities)
-    final_logits = compute_logits(rules.model, parameters, inputs.samples)
+    (final_logits,) = evaluate(rules.model, (parameters,), inputs.samples)
     return RoundResult(
         parameters=parameters,
         state=_update_state(rules, inputs, utilities),

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -77,6 +78,18 @@ class _Tensors:
     weight: Values
     bias_q12: Values
     bias_q20: Values
+
+
+class Evaluator(Protocol):
+    """Evaluates several parameter vectors of one model, by whatever path gives the same integers.
+
+    :func:`compute_logits_of_all` is one; another may use an accelerator.
+    """
+
+    def __call__(
+        self, model: ModelDescription, candidates: Iterable[Int32], samples: UInt8
+    ) -> Int64:
+        """Return the logits, shape (models, n, classes)."""
 
 
 def compute_logits(model: ModelDescription, parameters: Int32, samples: UInt8) -> Int64:

@@ -20,7 +20,7 @@ from protocol.digest import (
     compute_trace,
     encode_sampler_state,
 )
-from protocol.evaluation import UInt8, compute_logits_of_all, compute_utility
+from protocol.evaluation import Evaluator, UInt8, compute_logits_of_all, compute_utility
 from protocol.fixed_point import Int32, Int64
 from protocol.hashing import Domain
 from protocol.model import initial_parameters
@@ -117,7 +117,7 @@ def apply_header(state: ModelState, header: RoundHeader) -> ModelState:
     )
 
 
-def compute_round(work: RoundWork) -> BallotResult:
+def compute_round(work: RoundWork, evaluate: Evaluator = compute_logits_of_all) -> BallotResult:
     """Compute a round's header from its inputs. Source: MECHANISM 9.3, 13."""
     result = aggregate_round(
         work.rules,
@@ -130,6 +130,7 @@ def compute_round(work: RoundWork) -> BallotResult:
             samples=work.samples,
             labels=work.labels,
         ),
+        evaluate,
     )
     accepted = encode_bitmap(result.accepted)
     credits = add_credits(work.before.credits, accepted)
@@ -162,9 +163,9 @@ def compute_round(work: RoundWork) -> BallotResult:
     )
 
 
-def compute_final(work: FinalWork) -> BallotResult:
+def compute_final(work: FinalWork, evaluate: Evaluator = compute_logits_of_all) -> BallotResult:
     """Evaluate the job's first and last parameters on V_fin. Source: MECHANISM 12, 14."""
-    logits = compute_logits_of_all(work.rules.model, (work.initial, work.parameters), work.samples)
+    logits = evaluate(work.rules.model, (work.initial, work.parameters), work.samples)
     initial, last = (compute_utility(work.rules.metric, one, work.labels) for one in logits)
     result = FinalResult(
         domain=work.domain,
