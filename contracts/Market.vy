@@ -4,17 +4,19 @@
 @title Market
 @license Apache-2.0
 @notice Sealed-bid auctions, enrolment of sellers and CONE nodes, and the winner's escrow.
-@dev balance = deposits not reclaimed + escrow of all jobs. A job has the number of its auction.
+@dev balance = bidders' deposits not reclaimed + escrow of all jobs. A job has the number of its auction.
 """
 
 from interfaces import IDataRegistry
 from interfaces import IMarket
 from interfaces import IRounds
+from interfaces import ISellerDeposits
 from interfaces import IStakePool
 from modules import bids
 from modules import limits
 from modules import money
 from modules import params as deployment
+from modules import payments
 from modules import tag_sets
 from modules import terms as job_terms
 
@@ -34,6 +36,7 @@ STATUS_SETTLED: constant(uint256) = 5
 PEER_REGISTRY: immutable(address)
 DATA_REGISTRY: immutable(IDataRegistry)
 STAKE_POOL: immutable(IStakePool)
+SELLER_DEPOSITS: immutable(ISellerDeposits)
 ROUNDS: immutable(IRounds)
 SETTLEMENT: immutable(address)
 PARAMS: immutable(deployment.Params)
@@ -62,6 +65,7 @@ def __init__(
     peer_registry: address,
     data_registry: address,
     stake_pool: address,
+    seller_deposits: address,
     rounds: address,
     settlement: address,
 ):
@@ -71,6 +75,7 @@ def __init__(
     @param peer_registry Where accounts name their peers; the market only points to it.
     @param data_registry Where sellers' data sets are registered.
     @param stake_pool Where CONE nodes have their stake.
+    @param seller_deposits Where sellers have their deposits.
     @param rounds Where jobs are trained.
     @param settlement Where prices are paid out.
     """
@@ -78,6 +83,7 @@ def __init__(
     PEER_REGISTRY = peer_registry
     DATA_REGISTRY = IDataRegistry(data_registry)
     STAKE_POOL = IStakePool(stake_pool)
+    SELLER_DEPOSITS = ISellerDeposits(seller_deposits)
     ROUNDS = IRounds(rounds)
     SETTLEMENT = settlement
     PARAMS = params
@@ -179,6 +185,13 @@ def reveal_bid(
     assert amount_wei >= self.auctions[auction].reserve_wei, "market: below the reserve"
     job_terms._validate(terms, PARAMS.min_stake_wei, PARAMS.max_window_blocks)
     bids._reveal(auction, amount_wei, terms, body_hash, salt)
+    # The price is known now, and the amount is no larger than what was deposited.
+    least_wei: uint256 = 0
+    most_wei: uint256 = 0
+    least_wei, most_wei = payments._deposit_range(amount_wei, terms.sellers_min, PARAMS)
+    assert (
+        terms.seller_deposit_wei >= least_wei and terms.seller_deposit_wei <= most_wei
+    ), "market: seller_deposit_wei does not fit the price"
 
 
 @external
@@ -240,9 +253,11 @@ def reclaim_bid(auction: uint256):
 
 
 @external
+@payable
 def enrol_seller(job: uint256, terms: job_terms.JobTerms, dataset_id: uint256):
     """
-    @notice Offer the caller's data set to a job.
+    @notice Offer the caller's data set to a job; the money sent is the deposit that the terms ask
+            for.
     @param job Job in enrolment.
     @param terms Terms of the job.
     @param dataset_id A data set of the caller that carries all tags of the auction.
@@ -255,10 +270,12 @@ def enrol_seller(job: uint256, terms: job_terms.JobTerms, dataset_id: uint256):
     assert not self.is_seller[job][msg.sender], "market: already enrolled"
     index: uint256 = len(self.sellers[job])
     assert index < terms.sellers_max, "market: sellers full"
+    assert msg.value == terms.seller_deposit_wei, "market: not the deposit of the terms"
 
     self.is_seller[job][msg.sender] = True
     self.sellers[job].append(msg.sender)
     log IMarket.SellerEnrolled(job=job, index=index, seller=msg.sender, dataset_id=dataset_id)
+    extcall SELLER_DEPOSITS.deposit(job, msg.sender, value=msg.value)
 
 
 @external
@@ -390,6 +407,16 @@ def stake_pool() -> address:
 
 @external
 @view
+def seller_deposits() -> address:
+    """
+    @notice Where sellers have their deposits.
+    @return The contract.
+    """
+    return SELLER_DEPOSITS.address
+
+
+@external
+@view
 def rounds() -> address:
     """
     @notice Where jobs are trained.
@@ -478,7 +505,7 @@ def sellers_of(job: uint256) -> DynArray[address, limits.MAX_SELLERS]:
 @view
 def is_closed(job: uint256) -> bool:
     """
-    @notice Whether a job needs nobody's stake any more.
+    @notice Whether a job needs nobody's stake or deposit any more.
     @param job Number of the job.
     @return True once the job is cancelled or settled.
     """

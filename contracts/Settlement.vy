@@ -9,6 +9,7 @@
 
 from interfaces import IMarket
 from interfaces import IRounds
+from interfaces import ISellerDeposits
 from interfaces import ISettlement
 from modules import commitments
 from modules import limits
@@ -28,6 +29,7 @@ OUTCOME_UNSERVED: constant(uint256) = 4
 
 MARKET: immutable(IMarket)
 ROUNDS: immutable(IRounds)
+SELLER_DEPOSITS: immutable(ISellerDeposits)
 PARAMS: immutable(deployment.Params)
 
 claimable: public(HashMap[address, uint256])
@@ -35,15 +37,19 @@ is_settled: public(HashMap[uint256, bool])
 
 
 @deploy
-def __init__(params: deployment.Params, market: address, rounds: address):
+def __init__(
+    params: deployment.Params, market: address, rounds: address, seller_deposits: address
+):
     """
     @notice Fix the parameters and the other contracts.
     @param params Parameters of the deployment.
     @param market Market, which holds the escrow.
     @param rounds Rounds, which knows how a job went.
+    @param seller_deposits Where sellers have their deposits.
     """
     MARKET = IMarket(market)
     ROUNDS = IRounds(rounds)
+    SELLER_DEPOSITS = ISellerDeposits(seller_deposits)
     PARAMS = params
 
 
@@ -84,6 +90,7 @@ def settle(
     self.is_settled[job] = True
     record: IMarket.JobRecord = staticcall MARKET.job_of(job)
     extcall ROUNDS.execute_slashes(job)
+    self._forfeit_deposits(job, result, leaves)
     extcall MARKET.release_escrow(job)
     pools: payments.Pools = payments._pools(record.price_wei, terms, PARAMS, result)
     paid_wei: uint256 = self._credit_cones(job, pools, result)
@@ -149,6 +156,29 @@ def _credits(
         credits.append(leaf.v)
     assert merkle._root(nodes) == result.credit_root, "settlement: not the credit root"
     return credits
+
+
+@internal
+def _forfeit_deposits(
+    job: uint256,
+    result: IRounds.TrainingResult,
+    leaves: DynArray[ISettlement.CreditLeaf, limits.MAX_SELLERS],
+):
+    """
+    @notice Burn the deposits of accepted sellers if the model ended no better than it began.
+    @dev Before the job is closed, which would let them reclaim. Without leaves nobody knows who
+         was accepted, and nobody forfeits.
+    @param job Number of the job.
+    @param result How the training ended.
+    @param leaves Sellers and their credits, as the decided header has them.
+    """
+    if not payments._is_forfeit(result):
+        return
+    accepted: DynArray[address, limits.MAX_SELLERS] = []
+    for leaf: ISettlement.CreditLeaf in leaves:
+        if leaf.v > 0:
+            accepted.append(leaf.payee)
+    extcall SELLER_DEPOSITS.forfeit(job, accepted)
 
 
 @internal

@@ -1,7 +1,8 @@
-"""Computes the decided ballots of a job again, from what a CONE node wrote down.
+"""Computes the decided ballots and the payments of a job again, from what a CONE node wrote down.
 
 Needs no chain and no peers: the records and the blobs of one data directory are enough, and every
-input is checked against its hash. `compute_round` and `compute_final` are the rules themselves.
+input is checked against its hash. `compute_round`, `compute_final` and `compute_settlement` are
+the rules themselves.
 """
 
 from collections.abc import Mapping
@@ -12,14 +13,14 @@ import msgspec
 
 from d2m_node.errors import StoreCorrupted, UserError
 from d2m_node.ports import StorePort
-from d2m_node.roles.records import DECISION_KIND, KIND, BallotRecord
-from d2m_node.storage.database import open_store
+from d2m_node.roles.records import DECISION_KIND, KIND, SETTLEMENT_KIND, BallotRecord
+from d2m_node.storage.database import DATABASE_NAME, open_store
 from protocol.aggregation import RoundRules
 from protocol.digest import decode_sampler_state
-from protocol.evaluation import UInt8
 from protocol.fixed_point import Int32, Int64
 from protocol.hashing import Domain
 from protocol.model import count_parameters
+from protocol.payment_audit import PaymentAudit, SettledJob, audit_payments
 from protocol.request import RequestBody, decode_body
 from protocol.round import (
     BallotResult,
@@ -30,6 +31,7 @@ from protocol.round import (
     compute_initial_state,
     compute_round,
 )
+from protocol.samples import SampleArray
 from protocol.sortition import BallotKind
 from protocol.terms import Metric
 from protocol.types import NO_DIGEST, Address, Digest, JobId, RoundIndex
@@ -53,16 +55,26 @@ class AuditedBallot:
         return self.decided == self.computed
 
 
-async def audit_job(folder: Path, job_id: JobId) -> list[AuditedBallot]:
-    """Compute every decided ballot of a job again that this node recorded.
+@dataclass(frozen=True, slots=True)
+class JobAudit:
+    """Everything of a job that one node's records allow to check."""
+
+    ballots: tuple[AuditedBallot, ...]
+    payments: PaymentAudit | None
+    """None as long as no settlement is recorded."""
+
+
+async def audit_job(folder: Path, job_id: JobId) -> JobAudit:
+    """Compute again every decided ballot that this node recorded, and the payments of the job.
 
     Raises
     ------
     UserError
-        If nothing of the job is recorded in the folder.
+        If the folder holds no store, which is then not made, or nothing of the job.
     StoreCorrupted
         If an input is missing or is not what its hash says.
     """
+    _check_store(folder)
     async with open_store(folder) as store:
         records = await store.journal.recall_all(KIND, f"{job_id}/")
         decisions = await store.journal.recall_all(DECISION_KIND, f"{job_id}/")
@@ -71,9 +83,22 @@ async def audit_job(folder: Path, job_id: JobId) -> list[AuditedBallot]:
             if key in records:
                 record = msgspec.msgpack.decode(records[key], type=BallotRecord)
                 audited.append(await _audit(store, record, Digest(decided)))
-    if not audited:
+        settlement = await store.journal.recall(SETTLEMENT_KIND, str(job_id))
+    if not audited and settlement is None:
         raise UserError(f"{folder} holds no record of job {job_id}; give a CONE node's folder")
-    return audited
+    return JobAudit(tuple(audited), _audit_payments(settlement))
+
+
+def _check_store(folder: Path) -> None:
+    """Refuse a folder in which opening the store would make one: an audit only looks."""
+    if not (folder / DATABASE_NAME).is_file():
+        raise UserError(f"{folder} holds no node's store; give a CONE node's folder")
+
+
+def _audit_payments(settlement: bytes | None) -> PaymentAudit | None:
+    if settlement is None:
+        return None
+    return audit_payments(msgspec.msgpack.decode(settlement, type=SettledJob))
 
 
 async def _audit(store: StorePort, record: BallotRecord, decided: Digest) -> AuditedBallot:
@@ -126,10 +151,10 @@ async def _state(store: StorePort, record: BallotRecord, body: RequestBody) -> M
 
 async def _samples(
     store: StorePort, record: BallotRecord, body: RequestBody
-) -> tuple[UInt8, Int64]:
+) -> tuple[SampleArray, Int64]:
     part = decode_part(await _read(store, record.part_digest))
     verify_part(part, Digest(body.validation.root))
-    return select_samples(part, record.subset or part.indices, body.model.input_shape)
+    return select_samples(part, record.subset or part.indices, body.model)
 
 
 async def _compute_round(store: StorePort, record: BallotRecord) -> BallotResult:

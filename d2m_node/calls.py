@@ -112,6 +112,27 @@ class EnrolSeller:
     job: JobId
     terms: JobTerms
     dataset_id: int
+    value_wei: Wei
+    """The deposit that the terms ask for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReclaimDeposit:
+    contract: ClassVar[str] = "SellerDeposits"
+    function: ClassVar[str] = "reclaim"
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportEquivocation:
+    contract: ClassVar[str] = "SellerDeposits"
+    function: ClassVar[str] = "report_equivocation"
+    job: JobId
+    round_index: int
+    seller: Address
+    first: tuple[Digest, bytes]
+    """(commitment, signature), as `second`."""
+    second: tuple[Digest, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +261,8 @@ ContractCall = (
     | CloseAuction
     | ReclaimBid
     | EnrolSeller
+    | ReclaimDeposit
+    | ReportEquivocation
     | EnrolCone
     | CloseEnrolment
     | ReclaimEscrow

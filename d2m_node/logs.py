@@ -20,7 +20,7 @@ from d2m_node.settings import LogSettings
 HIDDEN: Final = "<hidden>"
 
 _SECRET_FIELD = re.compile(r"password|passphrase|secret|salt|token|private|mnemonic|chain_element")
-_QUIET_LIBRARIES: Final = ("libp2p", "httpx", "httpcore", "hypercorn", "multiaddr", "web3")
+_QUIET_LIBRARIES: Final = ("libp2p", "httpx", "httpcore", "hypercorn", "multiaddr")
 
 
 def configure_logs(settings: LogSettings) -> None:

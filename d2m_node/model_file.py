@@ -21,8 +21,6 @@ from protocol.hashing import Domain
 from protocol.model import (
     MAX_DESCRIPTION_BYTES,
     MAX_PARAMETERS,
-    Conv2d,
-    Linear,
     ModelDescription,
     list_tensors,
     validate_model,
@@ -148,10 +146,8 @@ def read_parameters(data: bytes) -> Int32Array:
 
 def _list_names(model: ModelDescription) -> list[str]:
     return [
-        f"{position}.{part}"
-        for position, layer in enumerate(model.layers)
-        if isinstance(layer, Conv2d | Linear)
-        for part in ("weight", "bias")
+        f"{tensor.layer_index}.{'bias' if tensor.is_bias else 'weight'}"
+        for tensor in list_tensors(model)
     ]
 
 

@@ -13,14 +13,14 @@ trio.run
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 import trio
 
 from d2m_node.calls import BindPeer
-from d2m_node.chain.adapter import ChainSettings, open_chain
+from d2m_node.chain.adapter import open_chain
 from d2m_node.errors import UserError
 from d2m_node.keys import open_signer
 from d2m_node.network.host import open_network
@@ -36,30 +36,36 @@ from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.seller import SellerPolicy, run_seller
 from d2m_node.rpc.methods import RoleOptions, RpcContext
 from d2m_node.rpc.server import serve_rpc
-from d2m_node.settings import NodeSettings
+from d2m_node.settings import Device, NodeSettings
 from d2m_node.storage.database import open_store
 from d2m_node.training.datasets import LocalDatasets
+from d2m_node.training.devices import select_evaluator
 from protocol.market import MarketState
 from protocol.types import JobId
 
 log = structlog.get_logger(__name__)
 
 
-async def make_torch_trainer() -> TrainerPort:
+async def make_torch_trainer(device: Device) -> TrainerPort:
     """Import torch only where a role trains, and before its first window opens."""
     from d2m_node.training.runner import TorchTrainer
 
-    trainer = TorchTrainer()
+    trainer = TorchTrainer(device)
     await trainer.prepare()
     return trainer
+
+
+async def make_honest_executor(device: Device) -> Executor:
+    """Evaluate on a GPU if there is one and it may be used; else torch is not imported."""
+    return HonestExecutor(await trio.to_thread.run_sync(select_evaluator, device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
     """Who trains and who computes; an ordinary node has only the honest ones."""
 
-    make_trainer: Callable[[], Awaitable[TrainerPort]] = make_torch_trainer
-    executor: Executor = field(default_factory=HonestExecutor)
+    make_trainer: Callable[[Device], Awaitable[TrainerPort]] = make_torch_trainer
+    make_executor: Callable[[Device], Awaitable[Executor]] = make_honest_executor
 
 
 Starter = Callable[[RoleOptions, trio.TaskStatus[None]], Awaitable[None]]
@@ -111,18 +117,10 @@ async def run_node(
     signer = await trio.to_thread.run_sync(
         open_signer, settings.keys.account_file, settings.keys.password_file
     )
-    chain_settings = ChainSettings(
-        rpc_urls=settings.chain.rpc_urls,
-        chain_id=settings.chain.chain_id,
-        market=settings.chain.market,
-        confirmations=settings.chain.confirmations,
-        poll_seconds=settings.chain.poll_seconds,
-        deployment_block=settings.chain.deployment_block,
-    )
     open_rooms: dict[JobId, Room] = {}
     async with (
         open_store(settings.data_dir) as store,
-        open_chain(chain_settings, signer, store.transactions) as chain,
+        open_chain(settings.chain, signer, store.transactions) as chain,
         open_network(network_settings(settings), NodeLibrary(store, chain, open_rooms)) as network,
         trio.open_nursery() as services,
     ):
@@ -176,7 +174,7 @@ def _make_starters(
         dataset = options.dataset or settings.roles.seller.dataset
         if dataset is None:
             raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
-        trainer = await behaviour.make_trainer()
+        trainer = await behaviour.make_trainer(settings.device)
         policy = SellerPolicy(dataset_path=str(dataset))
         await run_seller(ports, rooms, policy, trainer, task_status=task_status)
 
@@ -184,8 +182,9 @@ def _make_starters(
         stake_wei = options.stake_wei or settings.roles.cone.stake_wei
         if stake_wei == 0:
             raise UserError('roles.cone.stake_wei: a CONE node needs a stake, like "5ether"')
+        executor = await behaviour.make_executor(settings.device)
         policy = ConePolicy(stake_wei)
-        await run_cone(ports, rooms, policy, behaviour.executor, task_status=task_status)
+        await run_cone(ports, rooms, policy, executor, task_status=task_status)
 
     return {"buyer": buyer, "seller": seller, "cone": cone}
 

@@ -20,6 +20,7 @@ from protocol.market import MarketState
 from protocol.model import ModelDescription
 from protocol.params import ProtocolParams
 from protocol.request import TrainingSpec
+from protocol.samples import SampleArray
 from protocol.types import Address, BlockNumber, Digest, JobId
 from protocol.wire.messages import GossipMessage, MessagesRequest
 
@@ -208,10 +209,10 @@ class StorePort(Protocol):
 class Samples:
     """Labelled examples as the exact evaluator takes them."""
 
-    inputs: npt.NDArray[np.uint8]
-    """Shape (n, *input shape); 0..255 stands for 0..1."""
+    inputs: SampleArray
+    """Shape (n, *input shape): the type says of which kind (`protocol.samples.DTYPES`)."""
     labels: npt.NDArray[np.int64]
-    """Shape (n,); class numbers from zero."""
+    """Shape (n,); class numbers from zero, or a regression's targets in Q16."""
 
 
 class DatasetPort(Protocol):

@@ -5,30 +5,49 @@ wei or text like "5ether"; the dataset's path starts at the request's own folder
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from d2m_node.errors import UserError
-from d2m_node.user_input import explain_mismatch, explain_unknown_key, parse_wei, read_toml
+from d2m_node.model_table import ModelTable, read_model
+from d2m_node.user_input import (
+    expand_home,
+    explain_mismatch,
+    explain_unknown_key,
+    is_moderate,
+    parse_wei,
+    read_toml,
+)
 from protocol.errors import InvalidParams
-from protocol.model import PRESETS, AnyLayer, ModelDescription, Size, validate_model
+from protocol.metrics import MAX_CROSS_ENTROPY_BITS, MAX_SQUARED_ERROR, validate_metric
+from protocol.model import ModelDescription
+from protocol.osmd import DEFAULT_ETA_Q16
+from protocol.profiles import STANDARD, Goal, Profile, select_profile
 from protocol.request import SamplingSpec, Tag, TrainingSpec
-from protocol.terms import JobTerms, Metric, TermLimits, validate_terms
+from protocol.terms import MAX_CONES, JobTerms, Metric, TermLimits, validate_terms
 from protocol.types import Wei
 
 S = TypeVar("S", bound=Struct)
 
-METRICS: Final = {"accuracy": Metric.ACC, "cross-entropy": Metric.NEG_CE}
+METRICS: Final = {
+    "accuracy": Metric.ACC,
+    "cross-entropy": Metric.NEG_CE,
+    "macro-f1": Metric.MACRO_F1,
+    "mean-squared-error": Metric.NEG_MSE,
+}
 
-TARGET_RANGES: Final = {Metric.ACC: (0, 1), Metric.NEG_CE: (-16, 0)}
+TARGET_RANGES: Final = {
+    Metric.ACC: (0, 1),
+    Metric.NEG_CE: (-MAX_CROSS_ENTROPY_BITS, 0),
+    Metric.MACRO_F1: (0, 1),
+    Metric.NEG_MSE: (-MAX_SQUARED_ERROR, 0),
+}
 """What a utility of each metric can be (MECHANISM 12.1)."""
-
-DEFAULT_ETA: Final = {Metric.ACC: Decimal(1), Metric.NEG_CE: Decimal("0.25")}
 
 ANY_DEPLOYMENT: Final = TermLimits(min_stake_wei=Wei(0), max_window_blocks=(1 << 32) - 1)
 """A file is read without a chain; the deployment's own limits are checked with the bid."""
@@ -67,18 +86,6 @@ class _AuctionTable(_Table, frozen=True, kw_only=True):
     reveal_blocks: Annotated[int, Meta(ge=1)]
 
 
-class _ModelTable(_Table, frozen=True, kw_only=True):
-    """Either a preset, with its sizes, or the list of layers."""
-
-    input_shape: Annotated[tuple[Size, ...], Meta(min_length=1, max_length=3)]
-    classes: Annotated[int, Meta(ge=2)]
-    preset: Literal["logreg", "mlp", "cnn"] | None = None
-    hidden: Size | None = None
-    channels: Size | None = None
-    kernel: Size | None = None
-    layers: tuple[AnyLayer, ...] | None = None
-
-
 class _TrainingTable(_Table, frozen=True, kw_only=True):
     learning_rate: Decimal
     batch_size: int
@@ -103,11 +110,14 @@ class _RequestTable(_Table, frozen=True, kw_only=True):
     tags: Annotated[list[Tag], Meta(min_length=1, max_length=16)]
     bid_wei: int | str
     auction: _AuctionTable
-    model: _ModelTable
+    model: ModelTable
     training: _TrainingTable
     validation: _ValidationTable
     terms: dict[str, object]
-    """The fields of `protocol.terms.JobTerms`; ``metric`` is a word, ``target`` a number."""
+    """The fields of `protocol.terms.JobTerms`; ``metric`` is a word, ``target`` a number.
+
+    Without lead, first set and growth these are chosen for ``cones_min`` to ``cones_max`` nodes.
+    """
     sampling: _SamplingTable = _SamplingTable()
 
 
@@ -138,17 +148,28 @@ def parse_request(table: Mapping[str, object], folder: Path) -> RequestFile:
         reserve_wei=_read_wei("auction.reserve_wei", written.auction.reserve_wei),
         commit_blocks=written.auction.commit_blocks,
         reveal_blocks=written.auction.reveal_blocks,
-        model=_read_model(written.model),
+        model=read_model(written.model),
         training=_read_training(written.training),
         sampling=_read_sampling(written.sampling, terms.metric),
-        validation_dataset=str(folder / Path(written.validation.dataset).expanduser()),
+        validation_dataset=str(folder / _read_path(written.validation.dataset)),
         validation_final_count=written.validation.final_count,
         validation_subset_count=written.validation.subset_count,
         terms=terms,
     )
+    try:
+        validate_metric(terms.metric, request.model)
+    except InvalidParams as exc:
+        raise UserError(f"terms.{exc}") from exc
     if not request.reserve_wei <= request.bid_wei <= request.deposit_wei:
         raise UserError("bid_wei: must be between auction.reserve_wei and auction.deposit_wei")
     return request
+
+
+def _read_path(text: str) -> Path:
+    try:
+        return expand_home(text)
+    except UserError as exc:
+        raise UserError(f"validation.dataset: {exc}") from exc
 
 
 def _check_keys(table: Mapping[str, object], struct: type[Struct], prefix: str = "") -> None:
@@ -157,7 +178,7 @@ def _check_keys(table: Mapping[str, object], struct: type[Struct], prefix: str =
         if key not in known:
             raise UserError(explain_unknown_key(prefix + key, [prefix + one for one in known]))
         nested = known[key]
-        if isinstance(nested, type) and issubclass(nested, _Table) and isinstance(value, dict):
+        if isinstance(nested, type) and issubclass(nested, Struct) and isinstance(value, dict):
             _check_keys(value, nested, f"{prefix}{key}.")
 
 
@@ -169,11 +190,12 @@ def _read_terms(table: Mapping[str, object]) -> JobTerms:
     metric = METRICS.get(str(table.get("metric")))
     if metric is None:
         raise UserError(f"terms.metric: give one of {', '.join(METRICS)}")
-    plain = {**table, "metric": metric.value}
+    plain = {**_select_vote(table), **table, "metric": metric.value}
     if "target" in table:
         plain["target"] = _read_target(table["target"], metric)
-    if "stake_wei" in table:
-        plain["stake_wei"] = _read_wei("terms.stake_wei", table["stake_wei"])
+    for name in ("stake_wei", "seller_deposit_wei"):
+        if name in table:
+            plain[name] = _read_wei(f"terms.{name}", table[name])
     try:
         terms = msgspec.convert(plain, JobTerms)
         validate_terms(terms, ANY_DEPLOYMENT)
@@ -182,6 +204,21 @@ def _read_terms(table: Mapping[str, object]) -> JobTerms:
     except InvalidParams as exc:
         raise UserError(f"terms.{exc}") from exc
     return terms
+
+
+def _select_vote(table: Mapping[str, object]) -> dict[str, int]:
+    """Choose lead and set sizes if none is given: the cheapest ones safe in every pool allowed."""
+    if any(field.name in table for field in fields(Profile)):
+        return {}
+    smallest, largest = table.get("cones_min"), table.get("cones_max")
+    profile = STANDARD  # in terms that will be refused for the size of their pool
+    if (
+        isinstance(smallest, int)
+        and isinstance(largest, int)
+        and 1 <= smallest <= largest <= MAX_CONES
+    ):
+        profile = select_profile(Goal(range(smallest, largest + 1)))
+    return asdict(profile)
 
 
 def _read_target(value: object, metric: Metric) -> int:
@@ -203,33 +240,6 @@ def _read_wei(key: str, amount: object) -> Wei:
         raise UserError(f"{key}: {exc}") from exc
 
 
-def _read_model(table: _ModelTable) -> ModelDescription:
-    sizes = {
-        name: size
-        for name in ("hidden", "channels", "kernel")
-        if (size := getattr(table, name)) is not None
-    }
-    if (table.preset is None) == (table.layers is None):
-        raise UserError("model: give either preset or layers")
-    if table.layers is not None:
-        if sizes:
-            raise UserError(f"model.{next(iter(sizes))}: goes with a preset, not with layers")
-        model = ModelDescription(
-            input_shape=table.input_shape, classes=table.classes, layers=table.layers
-        )
-    else:
-        assert table.preset is not None
-        try:
-            model = PRESETS[table.preset](table.input_shape, table.classes, **sizes)
-        except TypeError as exc:
-            raise UserError(f"model: {table.preset} does not take {', '.join(sizes)}") from exc
-    try:
-        validate_model(model)
-    except InvalidParams as exc:
-        raise UserError(f"model.{exc}") from exc
-    return model
-
-
 def _read_training(table: _TrainingTable) -> TrainingSpec:
     numbers = {
         "training.learning_rate": _scale("training.learning_rate", table.learning_rate, 1_000_000),
@@ -240,7 +250,7 @@ def _read_training(table: _TrainingTable) -> TrainingSpec:
 
 
 def _read_sampling(table: _SamplingTable, metric: Metric) -> SamplingSpec:
-    eta = DEFAULT_ETA[metric] if table.eta is None else table.eta
+    eta = Decimal(DEFAULT_ETA_Q16[metric]) / (1 << 16) if table.eta is None else table.eta
     numbers = {
         "sampling.alpha": _scale("sampling.alpha", table.alpha, 10_000),
         "sampling.eta": _scale("sampling.eta", eta, 1 << 16),
@@ -251,8 +261,8 @@ def _read_sampling(table: _SamplingTable, metric: Metric) -> SamplingSpec:
 
 def _scale(key: str, value: Decimal, factor: int) -> int:
     """Express a decimal in parts of 1/``factor``, to the nearest."""
-    if not value.is_finite():
-        raise UserError(f"{key}: {value} is no number to compute with")
+    if not (value.is_finite() and is_moderate(value)):
+        raise UserError(f"{key}: {value:.6} is no number to compute with")
     return int((value * factor).to_integral_value())
 
 

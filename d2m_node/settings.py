@@ -16,6 +16,7 @@ directory.
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Final, Literal, get_args, get_origin, get_type_hints
@@ -25,6 +26,7 @@ from msgspec import Meta
 
 from d2m_node.errors import UserError
 from d2m_node.user_input import (
+    expand_home,
     explain_mismatch,
     explain_unknown_key,
     parse_address,
@@ -47,6 +49,47 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["console", "json"]
 
 
+class Device(StrEnum):
+    """Where a seller trains, and a CONE node evaluates."""
+
+    AUTO = "auto"
+    """CUDA if there is one; else MPS for training; else the CPU."""
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+    """Trains only: it has no float64, so the exact evaluation stays on the CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """How the chain's endpoints are asked, and when the next one is."""
+
+    request_seconds: Seconds = 10.0
+    """An endpoint that has not answered by then has failed."""
+    answer_bytes: Annotated[int, Meta(ge=64 * 1024)] = 32 * 2**20
+    """A longer answer is not read; of logs, less is asked for."""
+    batch_requests: Annotated[int, Meta(ge=2)] = 100
+    """Requests in one HTTP post."""
+    probe_seconds: Seconds = 30.0
+    """How often endpoints are compared, where there are several."""
+    lag_blocks: Count = 3
+    """An endpoint further behind another one is passed over."""
+    distrust_seconds: Seconds = 600.0
+    """How long one is passed over whose logs did not fit together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendingSettings:
+    """How long a transaction may take, and what it may cost."""
+
+    patience_seconds: Seconds = 60.0
+    """How long a call waits for an endpoint that answers."""
+    stuck_blocks: Annotated[int, Meta(ge=1)] = 4
+    """Blocks without a receipt after which fees are raised."""
+    max_fee_wei: Wei = Wei(5_000 * 10**9)
+    """No fee per gas above this is ever signed, whatever an endpoint says; "500gwei" is read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainSettings:
     """Which market on which chain, and how to follow it."""
@@ -54,12 +97,20 @@ class ChainSettings:
     chain_id: Annotated[int, Meta(ge=1)]
     market: Address
     rpc_urls: tuple[str, ...] = ("http://127.0.0.1:8545",)
-    """Asked in this order; the next one when one fails."""
+    """In order of preference; the next one is asked while one fails."""
     confirmations: Count = 5
     """Blocks on top of a block before it counts."""
     poll_seconds: Seconds = 2.0
     deployment_block: Count = 0
     """Block in which the contracts were deployed, or any before."""
+    reorg_blocks: Annotated[int, Meta(ge=1, le=120)] = 64
+    """How deep a reorganisation may be to be undone without reading the history again. For as
+    long the node's own transactions are watched after they count. Endpoints keep the state of 128
+    blocks."""
+    range_blocks: Annotated[int, Meta(ge=1)] = 2000
+    """Blocks per request for logs while far from the tip; fewer where an endpoint refuses."""
+    endpoints: EndpointSettings = EndpointSettings()
+    sending: SendingSettings = SendingSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +191,7 @@ class NodeSettings:
     logs: LogSettings
     keys: KeySettings
     roles: RoleSettings
+    device: Device = Device.AUTO
     shutdown_grace_seconds: Seconds = 10.0
 
 
@@ -282,7 +334,7 @@ def _convert(raw: object, annotation: object, source: str, *, is_text: bool) -> 
         if annotation is Wei:
             return parse_wei(raw)
         if annotation is Path:
-            return Path(msgspec.convert(raw, str)).expanduser()
+            return expand_home(msgspec.convert(raw, str))
         value: object = msgspec.convert(raw, annotation, strict=not is_text)
     except msgspec.ValidationError as exc:
         raise UserError(f"{source}: {explain_mismatch(exc)}") from exc
@@ -307,7 +359,7 @@ def _check_together(settings: NodeSettings) -> None:
 def default_data_dir(environment: Mapping[str, str] = os.environ) -> Path:
     """Return where a node lives if nobody says: the XDG data folder, or its usual place."""
     base = environment.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "d2m-node"
+    return expand_home(base) / "d2m-node"
 
 
 SETTINGS: Final[Mapping[str, _Setting]] = dict(_list_settings(NodeSettings))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from protocol.types import BlockNumber
+
 
 class TransactionState(Enum):
     """What became of a nonce's transactions."""
@@ -12,8 +14,17 @@ class TransactionState(Enum):
     OPEN = "open"
     CONFIRMED = "confirmed"
     REVERTED = "reverted"
+    """Mined without effect: the contract refused, or an empty transaction took the place."""
     REPLACED = "replaced"
     """Something that this store does not know used the nonce: none of these was or will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockId:
+    """One block of one branch of the chain."""
+
+    number: BlockNumber
+    block_hash: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +36,8 @@ class StoredTransaction:
     raw: bytes
     transaction_hash: bytes
     state: TransactionState = TransactionState.OPEN
+    mined: BlockId | None = None
+    """Where it was mined, as long as a reorganisation might drop that block."""
 
 
 class TransactionStore(Protocol):
@@ -33,8 +46,14 @@ class TransactionStore(Protocol):
     Methods raise StoreCorrupted.
     """
 
-    async def load_open(self) -> Sequence[StoredTransaction]:
-        """Return all open transactions by ascending nonce, those of a nonce as they were added."""
+    async def load_watched(self) -> Sequence[StoredTransaction]:
+        """Return the open transactions, and those that a reorganisation might drop.
+
+        By ascending nonce, those of a nonce as they were added.
+        """
+
+    async def find_highest_nonce(self) -> int | None:
+        """Return the highest nonce that was ever signed for."""
 
     async def is_confirmed(self, key: str) -> bool:
         """Tell whether some transaction with this key is confirmed."""
@@ -42,5 +61,8 @@ class TransactionStore(Protocol):
     async def add(self, transaction: StoredTransaction) -> None:
         """Add a transaction. Hashes are unique; a key may come again with another nonce."""
 
-    async def close_nonce(self, nonce: int, state: TransactionState) -> None:
-        """Set the state of every open transaction of a nonce."""
+    async def settle(self, nonce: int, state: TransactionState, mined: BlockId | None) -> None:
+        """Say what became of every watched transaction of a nonce, and whether to watch on.
+
+        ``mined`` is None once nothing can change it any more.
+        """

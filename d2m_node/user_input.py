@@ -4,7 +4,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,14 @@ from protocol.types import Address, Wei
 MAX_FILE_BYTES: Final = 256 * 1024
 
 WEI_PER_UNIT: Final = {"wei": 1, "gwei": 10**9, "ether": 10**18}
+
+MAX_AMOUNT_CHARACTERS: Final = 80
+"""The largest amount of a chain, 2**256 - 1 wei, has 78 digits."""
+
+MAX_EXPONENT: Final = 100
+"""Numbers with a point lie between 10**-100 and 10**100; longer powers stall what computes."""
+
+_MAX_BITS: Final = 256
 
 _AMOUNT = re.compile(r"([0-9]+)(?:\.([0-9]+))? *([a-z]*)")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -34,9 +42,51 @@ def read_toml(path: Path) -> dict[str, object]:
     if len(data) > MAX_FILE_BYTES:
         raise UserError(f"{path}: longer than {MAX_FILE_BYTES} bytes")
     try:
-        return tomllib.loads(data.decode(), parse_float=Decimal)
+        table = tomllib.loads(data.decode(), parse_float=parse_decimal)
+        _check_whole_numbers(table)
     except (ValueError, RecursionError) as exc:  # bad UTF-8 and bad TOML are ValueErrors
         raise UserError(f"{path}: no TOML: {exc}") from exc
+    return table
+
+
+def _check_whole_numbers(table: dict[str, object]) -> None:
+    """Raise ValueError for a number too long to print: Python refuses to."""
+    pending: list[object] = [table]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+        elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise ValueError(f"a whole number has at most {_MAX_BITS} bits")
+
+
+def parse_decimal(text: str) -> Decimal:
+    """Read a number with a point, an infinity or a NaN, without rounding.
+
+    Raises ValueError if it is none, or too large or small to compute with.
+    """
+    try:
+        value = Decimal(text)
+    except InvalidOperation as exc:
+        raise ValueError(f"{text[:40]} is no number to compute with") from exc
+    if not is_moderate(value):
+        raise ValueError(f"{text[:40]} is too large or too small to compute with")
+    return value
+
+
+def is_moderate(value: Decimal) -> bool:
+    """Tell whether a number is not so large or small that computing with it fails or stalls."""
+    return not value.is_finite() or not value or abs(value.adjusted()) <= MAX_EXPONENT
+
+
+def expand_home(path: str | Path) -> Path:
+    """Replace a leading "~" or "~user". Raises UserError if there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise UserError(f"{path}: {exc}".rstrip(".")) from exc
 
 
 def explain_unknown_key(key: str, known: Iterable[str]) -> str:
@@ -60,8 +110,12 @@ def parse_wei(amount: object) -> Wei:
 
     Raises UserError.
     """
-    if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0:
+    if isinstance(amount, int) and not isinstance(amount, bool):
+        if not 0 <= amount < 1 << _MAX_BITS:
+            raise UserError(f"an amount is a whole number of wei below 2^{_MAX_BITS}")
         return Wei(amount)
+    if isinstance(amount, str) and len(amount) > MAX_AMOUNT_CHARACTERS:
+        raise UserError(f"an amount has at most {MAX_AMOUNT_CHARACTERS} characters")
     match = _AMOUNT.fullmatch(amount.strip()) if isinstance(amount, str) else None
     if match is None or (match[3] or "wei") not in WEI_PER_UNIT:
         units = ", ".join(WEI_PER_UNIT)

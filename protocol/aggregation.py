@@ -3,16 +3,19 @@
 Source: MECHANISM 13 (normative), 10.3.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from protocol.digest import NO_UTILITY
-from protocol.evaluation import Evaluator, UInt8, compute_logits_of_all, compute_utility
+from protocol.evaluation import Evaluator, compute_logits_of_all
 from protocol.fixed_point import Int32, Int64
 from protocol.gate import Candidates, select_aligned, select_candidates
-from protocol.krum import aggregate_krum
+from protocol.krum import select_krum
+from protocol.linear_algebra import compute_rounded_mean
+from protocol.metrics import compute_utility
 from protocol.model import ModelDescription
 from protocol.osmd import MISSES_MAX, State, StepRules, compute_floor, update
+from protocol.samples import SampleArray
 from protocol.terms import Metric
 from protocol.types import UtilityQ20
 from protocol.update import apply_update
@@ -49,7 +52,7 @@ class RoundInputs:
     """S_t, ascending."""
     updates: Mapping[int, Int32]
     """The updates of S_t and I_t by seller index, each of shape (d,)."""
-    samples: UInt8
+    samples: SampleArray
     """V_t, n rows."""
     labels: Int64
     """Shape (n,)."""
@@ -67,7 +70,7 @@ class RoundResult:
     utilities: tuple[UtilityQ20, ...]
     """Improvement by each sampled seller's update alone; NO_UTILITY if rejected or missing."""
     logits: Int64
-    """Shape (1 + candidates, n, classes): current parameters, then the evaluated candidates."""
+    """Shape (1 + candidates, n, outputs): current parameters, then the evaluated candidates."""
     distances: tuple[int, ...]
     """Squared distances of the evaluated candidates, upper triangle, row-major."""
 
@@ -87,17 +90,9 @@ def aggregate_round(
 
     Source: MECHANISM 13.
     """
-    if not inputs.updates.keys() <= set(inputs.sampled):
-        raise ValueError("an update of a seller that was not sampled")
+    _validate_updates(inputs)
     candidates = select_candidates(inputs.updates)
-    logits = evaluate(
-        rules.model,
-        (
-            inputs.parameters,
-            *(apply_update(inputs.parameters, one) for one in candidates.updates),
-        ),
-        inputs.samples,
-    )
+    logits = evaluate(rules.model, _iter_models(inputs.parameters, candidates), inputs.samples)
     before, *after = (compute_utility(rules.metric, one, inputs.labels) for one in logits)
     gains = {
         index: UtilityQ20(utility - before)
@@ -116,8 +111,26 @@ def aggregate_round(
         utility_after=compute_utility(rules.metric, final_logits, inputs.labels),
         utilities=tuple(utilities.get(index, NO_UTILITY) for index in inputs.sampled),
         logits=logits,
-        distances=_list_upper_triangle(candidates.distances),
+        distances=tuple(_iter_upper_triangle(candidates.distances)),
     )
+
+
+def _validate_updates(inputs: RoundInputs) -> None:
+    if not inputs.updates.keys() <= set(inputs.sampled):
+        raise ValueError("an update of a seller that was not sampled")
+    for index, one in inputs.updates.items():
+        if one.shape != inputs.parameters.shape:
+            raise ValueError(
+                f"seller {index}: {one.shape} is not the shape {inputs.parameters.shape} of the "
+                "parameters"
+            )
+
+
+def _iter_models(parameters: Int32, candidates: Candidates) -> Iterator[Int32]:
+    """Yield the parameters, and what each candidate would make of them; one is held at a time."""
+    yield parameters
+    for candidate in candidates.updates:
+        yield apply_update(parameters, candidate.build())
 
 
 def count_misses(misses: Sequence[int], sampled: int, available: int) -> tuple[int, ...]:
@@ -146,14 +159,16 @@ def _step(
     byzantine_count = max(0, compute_tolerated(per_round) - (per_round - len(refined)))
     if len(refined) >= MIN_KEPT:
         byzantine_count = max(1, byzantine_count)
-    by_index = dict(zip(candidates.indices, candidates.updates, strict=True))
-    result = aggregate_krum(
+    position = {index: i for i, index in enumerate(candidates.indices)}
+    chosen = [position[index] for index in refined]
+    accepted = select_krum(
         refined,
-        [by_index[index] for index in refined],
+        [[candidates.distances[i][j] for j in chosen] for i in chosen],
         byzantine_count=byzantine_count,
         accepted_count=max(1, len(refined) - byzantine_count),
     )
-    return apply_update(parameters, result.step), result.accepted
+    step = compute_rounded_mean([candidates.updates[position[index]] for index in accepted])
+    return apply_update(parameters, step), accepted
 
 
 def compute_tolerated(sellers_per_round: int) -> int:
@@ -178,6 +193,6 @@ def _update_state(rules: RoundRules, inputs: RoundInputs, utilities: Mapping[int
     )
 
 
-def _list_upper_triangle(distances: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    count = len(distances)
-    return tuple(distances[i][j] for i in range(count) for j in range(i + 1, count))
+def _iter_upper_triangle(matrix: Sequence[Sequence[int]]) -> Iterator[int]:
+    for i, row in enumerate(matrix):
+        yield from row[i + 1 :]

@@ -17,6 +17,9 @@ from protocol.types import Address, Digest, JobId, RoundIndex, UtilityQ20
 NO_UTILITY = UtilityQ20(-(1 << 62))
 """Stands in the header for the utility of a sampled seller that was rejected or missing."""
 
+INT64_DISTANCE_PARAMETERS = 1 << 21
+"""Largest model whose squared distances between updates fit int64 (MECHANISM 5)."""
+
 MAX_SELLERS = 256
 """Bitmaps of sellers are one word."""
 
@@ -183,9 +186,25 @@ def compute_sampler_digest(state: Sequence[int]) -> Digest:
     return keccak(encode_sampler_state(state))
 
 
-def compute_trace(
-    es_seed: Digest, logits: Int64, distances: Sequence[int], state: Sequence[int]
-) -> Digest:
+def encode_distances(distances: Sequence[int], parameter_count: int) -> bytes:
+    """Encode squared distances between updates: big-endian int64, or int128 for large models.
+
+    A distance is below d * 2**42, so int64 holds it up to d = 2**21. MECHANISM 9.1 says int64 and 5
+    leaves larger models open. The width follows from d alone, which the request fixes: the bytes of
+    smaller models stay as specified, and no two lists of one job share an encoding.
+
+    Parameters
+    ----------
+    distances :
+        Upper triangle, row-major.
+    parameter_count :
+        d.
+    """
+    width = 8 if parameter_count <= INT64_DISTANCE_PARAMETERS else 16
+    return b"".join(distance.to_bytes(width, "big", signed=True) for distance in distances)
+
+
+def compute_trace(es_seed: Digest, logits: Int64, distances: bytes, state: Sequence[int]) -> Digest:
     """Compute W, which nobody can give without having done the work.
 
     Parameters
@@ -195,7 +214,8 @@ def compute_trace(
     logits : any shape, C order
         Current model first, then the evaluated candidates in ascending seller index.
     distances :
-        Squared distances of the evaluated candidates, upper triangle, row-major.
+        Squared distances of the evaluated candidates (:func:`encode_distances`); empty in a final
+        evaluation.
     state :
         Inclusion weights after the round; empty in a final evaluation.
 
@@ -204,7 +224,7 @@ def compute_trace(
     return keccak(
         fixed_bytes(es_seed)
         + logits.astype(">i8").tobytes()
-        + struct.pack(f">{len(distances)}q", *distances)
+        + distances
         + encode_sampler_state(state)
     )
 

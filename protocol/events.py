@@ -141,6 +141,39 @@ class SellerEnrolled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SellerDeposited:
+    job: JobId
+    seller: Address
+    amount_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositReturned:
+    job: JobId
+    seller: Address
+    amount_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositForfeited:
+    job: JobId
+    seller: Address
+    amount_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EquivocationProved:
+    """Burned: the seller signed both commitments for one round."""
+
+    job: JobId
+    seller: Address
+    round_index: int
+    first_commitment: Digest
+    second_commitment: Digest
+    amount_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConeEnrolled:
     job: JobId
     index: int
@@ -331,42 +364,29 @@ class PayoutClaimed:
     amount_wei: Wei
 
 
+StakeEvent = StakeDeposited | UnbondingStarted | StakeWithdrawn | SlashShared
+LockEvent = StakeLocked | StakeReleased | StakeSlashed
+AuctionEvent = BidCommitted | BidRevealed | AuctionClosed | AuctionCancelled | BidReclaimed
+DepositEvent = SellerDeposited | DepositReturned | DepositForfeited | EquivocationProved
+EnrolmentEvent = SellerEnrolled | ConeEnrolled | EnrolmentClosed | JobCancelled | EscrowReclaimed
+BallotEvent = BitmapsLogged | CommitsRecorded | SeedCaptured | OpeningsRecorded | MiniRoundOpened
+DecisionEvent = RoundDecided | FinalDecided | AttemptUndecided | RoundVoided | TrainingEnded
+SettlementEvent = JobSettled | PayoutCredited | PayoutClaimed
+
 Event = (
     PeerBound
     | DatasetRegistered
-    | StakeDeposited
-    | UnbondingStarted
-    | StakeWithdrawn
-    | StakeLocked
-    | StakeReleased
-    | StakeSlashed
-    | SlashShared
+    | StakeEvent
+    | LockEvent
     | AuctionOpened
-    | BidCommitted
-    | BidRevealed
-    | AuctionClosed
-    | AuctionCancelled
-    | BidReclaimed
-    | SellerEnrolled
-    | ConeEnrolled
-    | EnrolmentClosed
-    | JobCancelled
-    | EscrowReclaimed
+    | AuctionEvent
+    | DepositEvent
+    | EnrolmentEvent
     | ReceiptsRecorded
     | AttemptOpened
-    | BitmapsLogged
-    | CommitsRecorded
-    | SeedCaptured
-    | OpeningsRecorded
-    | MiniRoundOpened
-    | RoundDecided
-    | FinalDecided
-    | AttemptUndecided
-    | RoundVoided
-    | TrainingEnded
-    | JobSettled
-    | PayoutCredited
-    | PayoutClaimed
+    | BallotEvent
+    | DecisionEvent
+    | SettlementEvent
 )
 
 

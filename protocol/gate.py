@@ -3,21 +3,18 @@
 Utility decides what is good; without the gate, sellers that send almost nothing would look best.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isqrt
 
-import numpy as np
-
-from protocol.fixed_point import (
-    Int32,
-    Int64,
+from protocol.fixed_point import Int32, lower_median
+from protocol.linear_algebra import (
+    ScaledUpdate,
     compute_gram,
     compute_squared_distances,
     compute_squared_norm,
-    lower_median,
+    measure_update,
 )
-from protocol.update import MAX_UPDATE
 
 NORM_BAND_SQUARED = 16
 """Norms from a quarter of the median to four times the median pass; all here is squared."""
@@ -29,7 +26,6 @@ MIN_COSINE_SQUARED_INVERSE = 100
 """The cosine to the reference direction must be at least a tenth."""
 
 MIN_REFERENCES = 3
-_HALF_Q20 = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +34,12 @@ class Candidates:
 
     indices: tuple[int, ...]
     """Seller indices, ascending."""
-    updates: tuple[Int32, ...]
-    """Equalised updates in the same order, each of shape (d,)."""
+    updates: tuple[ScaledUpdate, ...]
+    """Equalised updates in the same order; their coordinates are made when they are read."""
     gram: tuple[tuple[int, ...], ...]
-    """Their exact products."""
-
-    @property
-    def distances(self) -> list[list[int]]:
-        """Exact squared distances, n x n."""
-        return compute_squared_distances(self.gram)
+    """Their exact products, n x n."""
+    distances: tuple[tuple[int, ...], ...]
+    """Their exact squared distances, n x n."""
 
 
 def select_candidates(updates: Mapping[int, Int32]) -> Candidates:
@@ -55,25 +48,31 @@ def select_candidates(updates: Mapping[int, Int32]) -> Candidates:
     Parameters
     ----------
     updates :
-        Seller index to update of shape (d,), coordinates within the update's bound.
+        Seller index to update, all of shape (d,), coordinates within the update's bound.
 
     Returns
     -------
     candidates :
-        The survivors, scaled to the median norm.
+        The survivors, scaled to the median norm. The updates given are referred to, not copied.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate is outside the update's bound.
     """
-    norms = {index: compute_squared_norm(updates[index]) for index in sorted(updates)}
-    if not norms:
-        return Candidates(indices=(), updates=(), gram=())
-    median = lower_median(norms.values())
+    measured = {index: measure_update(updates[index]) for index in sorted(updates)}
+    norms = {index: compute_squared_norm(one) for index, one in measured.items()}
+    median = lower_median(norms.values()) if norms else 0
     in_band = [index for index, norm in norms.items() if is_norm_in_band(norm, median)]
-    equalised = [equalise(updates[index], norms[index], median) for index in in_band]
+    equalised = [equalise(measured[index], norms[index], median) for index in in_band]
     gram = compute_gram(equalised)
-    kept = _select_distinct(compute_squared_distances(gram), median)
+    distances = compute_squared_distances(gram)
+    kept = _select_distinct(distances, median)
     return Candidates(
         indices=tuple(in_band[position] for position in kept),
         updates=tuple(equalised[position] for position in kept),
-        gram=tuple(tuple(gram[i][j] for j in kept) for i in kept),
+        gram=_select_square(gram, kept),
+        distances=_select_square(distances, kept),
     )
 
 
@@ -84,21 +83,27 @@ def is_norm_in_band(norm: int, median: int) -> bool:
     return median > 0 and not is_too_small and not is_too_large
 
 
-def equalise(update: Int32, norm: int, median: int) -> Int32:
-    """Scale an update to the median norm (G2): neither boosting nor hiding gains anything."""
-    scale_q20 = isqrt((median << 40) // norm)
-    scaled = (update.astype(np.int64) * scale_q20 + _HALF_Q20) >> 20
-    clipped: Int64 = np.clip(scaled, -MAX_UPDATE, MAX_UPDATE)
-    return clipped.astype(np.int32)
+def equalise(update: ScaledUpdate, norm: int, median: int) -> ScaledUpdate:
+    """Scale an update to the median norm (G2): neither boosting nor hiding gains anything.
+
+    The norms are squared and in the band, so the factor is between a quarter and four.
+    """
+    return replace(update, scale_q20=isqrt((median << 40) // norm))
 
 
-def _select_distinct(distances: list[list[int]], median: int) -> list[int]:
+def _select_distinct(distances: Sequence[Sequence[int]], median: int) -> list[int]:
     """Keep a position unless it is a near copy of a smaller one that was kept (G3)."""
     kept: list[int] = []
-    for j in range(len(distances)):
-        if all(DUPLICATE_SQUARED * distances[i][j] >= median for i in kept):
+    for j, row in enumerate(distances):
+        if all(DUPLICATE_SQUARED * row[i] >= median for i in kept):
             kept.append(j)
     return kept
+
+
+def _select_square(
+    matrix: Sequence[Sequence[int]], positions: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(matrix[i][j] for j in positions) for i in positions)
 
 
 def select_aligned(
@@ -127,19 +132,18 @@ def select_aligned(
         range(len(candidates.indices)),
         key=lambda position: (-utilities[candidates.indices[position]], position),
     )
-    references = best_first[:count]
-    return tuple(
-        index
-        for position, index in enumerate(candidates.indices)
-        if _is_aligned(candidates.gram, position, references)
-    )
-
-
-def _is_aligned(gram: tuple[tuple[int, ...], ...], position: int, references: list[int]) -> bool:
-    """Compare with the sum T of the other references, by the products already known."""
-    others = [reference for reference in references if reference != position]
-    product = sum(gram[position][other] for other in others)
-    norm_of_sum = sum(gram[i][j] for i in others for j in others)
-    if product <= 0:
-        return False
-    return MIN_COSINE_SQUARED_INVERSE * product**2 >= gram[position][position] * norm_of_sum
+    references = frozenset(best_first[:count])
+    # Products with the sum of all references; who is one itself is taken out below.
+    products = [sum(row[j] for j in references) for row in candidates.gram]
+    norm_of_sum = sum(products[j] for j in references)
+    aligned = []
+    for position, index in enumerate(candidates.indices):
+        product, norm = products[position], candidates.gram[position][position]
+        reference_norm = norm_of_sum
+        if position in references:
+            # |T - u|^2 = |T|^2 - 2 u.T + |u|^2, before u.T becomes u.(T - u)
+            reference_norm += norm - 2 * product
+            product -= norm
+        if product > 0 and MIN_COSINE_SQUARED_INVERSE * product**2 >= norm * reference_norm:
+            aligned.append(index)
+    return tuple(aligned)

@@ -4,18 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
     AttemptOpened,
     AttemptUndecided,
     AuctionCancelled,
     AuctionClosed,
+    AuctionEvent,
     AuctionOpened,
+    BallotEvent,
     BidCommitted,
     BidReclaimed,
     BidRevealed,
     BitmapsLogged,
     CommitsRecorded,
     ConeEnrolled,
+    DepositEvent,
     EnrolmentClosed,
     EscrowReclaimed,
     Event,
@@ -184,6 +188,8 @@ class JobState:
     enrolment_end: BlockNumber = BlockNumber(0)
     validation_end: BlockNumber = BlockNumber(0)
     sellers: tuple[EnrolledSeller, ...] = ()
+    deposits: Mapping[Address, SellerDeposit] = field(default_factory=dict)
+    """Of each seller that enrolled."""
     cones: tuple[EnrolledCone, ...] = ()
     receipts: Mapping[int, int] = field(default_factory=dict)
     """Bitmap of CONE nodes that hold a part of the validation set, by part."""
@@ -242,9 +248,13 @@ def open_job(event: AuctionOpened, block_number: BlockNumber) -> JobState:
 def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
     """Fold one event into its job."""
     event = recorded.event
+    if isinstance(event, AuctionEvent):
+        return _apply_auction_event(job, event)
+    if isinstance(event, DepositEvent):
+        return replace(job, deposits=apply_deposit_event(job.deposits, event))
+    if isinstance(event, BallotEvent):
+        return replace(job, ballot=_apply_ballot_event(job.ballot, event))
     match event:
-        case BidCommitted() | BidRevealed() | AuctionClosed() | AuctionCancelled() | BidReclaimed():
-            return _apply_auction_event(job, event)
         case SellerEnrolled():
             seller = EnrolledSeller(event.seller, event.dataset_id)
             return replace(job, sellers=(*job.sellers, seller))
@@ -261,10 +271,6 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return replace(job, receipts={**job.receipts, event.part: event.bitmap})
         case AttemptOpened():
             return replace(job, phase=JobPhase.TRAINING, ballot=_open_ballot(event, job.ballot))
-        case BitmapsLogged() | CommitsRecorded() | OpeningsRecorded() | SeedCaptured():
-            return replace(job, ballot=_apply_ballot_event(job.ballot, event))
-        case MiniRoundOpened():
-            return replace(job, ballot=_apply_ballot_event(job.ballot, event))
         case RoundDecided() | FinalDecided():
             assert job.ballot is not None, "the contract decides only what it opened"
             decided = DecidedBallot(
@@ -279,10 +285,7 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return _apply_settlement_event(job, event)
 
 
-def _apply_auction_event(
-    job: JobState,
-    event: BidCommitted | BidRevealed | AuctionClosed | AuctionCancelled | BidReclaimed,
-) -> JobState:
+def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
     match event:
         case BidCommitted():
             bid = Bid(
@@ -336,10 +339,7 @@ def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
     )
 
 
-def _apply_ballot_event(
-    ballot: Ballot | None,
-    event: BitmapsLogged | CommitsRecorded | OpeningsRecorded | SeedCaptured | MiniRoundOpened,
-) -> Ballot:
+def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
     assert ballot is not None, "the contract speaks only of a ballot it opened"
     assert ballot.ballot_number == event.ballot_number, "one ballot at a time"
     match event:

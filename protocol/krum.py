@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
-
 from protocol.errors import TooFewUpdates
-from protocol.fixed_point import (
-    Int32,
+from protocol.fixed_point import Int32
+from protocol.linear_algebra import (
+    ScaledUpdate,
     compute_gram,
+    compute_rounded_mean,
     compute_squared_distances,
-    compute_squared_norm,
-    rounded_mean,
+    measure_update,
 )
 
 
@@ -107,16 +106,24 @@ def aggregate_krum(
     ------
     TooFewUpdates
         Without any update: the caller decides what no update means.
+    ValueError
+        If a coordinate is outside the update's bound, or lengths differ.
     """
     if not updates:
         raise TooFewUpdates(received=0, required=1)
-    distances = compute_squared_distances(compute_gram(updates))
+    measured = [measure_update(update) for update in updates]
+    distances = compute_squared_distances(compute_gram(measured))
     accepted = select_krum(
         indices, distances, byzantine_count=byzantine_count, accepted_count=accepted_count
     )
-    chosen = [update for index, update in zip(indices, updates, strict=True) if index in accepted]
-    step = rounded_mean(chosen)
+    chosen = [update for index, update in zip(indices, measured, strict=True) if index in accepted]
+    step = compute_rounded_mean(chosen)
     if mode is KrumMode.MEDOID:
-        away = [compute_squared_norm((update - step).astype(np.int32)) for update in chosen]
-        step = chosen[away.index(min(away))]
+        step = _find_closest(chosen, measure_update(step)).update
     return KrumResult(step, accepted)
+
+
+def _find_closest(updates: Sequence[ScaledUpdate], centre: ScaledUpdate) -> ScaledUpdate:
+    """Find the update closest to a point, the first on a tie."""
+    away = [compute_squared_distances(compute_gram([one, centre]))[0][1] for one in updates]
+    return updates[away.index(min(away))]

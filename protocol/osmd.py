@@ -15,8 +15,17 @@ ONE_Q30 = 1 << 30
 DEFAULT_ALPHA_BPS = 2000
 """alpha: a fifth of the probability is shared equally (MECHANISM 1)."""
 
-DEFAULT_ETA_Q16 = {Metric.ACC: 1 << 16, Metric.NEG_CE: 1 << 14}
-"""eta: 1 for accuracy, a quarter for cross-entropy in bits (MECHANISM 1)."""
+DEFAULT_ETA_Q16 = {
+    Metric.ACC: 1 << 16,
+    Metric.NEG_CE: 1 << 14,
+    Metric.MACRO_F1: 1 << 16,
+    Metric.NEG_MSE: 1 << 16,
+}
+"""eta: 1 for accuracy, a quarter for cross-entropy in bits (MECHANISM 1).
+
+Macro-F1 lies in [0, 1] as accuracy does. A squared error does too, while it falls from that of
+the mean, if targets have about unit variance: the scale that datasets are asked to have.
+"""
 
 MAX_LOG_STEP_Q32 = 1 << 32
 """zmax: one round changes a weight by at most a factor of two."""

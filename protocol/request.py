@@ -12,12 +12,24 @@ from eth_hash.auto import keccak
 from msgspec import Meta, Struct
 
 from protocol.errors import InvalidMessage, InvalidParams
-from protocol.model import ModelDescription, iter_shapes, validate_model
+from protocol.model import (
+    ModelDescription,
+    count_model_operations,
+    iter_shapes,
+    validate_model,
+)
 from protocol.types import Digest
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_LOGITS: Final = 1 << 22
 """Of one model on one part of the validation set: a CONE node holds K + 1 times as many."""
+MAX_OPERATIONS_PER_BALLOT: Final = 1 << 39
+"""Of all models on all samples of one ballot, which every CONE node may have to compute.
+
+One core takes a minute where products dominate (10^10 per second), half an hour in the widest
+pooling (3 * 10^8 per second). A model of ten million operations per sample may have 27,000 samples
+in a final evaluation, 4500 in a round of ten sellers.
+"""
 MAX_BATCH_VALUES: Final = 1 << 26
 """Activations of one layer that a seller holds in training."""
 
@@ -101,7 +113,7 @@ def decode_body(data: bytes) -> RequestBody:
         raise InvalidMessage(f"request body of {len(data)} bytes, at most {MAX_BODY_BYTES}")
     try:
         body = msgspec.msgpack.decode(data, type=RequestBody)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, RecursionError) as exc:
         raise InvalidMessage(f"no request body: {exc}") from exc
     if encode_body(body) != data:
         raise InvalidMessage("not the canonical encoding of its request body")
@@ -114,14 +126,51 @@ def validate_body(body: RequestBody) -> None:
     if body.tags != sorted(set(body.tags)):
         raise InvalidParams("tags", "must be ascending and distinct")
     if body.validation.final_count >= body.validation.sample_count:
-        raise InvalidParams("validation.final_count", "must be less than validation.sample_count")
+        raise InvalidParams(
+            "validation.final_count",
+            f"must be less than the {body.validation.sample_count} samples",
+        )
     validate_model(body.model)
-    used = max(
-        min(body.validation.subset_count, body.validation.sample_count),
-        body.validation.final_count,
-    )
-    if used * body.model.classes > MAX_LOGITS:
-        raise InvalidParams("validation", f"give at most {MAX_LOGITS} samples x classes")
+    used = max(_count_round_samples(body.validation), body.validation.final_count)
+    if used * body.model.outputs > MAX_LOGITS:
+        raise InvalidParams("validation", f"give at most {MAX_LOGITS} samples x outputs")
     widest = max(prod(shape) for shape in iter_shapes(body.model))
     if body.training.batch_size * widest > MAX_BATCH_VALUES:
         raise InvalidParams("training.batch_size", "too large for the model's widest layer")
+
+
+def validate_work(body: RequestBody, sellers_per_round: int) -> None:
+    """Check that the job's ballots can be evaluated in time.
+
+    A round evaluates the model before it, up to ``sellers_per_round`` candidates and the result; a
+    final evaluation the first model and the last (MECHANISM 9.1, 12).
+
+    Parameters
+    ----------
+    body :
+        Valid by :func:`validate_body`.
+    sellers_per_round :
+        K, which the terms hold.
+
+    Raises
+    ------
+    InvalidParams
+        Naming the number of samples to lower.
+    """
+    per_sample = count_model_operations(body.model)
+    evaluations = (
+        ("subset_count", sellers_per_round + 2, _count_round_samples(body.validation)),
+        ("final_count", 2, body.validation.final_count),
+    )
+    for name, models, samples in evaluations:
+        most = MAX_OPERATIONS_PER_BALLOT // (models * per_sample)
+        if samples > most:
+            raise InvalidParams(
+                f"validation.{name}",
+                f"{models} models of {per_sample} operations are evaluated on at most {most} "
+                f"samples, not {samples}; give fewer samples or a smaller model",
+            )
+
+
+def _count_round_samples(validation: ValidationSpec) -> int:
+    return min(validation.subset_count, validation.sample_count)

@@ -16,15 +16,17 @@ from protocol.digest import (
     RoundHeader,
     add_credits,
     compute_credit_root,
-    compute_sampler_digest,
     compute_trace,
+    encode_distances,
     encode_sampler_state,
 )
-from protocol.evaluation import Evaluator, UInt8, compute_logits_of_all, compute_utility
+from protocol.evaluation import Evaluator, compute_logits_of_all
 from protocol.fixed_point import Int32, Int64
-from protocol.hashing import Domain
+from protocol.hashing import Domain, keccak
+from protocol.metrics import compute_utility
 from protocol.model import initial_parameters
 from protocol.osmd import State, initial_state
+from protocol.samples import SampleArray
 from protocol.types import NO_DIGEST, Address, Digest, JobId, RoundIndex
 from protocol.update import TensorKind, compute_tensor_digest, encode_tensor
 
@@ -59,7 +61,7 @@ class RoundWork:
     sampled: tuple[int, ...]
     updates: Mapping[int, Int32]
     """The updates of the agreed input set, by seller index."""
-    samples: UInt8
+    samples: SampleArray
     labels: Int64
 
 
@@ -74,7 +76,7 @@ class FinalWork:
     initial: Int32
     """The parameters before the first round, shape (d,)."""
     parameters: Int32
-    samples: UInt8
+    samples: SampleArray
     labels: Int64
 
 
@@ -86,7 +88,8 @@ class BallotResult:
     opening: bytes
     """The bytes whose hash is the digest; the contract reads them."""
     logits: Int64
-    distances: tuple[int, ...] = ()
+    distances: bytes = b""
+    """Squared distances of the evaluated candidates, as the trace hashes them."""
     sampler: State = ()
     blobs: tuple[bytes, ...] = ()
     """What the next round needs and is fetched by hash: parameters and inclusion weights."""
@@ -132,13 +135,15 @@ def compute_round(work: RoundWork, evaluate: Evaluator = compute_logits_of_all) 
         ),
         evaluate,
     )
+    parameters = encode_tensor(TensorKind.PARAMETERS, result.parameters)
+    sampler = encode_sampler_state(result.state)
     accepted = encode_bitmap(result.accepted)
     credits = add_credits(work.before.credits, accepted)
     header = RoundHeader(
         job=work.job_id,
         round_index=work.round_index,
-        model_digest=compute_tensor_digest(TensorKind.PARAMETERS, result.parameters),
-        sampler_digest=compute_sampler_digest(result.state),
+        model_digest=keccak(parameters),
+        sampler_digest=keccak(sampler),
         sampled=encode_bitmap(work.sampled),
         available=encode_bitmap(work.updates),
         accepted=accepted,
@@ -154,12 +159,9 @@ def compute_round(work: RoundWork, evaluate: Evaluator = compute_logits_of_all) 
         digest=header.digest,
         opening=header.encode(),
         logits=result.logits,
-        distances=result.distances,
+        distances=encode_distances(result.distances, len(result.parameters)),
         sampler=result.state,
-        blobs=(
-            encode_tensor(TensorKind.PARAMETERS, result.parameters),
-            encode_sampler_state(result.state),
-        ),
+        blobs=(parameters, sampler),
     )
 
 

@@ -24,6 +24,8 @@ class Metric(IntEnum):
 
     ACC = 0
     NEG_CE = 1
+    MACRO_F1 = 2
+    NEG_MSE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class JobTerms:
     cones_min: int
     cones_max: int
     stake_wei: Wei
+    seller_deposit_wei: Wei
+    """What each seller puts up at its enrolment; `protocol.deposits` ties it to the price."""
     enrolment_blocks: int
     validation_blocks: int
     update_commit_blocks: int
@@ -119,5 +123,7 @@ def _list_ranges(terms: JobTerms, limits: TermLimits) -> list[tuple[str, int, in
         ("growth_denominator", 1, MAX_GROWTH_TERM),
         ("growth_numerator", terms.growth_denominator + 1, MAX_GROWTH_TERM),
         ("stake_wei", limits.min_stake_wei, (1 << 256) - 1),
+        # A deposit of nothing could not be told from none.
+        ("seller_deposit_wei", 1, (1 << 256) - 1),
     ]
     return ranges + [(name, 1, limits.max_window_blocks) for name in WINDOW_FIELDS]

@@ -54,8 +54,8 @@ def dequantise(values: Int32) -> Float64:
 
 def apply_update(parameters: Int32, update: Int32) -> Int32:
     """Add an update to the parameters, clipped per coordinate."""
-    applied: Int32 = np.clip(parameters + update, -MAX_PARAMETER, MAX_PARAMETER)
-    return applied
+    applied: Int32 = parameters + update
+    return np.clip(applied, -MAX_PARAMETER, MAX_PARAMETER, out=applied)
 
 
 def encode_tensor(kind: TensorKind, values: Int32) -> bytes:
@@ -69,7 +69,7 @@ def encode_tensor(kind: TensorKind, values: Int32) -> bytes:
     if not _is_within(values, _BOUNDS[kind]):
         raise ValueError(f"a value exceeds {_BOUNDS[kind]}")
     header = _MAGIC + bytes([kind, FRACTION_BITS, 0]) + len(values).to_bytes(8, "big")
-    return header + values.astype(">i4").tobytes()
+    return b"".join((header, values.astype(">i4").data))
 
 
 def decode_tensor(data: bytes, kind: TensorKind, length: int) -> Int32:

@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from protocol.errors import InvalidMessage, RuleViolation
-from protocol.evaluation import UInt8
 from protocol.fixed_point import Int64
-from protocol.hashing import Stream, keccak, word
+from protocol.hashing import Stream, keccak, signed_word, word
 from protocol.merkle import compute_root
+from protocol.model import ModelDescription
+from protocol.samples import SampleArray, UInt8, decode_samples, validate_labels
 from protocol.types import Digest
 
 DEFAULT_SUBSET_COUNT = 1000
@@ -25,22 +26,24 @@ _LEAF_DOMAIN = b"D2M/v1/val"
 
 
 def compute_leaf(index: int, label: int, sample: bytes) -> Digest:
-    """Hash one labelled sample: keccak("D2M/v1/val" | index(32) | label(32) | bytes)."""
-    return keccak(_LEAF_DOMAIN + word(index) + word(label) + sample)
+    """Hash one labelled sample: keccak("D2M/v1/val" | index(32) | label(32) | bytes).
+
+    A label is a class or a target in Q16; a negative one is in two's complement.
+    """
+    return keccak(_LEAF_DOMAIN + word(index) + signed_word(label) + sample)
 
 
-def compute_leaves(samples: UInt8, labels: Sequence[int] | Int64) -> tuple[Digest, ...]:
-    """Hash a whole set; ``samples`` has n rows of pixels, ``labels`` n classes."""
-    rows = np.ascontiguousarray(samples).reshape(len(samples), -1)
+def compute_leaves(rows: UInt8, labels: Sequence[int] | Int64) -> tuple[Digest, ...]:
+    """Hash a whole set; ``rows`` are its n samples as bytes (``samples.encode_samples``)."""
     return tuple(
         compute_leaf(index, int(label), row.tobytes())
         for index, (row, label) in enumerate(zip(rows, labels, strict=True))
     )
 
 
-def compute_validation_root(samples: UInt8, labels: Sequence[int] | Int64) -> Digest:
+def compute_validation_root(rows: UInt8, labels: Sequence[int] | Int64) -> Digest:
     """Compute the root that the request commits to."""
-    return compute_root(compute_leaves(samples, labels))
+    return compute_root(compute_leaves(rows, labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,45 +84,47 @@ class ValidationPart:
     """Ascending."""
     labels: Int64
     """Shape (n,)."""
-    samples: UInt8
-    """Shape (n, values per sample)."""
+    rows: UInt8
+    """The samples as bytes, shape (n, bytes per sample)."""
     other_leaves: tuple[Digest, ...]
     """Leaves of the indices not in this part, ascending."""
 
 
 def select_samples(
-    part: ValidationPart, indices: Sequence[int], input_shape: tuple[int, ...]
-) -> tuple[UInt8, Int64]:
-    """Take the samples with these indices, shaped (n, *input_shape), and their labels (n,)."""
+    part: ValidationPart, indices: Sequence[int], model: ModelDescription
+) -> tuple[SampleArray, Int64]:
+    """Take the samples with these indices, shape (n, *input shape), and their labels (n,).
+
+    Raises RuleViolation if the model cannot read them.
+    """
     chosen = frozenset(indices)
-    rows = [row for row, index in enumerate(part.indices) if index in chosen]
-    return part.samples[rows].reshape(len(rows), *input_shape), part.labels[rows]
+    positions = [position for position, index in enumerate(part.indices) if index in chosen]
+    return decode_samples(model, part.rows[positions]), part.labels[positions]
 
 
 class _EncodedPart(
     msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True
 ):
-    """Indices are big-endian uint32, labels big-endian uint16: packed, one encoding each."""
+    """Indices are big-endian uint32, labels big-endian int32: packed, one encoding each."""
 
     total: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
     indices: bytes
     labels: bytes
-    samples: bytes
+    rows: bytes
     other_leaves: bytes
 
 
 def select_part(
-    samples: UInt8, labels: Sequence[int] | Int64, indices: Sequence[int]
+    rows: UInt8, labels: Sequence[int] | Int64, indices: Sequence[int]
 ) -> ValidationPart:
     """Cut a part out of the whole set; ``indices`` ascending."""
-    rows = np.ascontiguousarray(samples).reshape(len(samples), -1)
     chosen = frozenset(indices)
     leaves = compute_leaves(rows, labels)
     return ValidationPart(
         total=len(rows),
         indices=tuple(indices),
         labels=np.asarray(labels, dtype=np.int64)[list(indices)],
-        samples=rows[list(indices)],
+        rows=rows[list(indices)],
         other_leaves=tuple(leaf for i, leaf in enumerate(leaves) if i not in chosen),
     )
 
@@ -129,8 +134,8 @@ def encode_part(part: ValidationPart) -> bytes:
     encoded = _EncodedPart(
         total=part.total,
         indices=np.asarray(part.indices, dtype=">u4").tobytes(),
-        labels=part.labels.astype(">u2").tobytes(),
-        samples=np.ascontiguousarray(part.samples).tobytes(),
+        labels=part.labels.astype(">i4").tobytes(),
+        rows=part.rows.tobytes(),
         other_leaves=b"".join(part.other_leaves),
     )
     return msgspec.msgpack.encode(encoded)
@@ -161,8 +166,8 @@ def decode_part(data: bytes) -> ValidationPart:
     return ValidationPart(
         total=encoded.total,
         indices=tuple(indices.tolist()),
-        labels=np.frombuffer(encoded.labels, dtype=">u2").astype(np.int64),
-        samples=np.frombuffer(encoded.samples, dtype=np.uint8).reshape(count, -1),
+        labels=np.frombuffer(encoded.labels, dtype=">i4").astype(np.int64),
+        rows=np.frombuffer(encoded.rows, dtype=np.uint8).reshape(count, -1),
         other_leaves=tuple(
             Digest(leaves[i : i + _DIGEST_BYTES]) for i in range(0, len(leaves), _DIGEST_BYTES)
         ),
@@ -179,7 +184,7 @@ def verify_part(part: ValidationPart, root: Digest) -> None:
     """
     own = {
         index: compute_leaf(index, int(label), row.tobytes())
-        for index, label, row in zip(part.indices, part.labels, part.samples, strict=True)
+        for index, label, row in zip(part.indices, part.labels, part.rows, strict=True)
     }
     others = iter(part.other_leaves)
     leaves = [own[index] if index in own else next(others) for index in range(part.total)]
@@ -188,7 +193,7 @@ def verify_part(part: ValidationPart, root: Digest) -> None:
 
 
 def validate_part_contents(
-    part: ValidationPart, indices: Sequence[int], sample_bytes: int, classes: int
+    part: ValidationPart, indices: Sequence[int], model: ModelDescription
 ) -> None:
     """Check that a part is complete and can be evaluated: a node signs its receipt only then.
 
@@ -199,10 +204,8 @@ def validate_part_contents(
     """
     if part.indices != tuple(indices):
         raise RuleViolation("the part does not hold the samples that were drawn")
-    if part.samples.shape[1] != sample_bytes:
-        raise RuleViolation(f"samples of {part.samples.shape[1]} bytes, not {sample_bytes}")
-    if int(part.labels.max()) >= classes or int(part.labels.min()) < 0:
-        raise RuleViolation(f"a label outside 0..{classes - 1}")
+    decode_samples(model, part.rows)
+    validate_labels(model, part.labels)
 
 
 def _check_lengths(encoded: _EncodedPart) -> None:
@@ -210,7 +213,7 @@ def _check_lengths(encoded: _EncodedPart) -> None:
     others, leaf_rest = divmod(len(encoded.other_leaves), _DIGEST_BYTES)
     if index_rest or leaf_rest or count == 0 or count + others != encoded.total:
         raise InvalidMessage(f"{count} samples and {others} leaves do not make {encoded.total}")
-    if len(encoded.labels) != 2 * count:
+    if len(encoded.labels) != 4 * count:
         raise InvalidMessage(f"{len(encoded.labels)} bytes are not {count} labels")
-    if not encoded.samples or len(encoded.samples) % count:
-        raise InvalidMessage(f"{len(encoded.samples)} bytes are not {count} samples")
+    if not encoded.rows or len(encoded.rows) % count:
+        raise InvalidMessage(f"{len(encoded.rows)} bytes are not {count} samples")

@@ -6,8 +6,10 @@
 """
 
 from interfaces import IRounds
+from interfaces import ISellerDeposits
 from modules import bitmap
 from modules import commitments
+from modules import equivocation
 from modules import execution_set
 from modules import header as block_header
 from modules import limits
@@ -218,3 +220,30 @@ def share(pool_wei: uint256, part: uint256, total: uint256) -> uint256:
 @pure
 def access_cap(sellers_per_round: uint256, rounds_done: uint256, sellers: uint256) -> uint256:
     return payments._access_cap(sellers_per_round, rounds_done, sellers)
+
+
+@external
+@pure
+def deposit_range(
+    price_wei: uint256, sellers_min: uint256, params: deployment.Params
+) -> (uint256, uint256):
+    return payments._deposit_range(price_wei, sellers_min, params)
+
+
+@external
+@pure
+def is_forfeit(result: IRounds.TrainingResult) -> bool:
+    return payments._is_forfeit(result)
+
+
+@external
+@view
+def check_equivocation(
+    market: address,
+    job: uint256,
+    round_index: uint256,
+    seller: address,
+    first: ISellerDeposits.SignedCommitment,
+    second: ISellerDeposits.SignedCommitment,
+):
+    equivocation._check(market, job, round_index, seller, first, second)

@@ -11,6 +11,8 @@ from modules import params as deployment
 from modules import terms as job_terms
 
 OUTCOME_TARGET: constant(uint256) = 1
+OUTCOME_ENDED: constant(uint256) = 2
+OUTCOME_ABORTED: constant(uint256) = 3
 OUTCOME_UNSERVED: constant(uint256) = 4
 # Below a tenth of the way to the target, progress may be noise: no floor is paid.
 FLOOR_PROGRESS: constant(uint256) = 1000
@@ -105,3 +107,41 @@ def _share(pool_wei: uint256, part: uint256, total: uint256) -> uint256:
     if total == 0:
         return 0
     return pool_wei * part // total
+
+
+@internal
+@pure
+def _deposit_range(
+    price_wei: uint256, sellers_min: uint256, params: deployment.Params
+) -> (uint256, uint256):
+    """
+    @notice What a job of this price may ask of a seller as its deposit.
+    @dev At least what the floor could pay one seller for nothing, at most an equal share of the
+         sellers' pool: a seller that enrols by itself must not be lured into risking more than it
+         can earn. Both are of the fewest sellers the job may have, rounded up.
+    @param price_wei Price of the job.
+    @param sellers_min Fewest sellers of the job, at least one.
+    @param params Parameters of the deployment.
+    @return Smallest and largest deposit, in wei.
+    """
+    seller_wei: uint256 = price_wei - price_wei * params.cone_bps // limits.BPS
+    parts: uint256 = limits.BPS * sellers_min
+    least_wei: uint256 = (seller_wei * params.floor_bps + parts - 1) // parts
+    most_wei: uint256 = (seller_wei + sellers_min - 1) // sellers_min
+    return max(least_wei, 1), max(most_wei, 1)
+
+
+@internal
+@pure
+def _is_forfeit(result: IRounds.TrainingResult) -> bool:
+    """
+    @notice Whether the sellers that were accepted lose their deposits.
+    @dev A model at its target is what the buyer asked for, however it began.
+    @param result How the training ended.
+    @return True if their updates left the model no better than it was.
+    """
+    return (
+        (result.outcome == OUTCOME_ENDED or result.outcome == OUTCOME_ABORTED)
+        and result.rounds_done > 0
+        and result.last_utility <= result.initial_utility
+    )

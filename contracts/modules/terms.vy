@@ -10,6 +10,8 @@ from modules import limits
 
 # Utilities are int64 in every header; a target outside that range could never be met.
 MAX_UTILITY: constant(int256) = 2**62
+# Accuracy, cross-entropy, macro-F1, squared error: a metric is a number here, no more.
+MAX_METRIC: constant(uint256) = 3
 MAX_ROUNDS: constant(uint256) = 1000
 MAX_GROWTH_TERM: constant(uint256) = 1000
 
@@ -28,6 +30,7 @@ struct JobTerms:
     cones_min: uint256
     cones_max: uint256
     stake_wei: uint256
+    seller_deposit_wei: uint256
     enrolment_blocks: uint256
     validation_blocks: uint256
     update_commit_blocks: uint256
@@ -74,9 +77,11 @@ def _validate(terms: JobTerms, min_stake_wei: uint256, max_window_blocks: uint25
     """
     assert self._is_within(terms.rounds_max, MAX_ROUNDS), "terms: rounds_max out of range"
     assert abs(terms.target) <= MAX_UTILITY, "terms: target out of range"
-    assert terms.metric <= 1, "terms: metric out of range"
+    assert terms.metric <= MAX_METRIC, "terms: metric out of range"
     self._validate_sizes(terms)
     assert terms.stake_wei >= min_stake_wei, "terms: stake_wei out of range"
+    # A deposit of nothing could not be told from none.
+    assert terms.seller_deposit_wei >= 1, "terms: seller_deposit_wei out of range"
     self._validate_windows(terms, max_window_blocks)
 
 

@@ -1,6 +1,6 @@
 #pragma version 0.4.3
 """
-@title EIP-712 messages that CONE nodes sign
+@title EIP-712 messages that CONE nodes and sellers sign
 @license Apache-2.0
 @notice Domain: name "D2M", version "1", the chain, and the market as verifying contract.
 """
@@ -14,6 +14,9 @@ VOTE_TYPE: constant(bytes32) = keccak256(
     "Vote(uint256 job,uint256 round,uint256 mini,bytes32 commitment)"
 )
 RECEIPT_TYPE: constant(bytes32) = keccak256("ValidationReceipt(uint256 job,uint256 part)")
+UPDATE_TYPE: constant(bytes32) = keccak256(
+    "UpdateCommitment(uint256 job,uint256 round,bytes32 commitment)"
+)
 
 
 @internal
@@ -58,6 +61,24 @@ def _receipt(separator: bytes32, job: uint256, part: uint256) -> bytes32:
     @return The digest.
     """
     return self._digest(separator, keccak256(abi_encode(RECEIPT_TYPE, job, part)))
+
+
+@internal
+@pure
+def _update_commitment(
+    separator: bytes32, job: uint256, round_index: uint256, commitment: bytes32
+) -> bytes32:
+    """
+    @notice Digest by which a seller binds itself to one update of a round.
+    @param separator Domain separator.
+    @param job Number of the job.
+    @param round_index Round that the seller trained for.
+    @param commitment Commitment of the update.
+    @return The digest.
+    """
+    return self._digest(
+        separator, keccak256(abi_encode(UPDATE_TYPE, job, round_index, commitment))
+    )
 
 
 @internal

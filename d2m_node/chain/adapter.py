@@ -11,13 +11,16 @@ from d2m_node.calls import ContractCall
 from d2m_node.chain.artifacts import CONTRACTS, Artifact, load_artifact
 from d2m_node.chain.bindings import Bindings, decode_view, encode_view
 from d2m_node.chain.blocks import parse_block, parse_header
-from d2m_node.chain.client import Json, Request, RequestRefused, RpcClient, parse_bytes, to_hex
-from d2m_node.chain.fees import explain_refusal
+from d2m_node.chain.client import RpcClient, open_client
 from d2m_node.chain.follower import Follower
-from d2m_node.chain.transactions import PATIENCE_SECONDS, Account, TransactionSender
+from d2m_node.chain.json_rpc import Json, Request, RequestRefused, parse_bytes, to_hex
+from d2m_node.chain.nonces import Account
+from d2m_node.chain.reverts import explain_refusal
+from d2m_node.chain.transactions import TransactionSender
 from d2m_node.errors import ChainUnavailable, TransactionReverted, WrongNetwork
 from d2m_node.ports import ChainPort, SignerPort
 from d2m_node.retry import retry_transient
+from d2m_node.settings import ChainSettings
 from d2m_node.transaction_store import TransactionStore
 from protocol.hashing import Domain
 from protocol.market import MarketState
@@ -31,24 +34,10 @@ _VIEWS = {
     "PeerRegistry": "peer_registry",
     "DataRegistry": "data_registry",
     "StakePool": "stake_pool",
+    "SellerDeposits": "seller_deposits",
     "Rounds": "rounds",
     "Settlement": "settlement",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainSettings:
-    """Which chain, which market, and how to follow them."""
-
-    rpc_urls: tuple[str, ...]
-    """Asked in this order; the next one when one fails."""
-    chain_id: int
-    market: Address
-    confirmations: int
-    """Blocks on top of a block before it counts."""
-    poll_seconds: float = 0.5
-    deployment_block: int = 0
-    """Block in which the contracts were deployed, or any before."""
 
 
 @asynccontextmanager
@@ -64,32 +53,27 @@ async def open_chain(
     WrongNetwork
         If the endpoint serves another chain, or the market is not there.
     ChainUnavailable
-        If no endpoint answers within a minute.
+        If no endpoint answers within ``sending.patience_seconds``.
     """
-    client = RpcClient(settings.rpc_urls, settings.chain_id)
-    try:
+    patience = settings.sending.patience_seconds
+    async with open_client(
+        settings.rpc_urls, chain_id=settings.chain_id, settings=settings.endpoints
+    ) as client:
         market = await retry_transient(
-            lambda: find_market(client, settings.market), patience_seconds=PATIENCE_SECONDS
+            lambda: find_market(client, settings.market), patience_seconds=patience
         )
-        follower = Follower(
-            client,
-            market.bindings,
-            confirmations=settings.confirmations,
-            poll_seconds=settings.poll_seconds,
-            deployment_block=settings.deployment_block,
-        )
-        while await retry_transient(follower.follow, patience_seconds=PATIENCE_SECONDS):
+        follower = Follower(client, market.bindings, settings)
+        while await retry_transient(follower.follow, patience_seconds=patience):
             pass
-        account = Account(signer, store, settings.chain_id)
-        sender = TransactionSender(client, follower, market.bindings, account)
+        account = Account(signer, store)
+        sender = TransactionSender(client, follower, market.bindings, account, settings)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.watch)
             await nursery.start(sender.run)
             nursery.start_soon(follower.run)
             domain = Domain(settings.chain_id, settings.market)
             yield _Chain(domain, market.params, follower, sender)
             nursery.cancel_scope.cancel()
-    finally:
-        client.close()
 
 
 class _Chain:

@@ -13,7 +13,15 @@ from typing import Any
 
 from protocol.hashing import keccak
 
-CONTRACTS = ("PeerRegistry", "DataRegistry", "StakePool", "Market", "Rounds", "Settlement")
+CONTRACTS = (
+    "PeerRegistry",
+    "DataRegistry",
+    "StakePool",
+    "SellerDeposits",
+    "Market",
+    "Rounds",
+    "Settlement",
+)
 """In the order of deployment."""
 
 

@@ -15,13 +15,11 @@ from eth_abi.exceptions import DecodingError
 
 from d2m_node.calls import ContractCall
 from d2m_node.chain.artifacts import Artifact, EventSignature, Parameter
-from d2m_node.chain.client import Json, parse_bytes, parse_quantity
+from d2m_node.chain.json_rpc import Json, parse_bytes, parse_quantity
 from d2m_node.errors import ChainUnavailable
 from protocol.events import Event, RecordedEvent
 from protocol.terms import JobTerms, Metric
 from protocol.types import Address, BlockNumber, Wei
-
-_ERROR_SELECTOR = bytes.fromhex("08c379a0")  # Error(string)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,17 +121,6 @@ def encode_constructor(artifact: Artifact, arguments: Mapping[str, Any]) -> byte
     types = [parameter.abi_type for parameter in artifact.constructor]
     values = [_to_abi(arguments[parameter.name]) for parameter in artifact.constructor]
     return artifact.bytecode + encode(types, values)
-
-
-def decode_revert(data: bytes) -> str | None:
-    """Read the reason out of a revert's data, if there is one."""
-    if data[:4] != _ERROR_SELECTOR:
-        return None
-    try:
-        (reason,) = decode(["string"], data[4:])
-    except (DecodingError, ValueError, OverflowError):
-        return None
-    return str(reason)
 
 
 def event_classes() -> Mapping[str, type[Event]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import rlp
 
-from d2m_node.chain.client import Json, parse_bytes, parse_quantity
+from d2m_node.chain.json_rpc import Json, parse_bytes, parse_quantity
 from d2m_node.errors import ChainUnavailable
 from protocol.hashing import keccak
 from protocol.types import Address, BlockNumber

@@ -1,68 +1,49 @@
-"""JSON-RPC in worker threads, over several endpoints.
+"""The chain's endpoints as one: asked in order of preference, passed over while they fail."""
 
-Requests go through web3's HTTP provider as raw JSON-RPC: its contract objects cost milliseconds
-a call, and its async client needs asyncio. web3 is imported with the first client, because the
-import takes a second.
-"""
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import NoReturn
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
-
-import requests
+import httpx
 import structlog
 import trio
 
-from d2m_node.errors import ChainUnavailable, WrongNetwork
+from d2m_node.chain.endpoint import AnswerTooLarge, Endpoint
+from d2m_node.chain.json_rpc import Json, Request, RequestRefused
+from d2m_node.errors import ChainUnavailable, NodeError, WrongNetwork
+from d2m_node.settings import EndpointSettings
 
-if TYPE_CHECKING:
-    from web3.providers.rpc import HTTPProvider
-    from web3.types import RPCEndpoint
-
-REQUEST_TIMEOUT_SECONDS = 10.0
-WORKER_THREADS = 4
-
-Json = Any
-"""What a JSON parser returns; whoever asked checks what it takes from it."""
+MAX_CONNECTIONS = 16
+_DEFAULTS = EndpointSettings()
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One JSON-RPC call."""
+@asynccontextmanager
+async def open_client(
+    urls: Sequence[str],
+    *,
+    chain_id: int | None = None,
+    settings: EndpointSettings = _DEFAULTS,
+) -> AsyncGenerator["RpcClient", None]:
+    """Hold connections to endpoints while the context is open.
 
-    method: str
-    params: tuple[Json, ...] = ()
-
-
-class RequestRefused(ChainUnavailable):
-    """An endpoint answered a request with a JSON-RPC error.
-
-    Whoever can tell what the error means catches it; to all others the chain is unavailable.
+    An endpoint that does not serve ``chain_id``, if given, is not believed. Raises UserError if
+    one is no URL.
     """
-
-    def __init__(self, method: str, code: int, message: str, data: Json) -> None:
-        super().__init__(f"{method} refused: {message} (code {code})")
-        self.code = code
-        self.message = message
-        self.data = data
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
+    async with httpx.AsyncClient(timeout=settings.request_seconds, limits=limits) as http:
+        yield RpcClient([Endpoint(url, http, settings, chain_id) for url in urls], settings)
 
 
 class RpcClient:
-    """Asks one endpoint at a time; turns to the next when it fails."""
+    """Asks the first endpoint that is fit; the next when it fails, and the first when it heals."""
 
-    def __init__(self, urls: Sequence[str], chain_id: int | None = None) -> None:
-        """Prepare the endpoints; nothing is sent yet.
-
-        ``chain_id`` is asked of each endpoint before its first answer is believed.
-        """
-        limiter = trio.CapacityLimiter(WORKER_THREADS)
-        self._endpoints = [_Endpoint(url, chain_id, limiter) for url in urls]
-        self._current = 0
+    def __init__(self, endpoints: Sequence[Endpoint], settings: EndpointSettings) -> None:
+        """Ask ``endpoints``, the preferred one first."""
+        self._endpoints = endpoints
+        self._settings = settings
+        self._latest = endpoints[0]
         self._answered_at = trio.current_time()
 
     @property
@@ -70,14 +51,9 @@ class RpcClient:
         """Time since an endpoint last answered."""
         return trio.current_time() - self._answered_at
 
-    def close(self) -> None:
-        """Drop the connections."""
-        for endpoint in self._endpoints:
-            endpoint.close()
-
     def distrust_endpoint(self) -> None:
-        """Turn to the next endpoint, because the answers of this one make no sense."""
-        self._turn_from(self._current)
+        """Ask others first for a while, because the answers of this one make no sense."""
+        self._latest.distrust()
 
     async def call(self, method: str, *params: Json) -> Json:
         """Make one request.
@@ -89,7 +65,7 @@ class RpcClient:
         ChainUnavailable
             If no endpoint answers.
         WrongNetwork
-            If an endpoint serves another chain.
+            If every endpoint serves another chain.
         """
         (answer,) = await self.batch([Request(method, params)])
         if isinstance(answer, RequestRefused):
@@ -97,129 +73,64 @@ class RpcClient:
         return answer
 
     async def batch(self, batch: Sequence[Request]) -> list[Json]:
-        """Make several requests in one round trip; a refused one yields its RequestRefused.
+        """Make several requests of one endpoint; a refused one yields its RequestRefused.
 
-        The endpoint may work on them in any order. Raises ChainUnavailable and WrongNetwork.
+        The endpoint may work on them in any order. Raises AnswerTooLarge, ChainUnavailable and
+        WrongNetwork.
         """
-        failures = []
-        for _ in self._endpoints:
-            position = self._current
-            endpoint = self._endpoints[position]
+        failures: list[ChainUnavailable | WrongNetwork] = []
+        for endpoint in self._list_candidates():
             try:
                 answers = await endpoint.ask(batch)
-            except ChainUnavailable as exc:
-                failures.append(str(exc))
-                self._turn_from(position)
+            except AnswerTooLarge:
+                # It would be too large from anyone.
+                self._note_answer(endpoint, failures)
+                raise
+            except (ChainUnavailable, WrongNetwork) as exc:
+                failures.append(exc)
             else:
-                self._answered_at = trio.current_time()
+                self._note_answer(endpoint, failures)
                 return answers
-        raise ChainUnavailable("; ".join(failures))
+        strangers = [one for one in failures if isinstance(one, WrongNetwork)]
+        if len(strangers) == len(self._endpoints):
+            raise strangers[0]
+        reasons = [str(one) for one in failures] or ["every endpoint limits our rate"]
+        raise ChainUnavailable("; ".join(reasons))
 
-    def _turn_from(self, position: int) -> None:
-        if position == self._current and len(self._endpoints) > 1:
-            self._current = (position + 1) % len(self._endpoints)
-            log.warning("chain_endpoint_changed", url=self._endpoints[self._current].url)
+    async def watch(self) -> NoReturn:
+        """Compare the endpoints now and then, until cancelled; with one, there is nothing to."""
+        if len(self._endpoints) == 1:
+            await trio.sleep_forever()
+        while True:
+            await trio.sleep(self._settings.probe_seconds)
+            await self.probe()
 
+    async def probe(self) -> None:
+        """Find out which endpoints answer again, and which ones lag behind the others."""
+        heads: dict[Endpoint, int] = {}
 
-class _Endpoint:
-    """One URL and its connections."""
+        async def read_head(endpoint: Endpoint) -> None:
+            try:
+                heads[endpoint] = await endpoint.read_head()
+            except (ChainUnavailable, WrongNetwork) as exc:
+                log.warning("chain_endpoint_unfit", endpoint=endpoint.name, reason=str(exc))
 
-    def __init__(self, url: str, chain_id: int | None, limiter: trio.CapacityLimiter) -> None:
-        self.url = url
-        self._chain_id = chain_id
-        self._chain_checked = chain_id is None
-        self._limiter = limiter
-        self._session = requests.Session()
-        self._provider: HTTPProvider | None = None
+        async with trio.open_nursery() as nursery:
+            for endpoint in self._endpoints:
+                if not endpoint.is_resting:
+                    nursery.start_soon(read_head, endpoint)
+        newest = max(heads.values(), default=0)
+        for endpoint, head in heads.items():
+            endpoint.is_lagging = newest - head > self._settings.lag_blocks
 
-    def close(self) -> None:
-        self._session.close()
+    def _list_candidates(self) -> list[Endpoint]:
+        """Those that may be asked now: fit ones first, each kind in order of preference."""
+        awake = [endpoint for endpoint in self._endpoints if not endpoint.is_resting]
+        return sorted(awake, key=lambda endpoint: not endpoint.is_fit)
 
-    async def ask(self, batch: Sequence[Request]) -> list[Json]:
-        if self._chain_checked:
-            return await self._ask(batch)
-        answers = await self._ask([Request("eth_chainId"), *batch])
-        self._check_chain(answers[0])
-        return answers[1:]
-
-    def _check_chain(self, answer: Json) -> None:
-        chain_id = parse_quantity(answer)
-        if chain_id != self._chain_id:
-            raise WrongNetwork(
-                f"{self.url} serves chain {chain_id}, but the settings name chain "
-                f"{self._chain_id}; set the right rpc url or chain id"
-            )
-        self._chain_checked = True
-
-    async def _ask(self, batch: Sequence[Request]) -> list[Json]:
-        # A thread that sends a transaction is waited for, so that its outcome is known.
-        is_sending = any(request.method == "eth_sendRawTransaction" for request in batch)
-        raw = await trio.to_thread.run_sync(
-            partial(self._post, batch), abandon_on_cancel=not is_sending, limiter=self._limiter
-        )
-        if not isinstance(raw, list) or len(raw) != len(batch):
-            raise ChainUnavailable(f"{self.url}: the answer to a batch is not a batch")
-        return [
-            self._read_answer(request, answer) for request, answer in zip(batch, raw, strict=True)
-        ]
-
-    def _post(self, batch: Sequence[Request]) -> Json:
-        try:
-            return self._open_provider().make_batch_request(
-                [(cast("RPCEndpoint", request.method), list(request.params)) for request in batch]
-            )
-        except requests.RequestException as exc:
-            raise ChainUnavailable(f"{self.url}: {_shorten(exc)}") from exc
-        except (ValueError, TypeError, AttributeError) as exc:  # what no JSON-RPC server says
-            raise ChainUnavailable(f"{self.url}: the answer is not JSON-RPC") from exc
-
-    def _open_provider(self) -> HTTPProvider:
-        if self._provider is None:
-            from web3.providers.rpc import HTTPProvider
-
-            self._provider = HTTPProvider(
-                self.url,
-                request_kwargs={"timeout": REQUEST_TIMEOUT_SECONDS},
-                session=self._session,
-                exception_retry_configuration=None,
-            )
-        return self._provider
-
-    def _read_answer(self, request: Request, answer: Json) -> Json:
-        match answer:
-            case {"error": {"code": int(code), "message": str(message)} as error}:
-                return RequestRefused(request.method, code, message, error.get("data"))
-            case {"result": result}:
-                return result
-            case _:
-                raise ChainUnavailable(f"{self.url}: {request.method} has neither result nor error")
-
-
-def parse_quantity(value: Json) -> int:
-    """Read a JSON-RPC quantity. Raises ChainUnavailable if it is none."""
-    try:
-        return int(value, 16)
-    except (TypeError, ValueError) as exc:
-        raise ChainUnavailable(f"{_shorten(value)} is not a quantity") from exc
-
-
-def parse_bytes(value: Json, length: int | None = None) -> bytes:
-    """Read JSON-RPC data, of ``length`` bytes if given. Raises ChainUnavailable otherwise."""
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            data = bytes.fromhex(value[2:])
-        except ValueError:
-            data = None
-        if data is not None and length in (None, len(data)):
-            return data
-    raise ChainUnavailable(f"{_shorten(value)} is not data of the expected length")
-
-
-def to_hex(data: bytes) -> str:
-    """Write JSON-RPC data."""
-    return "0x" + data.hex()
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else text[:200] + "..."
+    def _note_answer(self, endpoint: Endpoint, failures: Sequence[NodeError]) -> None:
+        self._answered_at = trio.current_time()
+        if endpoint is not self._latest:
+            reason = "; ".join(map(str, failures)) or "it is preferred, and fit again"
+            log.warning("chain_endpoint_changed", endpoint=endpoint.name, reason=reason)
+            self._latest = endpoint

@@ -10,11 +10,14 @@ import trio
 
 from d2m_node.chain.artifacts import CONTRACTS, load_artifact
 from d2m_node.chain.bindings import EncodedCall, encode_constructor
-from d2m_node.chain.client import Request, RpcClient, parse_quantity, to_hex
+from d2m_node.chain.client import RpcClient, open_client
 from d2m_node.chain.fees import quote_call
-from d2m_node.chain.signing import Transaction, sign_transaction
+from d2m_node.chain.json_rpc import Request, parse_quantity, to_hex
+from d2m_node.chain.signing import sign_transaction
+from d2m_node.chain.slots import build_transaction
 from d2m_node.errors import ChainUnavailable, TransactionReverted, UserError
 from d2m_node.ports import SignerPort
+from d2m_node.settings import SendingSettings
 from protocol.errors import InvalidParams
 from protocol.hashing import keccak
 from protocol.params import ProtocolParams, validate_params
@@ -69,7 +72,7 @@ def predict_address(deployer: Address, nonce: int) -> Address:
 
 
 async def deploy(rpc_url: str, signer: SignerPort, params: ProtocolParams) -> Deployment:
-    """Deploy the six contracts and wait until they are mined.
+    """Deploy the seven contracts and wait until they are mined.
 
     Raises
     ------
@@ -78,11 +81,8 @@ async def deploy(rpc_url: str, signer: SignerPort, params: ProtocolParams) -> De
     ChainUnavailable
         If the endpoint fails, or the contracts are not mined within minutes.
     """
-    client = RpcClient([rpc_url])
-    try:
+    async with open_client([rpc_url]) as client:
         return await _Deployer(client, signer, params).deploy()
-    finally:
-        client.close()
 
 
 class _Deployer:
@@ -123,17 +123,9 @@ class _Deployer:
     ) -> bytes:
         """Send the creation of one contract; return the transaction's hash."""
         creation = self._encode_creation(name, addresses)
-        quote = await quote_call(self._client, self._signer.address, creation)
-        transaction = Transaction(
-            chain_id=chain_id,
-            nonce=nonce,
-            tip_wei=quote.tip_wei,
-            max_fee_wei=quote.max_fee_wei,
-            gas=quote.gas,
-            to=None,
-            value_wei=Wei(0),
-            data=creation.data,
-        )
+        cap = SendingSettings().max_fee_wei
+        quote = await quote_call(self._client, self._signer.address, creation, max_fee_wei=cap)
+        transaction = build_transaction(chain_id, nonce, creation, quote)
         raw = sign_transaction(transaction, self._signer)
         await self._client.call("eth_sendRawTransaction", to_hex(raw))
         return keccak(raw)

@@ -2,25 +2,30 @@
 
 from dataclasses import dataclass, replace
 
-from d2m_node.chain.bindings import EncodedCall, decode_revert
-from d2m_node.chain.client import (
-    Json,
-    Request,
-    RequestRefused,
-    RpcClient,
-    parse_bytes,
-    parse_quantity,
-    to_hex,
-)
+from d2m_node.chain.bindings import EncodedCall
+from d2m_node.chain.client import RpcClient
+from d2m_node.chain.json_rpc import Json, Request, RequestRefused, parse_quantity, to_hex
+from d2m_node.chain.reverts import explain_refusal
 from d2m_node.chain.signing import Transaction
 from d2m_node.errors import ChainUnavailable, TransactionReverted
 from protocol.types import Address, Wei
 
-MAX_FEE_CEILING_WEI = Wei(5_000 * 10**9)
-"""No fee per gas above this is ever signed, whatever an endpoint says: 5,000 gwei."""
 _BASE_FEE_HEADROOM = 2  # six full blocks in a row
 _GAS_HEADROOM = (3, 2)  # the state may have moved when the call is mined
-_REVERTED = 3  # JSON-RPC error code of a revert
+_FEE_REQUESTS = (
+    Request("eth_getBlockByNumber", ("latest", False)),
+    Request("eth_maxPriorityFeePerGas"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """What a unit of gas may cost."""
+
+    tip_wei: Wei
+    """Most that the block's proposer gets."""
+    max_fee_wei: Wei
+    """Most that is paid, tip included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +33,14 @@ class Quote:
     """What a call takes, as of now."""
 
     gas: int
-    tip_wei: Wei
-    max_fee_wei: Wei
+    fees: Fees
     next_nonce: int
     """The account's next nonce, transactions that wait in the pool included."""
 
 
-async def quote_call(client: RpcClient, sender: Address, call: EncodedCall) -> Quote:
+async def quote_call(
+    client: RpcClient, sender: Address, call: EncodedCall, *, max_fee_wei: Wei
+) -> Quote:
     """Simulate a call on the pending block and ask what it costs.
 
     On the pending block, because that is where the earliest transaction would run: a contract
@@ -45,28 +51,22 @@ async def quote_call(client: RpcClient, sender: Address, call: EncodedCall) -> Q
     TransactionReverted
         If the contract refuses, or the account cannot pay.
     ChainUnavailable
-        If no endpoint answers, or with nonsense.
+        If no endpoint answers, or with nonsense, or gas costs more than ``max_fee_wei``.
     """
-    gas_answer, block, tip_answer, balance_answer, nonce_answer = await client.batch(
+    gas_answer, balance_answer, nonce_answer, block, tip = await client.batch(
         [
-            Request("eth_estimateGas", (_describe(sender, call), "pending")),
-            Request("eth_getBlockByNumber", ("latest", False)),
-            Request("eth_maxPriorityFeePerGas"),
+            Request("eth_estimateGas", (describe_call(sender, call), "pending")),
             Request("eth_getBalance", (to_hex(sender), "latest")),
             Request("eth_getTransactionCount", (to_hex(sender), "pending")),
+            *_FEE_REQUESTS,
         ]
     )
     if isinstance(gas_answer, RequestRefused):
         raise explain_refusal(call.label, gas_answer)
-    if not isinstance(block, dict):
-        raise ChainUnavailable("the endpoint does not know its latest block")
+    fees = _read_fees(block, tip, max_fee_wei)
     numerator, denominator = _GAS_HEADROOM
     gas = parse_quantity(gas_answer) * numerator // denominator
-    tip = parse_quantity(tip_answer)
-    max_fee = parse_quantity(block.get("baseFeePerGas")) * _BASE_FEE_HEADROOM + tip
-    if max_fee > MAX_FEE_CEILING_WEI:
-        raise ChainUnavailable(f"the chain asks {max_fee} wei per gas; that is not believed")
-    cost = call.value_wei + gas * max_fee
+    cost = call.value_wei + gas * fees.max_fee_wei
     balance = parse_quantity(balance_answer)
     if balance < cost:
         raise TransactionReverted(
@@ -74,62 +74,49 @@ async def quote_call(client: RpcClient, sender: Address, call: EncodedCall) -> Q
         )
     return Quote(
         gas=min(gas, parse_quantity(block.get("gasLimit"))),
-        tip_wei=Wei(tip),
-        max_fee_wei=Wei(max_fee),
+        fees=fees,
         next_nonce=parse_quantity(nonce_answer),
     )
 
 
-async def find_revert_reason(
-    client: RpcClient, sender: Address, transaction: Transaction, block_number: int
-) -> str:
-    """Ask why a transaction failed, by running it again on the state after its block.
-
-    Raises ChainUnavailable.
-    """
-    call = EncodedCall(
-        label="", to=transaction.to, data=transaction.data, value_wei=transaction.value_wei
-    )
-    try:
-        await client.call("eth_call", _describe(sender, call), hex(block_number))
-    except RequestRefused as exc:
-        refusal = explain_refusal("", exc)
-        if isinstance(refusal, TransactionReverted):
-            return refusal.reason
-        raise
-    return "failed when it was mined, for a reason that no longer holds"
+async def quote_fees(client: RpcClient, *, max_fee_wei: Wei) -> Fees:
+    """Ask what gas costs. Raises ChainUnavailable, also if it is more than ``max_fee_wei``."""
+    block, tip = await client.batch(_FEE_REQUESTS)
+    return _read_fees(block, tip, max_fee_wei)
 
 
-def explain_refusal(label: str, refused: RequestRefused) -> TransactionReverted | RequestRefused:
-    """Tell a contract's no from an endpoint's trouble."""
-    if isinstance(refused.data, str) and refused.data.startswith("0x"):
-        reason = decode_revert(parse_bytes(refused.data))
-        if reason is not None:
-            return TransactionReverted(label, reason)
-    message = refused.message
-    if refused.code == _REVERTED or "revert" in message or "insufficient funds" in message.lower():
-        return TransactionReverted(label, message)
-    return refused
+def _read_fees(block: Json, tip_answer: Json, max_fee_wei: Wei) -> Fees:
+    if not isinstance(block, dict):
+        raise ChainUnavailable("the endpoint does not know its latest block")
+    tip = parse_quantity(tip_answer)
+    base_fee = parse_quantity(block.get("baseFeePerGas"))
+    if base_fee + tip > max_fee_wei:
+        raise ChainUnavailable(
+            f"the chain asks {base_fee + tip} wei per gas, and chain.sending.max_fee_wei is "
+            f"{max_fee_wei}; wait, or raise it"
+        )
+    return Fees(Wei(tip), Wei(min(base_fee * _BASE_FEE_HEADROOM + tip, max_fee_wei)))
 
 
-def raise_fees(transaction: Transaction) -> Transaction | None:
-    """Outbid a transaction by an eighth on both fees; None beyond the ceiling.
+def raise_fees(transaction: Transaction, market: Fees, *, max_fee_wei: Wei) -> Transaction | None:
+    """Outbid a transaction, by an eighth on both fees and up to the market's; None beyond the cap.
 
     Nodes replace a transaction only if both fees rise by a tenth at least.
     """
-    bid = replace(
-        transaction,
-        tip_wei=_add_eighth(transaction.tip_wei),
-        max_fee_wei=_add_eighth(transaction.max_fee_wei),
-    )
-    return bid if bid.max_fee_wei <= MAX_FEE_CEILING_WEI else None
+    least = Fees(_add_eighth(transaction.tip_wei), _add_eighth(transaction.max_fee_wei))
+    if least.max_fee_wei > max_fee_wei:
+        return None
+    raised = Wei(min(max(least.max_fee_wei, market.max_fee_wei), max_fee_wei))
+    tip = Wei(min(max(least.tip_wei, market.tip_wei), raised))
+    return replace(transaction, tip_wei=tip, max_fee_wei=raised)
 
 
 def _add_eighth(fee_wei: Wei) -> Wei:
-    return Wei(fee_wei + -(-fee_wei // 8))
+    return Wei(fee_wei + max(-(-fee_wei // 8), 1))
 
 
-def _describe(sender: Address, call: EncodedCall) -> Json:
+def describe_call(sender: Address, call: EncodedCall) -> dict[str, Json]:
+    """Write a call as eth_call and eth_estimateGas take it."""
     described = {
         "from": to_hex(sender),
         "value": hex(call.value_wei),

@@ -4,6 +4,10 @@ The follower asks for the newest block. Near the tip it walks block by block, ch
 names its parent, and asks for the logs of a block by its hash, and only if the block's bloom says
 that there may be some: what it folds then belongs to one chain, whatever the endpoint does
 between two answers. Far from the tip it asks for logs in ranges.
+
+When the chain turns, the follower goes back to the last block that both branches share, and folds
+the new branch. Whoever reads the state sees the old one until the new branch is as high, or ends:
+what both branches say is never gone in between.
 """
 
 from collections import deque
@@ -24,19 +28,18 @@ from d2m_node.chain.blocks import (
     parse_block,
     parse_header,
 )
-from d2m_node.chain.client import Json, Request, RequestRefused, RpcClient, to_hex
+from d2m_node.chain.client import RpcClient
+from d2m_node.chain.endpoint import AnswerTooLarge
+from d2m_node.chain.json_rpc import Json, Request, RequestRefused, to_hex
 from d2m_node.errors import ChainUnavailable
 from d2m_node.retry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from d2m_node.settings import ChainSettings
+from d2m_node.transaction_store import BlockId
 from protocol.events import RecordedEvent
 from protocol.market import MarketState, advance, apply_event
 from protocol.types import BlockNumber
 
 Found = TypeVar("Found")
-
-REORG_BLOCKS = 64
-"""How deep a reorganisation may be without reading the whole history again."""
-RANGE_BLOCKS = 2000
-"""Blocks per log request while far from the tip."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,30 +57,32 @@ class _Checkpoint:
 class Follower:
     """Follows one market."""
 
-    def __init__(
-        self,
-        client: RpcClient,
-        bindings: Bindings,
-        *,
-        confirmations: int,
-        poll_seconds: float,
-        deployment_block: int,
-    ) -> None:
-        """Start before ``deployment_block``; a block counts once ``confirmations`` are on top."""
+    def __init__(self, client: RpcClient, bindings: Bindings, settings: ChainSettings) -> None:
+        """Start before the block of the deployment."""
         self._client = client
         self._bindings = bindings
-        self._confirmations = confirmations
-        self._poll_seconds = poll_seconds
-        before = BlockNumber(max(deployment_block - 1, 0))
+        self._settings = settings
+        before = BlockNumber(max(settings.deployment_block - 1, 0))
         self._origin = _Checkpoint(before, None, advance(MarketState(), before))
-        self._checkpoints = deque([self._origin], maxlen=REORG_BLOCKS + 1)
+        self._checkpoints = deque([self._origin], maxlen=settings.reorg_blocks + 1)
+        self._shown = self._origin.state
+        self._shown_hashes: dict[int, bytes] = {}
+        self._range_blocks = settings.range_blocks
         self._masks = compute_bloom_masks(bindings.addresses)
         self._advanced = trio.Event()
 
     @property
     def state(self) -> MarketState:
         """The fold of all events up to its ``block_number``."""
-        return self._checkpoints[-1].state
+        return self._shown
+
+    def is_followed(self, block: BlockId) -> bool | None:
+        """Tell whether the state includes a block; None if it is too old to be remembered."""
+        if block.number > self._shown.block_number:
+            return False
+        if block.number not in self._shown_hashes:
+            return None
+        return self._shown_hashes[block.number] == block.block_hash
 
     async def run(self) -> NoReturn:
         """Follow the chain until cancelled; while it is unavailable, keep asking."""
@@ -92,7 +97,7 @@ class Follower:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 pause = FIRST_PAUSE_SECONDS
-                await trio.sleep(self._poll_seconds)
+                await trio.sleep(self._settings.poll_seconds)
 
     async def follow(self) -> bool:
         """Follow a bounded number of new blocks; return whether there may be more.
@@ -101,19 +106,21 @@ class Follower:
         """
         head = parse_block(await self._client.call("eth_getBlockByNumber", "latest", False))
         cursor = self._checkpoints[-1]
-        target = head.number - self._confirmations
-        if target - cursor.number > 2 * REORG_BLOCKS:
-            last = min(cursor.number + RANGE_BLOCKS, target - REORG_BLOCKS)
-            await self._follow_range(BlockNumber(last))
+        target = head.number - self._settings.confirmations
+        if target - cursor.number > 2 * self._settings.reorg_blocks:
+            await self._follow_range(target - self._settings.reorg_blocks)
             return True
         if target > cursor.number:
-            return await self._follow_tip(head, target)
-        return await self._check_tip(head)
+            is_more = await self._follow_tip(head, target)
+        else:
+            is_more = await self._check_tip(head)
+        if not is_more and self._checkpoints[-1].state is not self._shown:
+            await self._show()  # the branch that the chain turned to ends below the old one
+        return is_more
 
     async def wait_block(self, number: int) -> None:
         """Return when block ``number`` has been followed."""
-        while self.state.block_number < number:
-            await self._advanced.wait()
+        await self.wait_for(lambda state: True if state.block_number >= number else None)
 
     async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
         """Return the first result of ``find`` that is not None, asked after every block."""
@@ -127,27 +134,50 @@ class Follower:
 
     async def read_header(self, number: int) -> Header:
         """Read the header of a followed block. Raises ChainUnavailable."""
-        header = parse_header(await self._client.call("eth_getBlockByNumber", hex(number), False))
-        for checkpoint in self._checkpoints:
-            if checkpoint.number == number and checkpoint.block_hash != header.block_hash:
-                raise ChainUnavailable(f"block {number} is no longer the one that was followed")
         if number > self.state.block_number:
             raise ChainUnavailable(f"block {number} has not been followed yet")
+        header = parse_header(await self._client.call("eth_getBlockByNumber", hex(number), False))
+        if self.is_followed(BlockId(BlockNumber(number), header.block_hash)) is False:
+            raise ChainUnavailable(f"block {number} is no longer the one that was followed")
         return header
 
-    async def _follow_range(self, last: BlockNumber) -> None:
-        """Fold the logs of a range too deep to be reorganised."""
-        first = self._checkpoints[-1].number + 1
+    async def _follow_range(self, target: int) -> None:
+        """Fold the logs of a range, up to ``target`` at most: too deep to be reorganised."""
+        cursor = self._checkpoints[-1]
+        first, last = cursor.number + 1, min(cursor.number + self._range_blocks, target)
         log_filter = {
             "address": [to_hex(address) for address in self._bindings.addresses],
             "fromBlock": hex(first),
             "toBlock": hex(last),
         }
-        answers = await self._ask(
-            Request("eth_getBlockByNumber", (hex(last), False)),
-            Request("eth_getLogs", (log_filter,)),
+        try:
+            cursor_answer, last_answer, logs = await self._ask(
+                Request("eth_getBlockByNumber", (hex(cursor.number), False)),
+                Request("eth_getBlockByNumber", (hex(last), False)),
+                Request("eth_getLogs", (log_filter,)),
+            )
+        except (RequestRefused, AnswerTooLarge) as exc:
+            self._narrow_range(last - first + 1, exc)
+            return
+        # While this node or its endpoint was away, the chain may have turned below the cursor.
+        if cursor.block_hash not in (None, parse_block(cursor_answer).block_hash):
+            await self._rewind()
+            return
+        await self._extend(parse_block(last_answer), self._decode(logs, first, last))
+        self._range_blocks = min(
+            self._settings.range_blocks, self._range_blocks + self._range_blocks // 8 + 1
         )
-        await self._extend(parse_block(answers[0]), self._decode(answers[1], first, last))
+        log.info("chain_history_read", block=last, target=target)
+
+    def _narrow_range(self, refused: int, refusal: RequestRefused | AnswerTooLarge) -> None:
+        """Ask for half as many blocks; raise the refusal if it was for one block only.
+
+        Endpoints limit ranges and answers, each in its own words: any refusal may mean that.
+        """
+        if refused == 1:
+            raise refusal
+        self._range_blocks = refused // 2
+        log.info("log_range_narrowed", blocks=self._range_blocks, reason=str(refusal))
 
     async def _follow_tip(self, head: Block, target: int) -> bool:
         """Follow block by block up to ``target``; rewind if the chain turned elsewhere."""
@@ -193,7 +223,8 @@ class Follower:
         ]
         if len(survivors) == len(kept):
             raise ChainUnavailable("the endpoint contradicts itself about the chain's last blocks")
-        log.warning("chain_reorganised", blocks=len(kept) - len(survivors))
+        last = survivors[-1] if survivors else self._origin
+        log.warning("chain_reorganised", from_block=kept[-1].number, to_block=last.number)
         self._checkpoints.clear()
         self._checkpoints.extend(survivors or [self._origin])
 
@@ -232,8 +263,8 @@ class Follower:
         return sorted(events, key=lambda one: (one.block_number, one.log_index))
 
     async def _extend(self, block: Block, events: Sequence[RecordedEvent]) -> None:
-        """Fold events, step to ``block``, and let those who wait for it look."""
-        state = self.state
+        """Fold events and step to ``block``; show it unless the state is of a higher one."""
+        state = self._checkpoints[-1].state
         try:
             for recorded in events:
                 state = apply_event(state, recorded)
@@ -246,6 +277,15 @@ class Follower:
         self._checkpoints.append(
             _Checkpoint(block.number, block.block_hash, advance(state, block.number))
         )
+        if block.number >= self._shown.block_number:
+            await self._show()
+
+    async def _show(self) -> None:
+        """Let those who wait look at the newest state."""
+        self._shown = self._checkpoints[-1].state
+        self._shown_hashes = {
+            one.number: one.block_hash for one in self._checkpoints if one.block_hash is not None
+        }
         self._advanced.set()
         self._advanced = trio.Event()
         # Twice: after one, this task might run before those that it has just woken.

@@ -187,52 +187,6 @@ def config_check(*, flags: Mapping[str, str], as_json: bool) -> None:
         click.echo("the settings are complete")
 
 
-@click.command()
-@data_dir_option()
-@click.argument("job_id", metavar="ID", type=click.IntRange(min=1))
-@json_option
-def audit(*, job_id: int, as_json: bool) -> None:
-    """Compute a job's decided ballots again, from what this node recorded.
-
-    The node must be stopped. Ends with code 3 if a ballot's digest is another than the one decided.
-    """
-    import trio
-
-    from d2m_node.audit import audit_job
-    from protocol.types import JobId
-
-    folder = data_dir()
-    if not folder.is_dir():
-        raise UserError(f"--data-dir: {folder} does not exist; give a CONE node's folder")
-    ballots = trio.run(audit_job, folder, JobId(job_id))
-    rows = [
-        {
-            "kind": ballot.kind.name.lower(),
-            "round": ballot.round_index,
-            "attempt": ballot.attempt,
-            "decided": "0x" + ballot.decided.hex(),
-            "computed": "0x" + ballot.computed.hex(),
-            "agrees": ballot.matches,
-        }
-        for ballot in ballots
-    ]
-    if as_json:
-        print_json(rows)
-    else:
-        cells = [
-            [str(row["round"]), str(row["kind"]), str(row["decided"]), _verdict(row)]
-            for row in rows
-        ]
-        print_table(("round", "kind", "decided digest", "computed again"), cells)
-    wrong = [row for row in rows if not row["agrees"]]
-    if wrong:
-        raise UserError(f"job {job_id}: {len(wrong)} of {len(rows)} ballots do not agree")
-
-
-def _verdict(row: Mapping[str, object]) -> str:
-    return "the same" if row["agrees"] else str(row["computed"])
-
-
 def _to_plain(value: object) -> object:
     """Turn a setting into what JSON holds."""
     if isinstance(value, bytes):

@@ -51,9 +51,10 @@ set_option: Final = click.option(
 def data_dir() -> Path:
     """Return the directory that the command line names, or the platform's."""
     from d2m_node.settings import default_data_dir
+    from d2m_node.user_input import expand_home
 
     chosen: Path | None = click.get_current_context().find_root().obj
-    return (chosen or default_data_dir()).expanduser().absolute()
+    return expand_home(chosen or default_data_dir()).absolute()
 
 
 def _keep_data_dir(

@@ -182,6 +182,10 @@ def _show_money(found: api.JobView) -> None:
         click.echo()
         rows = [[one.account, one.reason, format_wei(one.amount_wei)] for one in found.slashes]
         print_table(("slashed", "reason", "amount"), rows)
+    if found.deposits:
+        click.echo()
+        rows = [[one.account, one.status, format_wei(one.amount_wei)] for one in found.deposits]
+        print_table(("seller's deposit", "status", "amount"), rows)
 
 
 @job.command("model")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import trio
 
-from d2m_node.chain.client import Request, RequestRefused, RpcClient, to_hex
+from d2m_node.chain.client import open_client
+from d2m_node.chain.json_rpc import Request, RequestRefused, to_hex
 from d2m_node.errors import ChainUnavailable, UserError
 from protocol.types import Address, Wei
 
@@ -93,12 +94,11 @@ def _require_free_port(port: int) -> None:
 
 
 async def _wait_ready(process: trio.Process, url: str, balances: Mapping[Address, Wei]) -> None:
-    client = RpcClient([url])
     requests = [
         Request("anvil_setBalance", (to_hex(address), hex(amount_wei)))
         for address, amount_wei in balances.items()
     ]
-    try:
+    async with open_client([url]) as client:
         with trio.move_on_after(START_SECONDS):
             while process.poll() is None:
                 try:
@@ -110,8 +110,6 @@ async def _wait_ready(process: trio.Process, url: str, balances: Mapping[Address
                     if isinstance(answer, RequestRefused):
                         raise UserError(f"the program at {url} is no anvil: {answer}") from answer
                 return
-    finally:
-        client.close()
     raise UserError(f"anvil did not start (exit code {process.returncode}); run it by hand to see")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from d2m_node.chain.adapter import ChainSettings, open_chain
+from d2m_node.chain.adapter import open_chain
 from d2m_node.chain.deployment import deploy, load_params
 from d2m_node.devnet.anvil import open_anvil
 from d2m_node.devnet.layout import (
@@ -29,7 +29,9 @@ from d2m_node.model_file import read_parameters
 from d2m_node.ports import ChainPort
 from d2m_node.rpc.api import JOB_MODEL, SUBMIT_REQUEST, JobParams, SubmitRequestParams
 from d2m_node.rpc.client import AsyncRpcClient
+from d2m_node.settings import ChainSettings
 from d2m_node.storage.database import open_store
+from protocol.deposits import DepositStatus, SellerDeposit
 from protocol.hashing import Domain
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
@@ -74,6 +76,7 @@ async def run_devnet(options: DevnetOptions, show: Show) -> None:
             if job.phase is not JobPhase.SETTLED:
                 raise NodeError(f"job {job_id} ended as {job.phase.value}")
             await _wait_claims(devnet, job, show)
+            await _wait_deposits(devnet, job_id, show)
             await _save_model(devnet, job, options, show)
             if options.stay_up:
                 show({"event": "staying_up"})
@@ -192,7 +195,8 @@ async def _place_bids(devnet: Devnet, options: DevnetOptions) -> JobId:
     job_id = JobId(0)
     buyers = [plan for plan in devnet.plans if plan.role == "buyer"]
     for number, plan in enumerate(buyers):
-        request = write_request(plan.folder, options, BID_WEI + number * BID_STEP_WEI)
+        bid_wei = Wei(BID_WEI + number * BID_STEP_WEI)
+        request = write_request(plan.folder, options, bid_wei, devnet.chain.params)
         params = SubmitRequestParams(path=str(request), idempotency_key=f"devnet-{number}")
         async with AsyncRpcClient(plan.folder / "rpc.sock") as client:
             job_id = JobId((await client.call(SUBMIT_REQUEST, params)).job)
@@ -234,6 +238,19 @@ async def _wait_claims(devnet: Devnet, job: JobState, show: Show) -> None:
         )
     )
     show({"event": "claimed", "payees": len(due), "amount_wei": sum(due.values())})
+
+
+async def _wait_deposits(devnet: Devnet, job_id: JobId, show: Show) -> None:
+    """Wait until every seller has pulled what was left of its deposit."""
+
+    def find_settled(state: MarketState) -> list[SellerDeposit] | None:
+        deposits = list(state.jobs[job_id].deposits.values())
+        is_any_held = any(one.status is DepositStatus.HELD for one in deposits)
+        return None if is_any_held else deposits
+
+    deposits = await devnet.chain.wait_for(find_settled)
+    returned = [one.amount_wei for one in deposits if one.status is DepositStatus.RETURNED]
+    show({"event": "deposits_returned", "sellers": len(returned), "amount_wei": sum(returned)})
 
 
 async def _save_model(devnet: Devnet, job: JobState, options: DevnetOptions, show: Show) -> None:

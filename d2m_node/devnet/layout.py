@@ -74,6 +74,7 @@ class ChainPlace:
 def write_settings(plan: NodePlan, chain: ChainPlace, options: DevnetOptions) -> None:
     """Write a node's config.toml, and its dataset file if it needs one."""
     lines = [
+        'device = "cpu"',  # a dozen nodes share the machine, and their models are small
         "shutdown_grace_seconds = 5",
         "[chain]",
         f'rpc_urls = ["{chain.url}"]',

@@ -4,12 +4,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from d2m_node.rpc.views import ONE_Q20, PAYOUT_ROLES, SLASH_REASONS
+from protocol.deposits import DepositStatus
 from protocol.digest import RoundHeader
 from protocol.events import FinalDecided, RoundDecided
 from protocol.job import DecidedBallot, JobPhase, JobState
 from protocol.types import Address
 
 Event = dict[str, Any]
+
+BURNED = (DepositStatus.FORFEITED, DepositStatus.EQUIVOCATED)
 
 
 class Narrator:
@@ -37,6 +40,18 @@ class Narrator:
                 "amount_wei": slash.amount_wei,
                 "reason": SLASH_REASONS[slash.reason],
             }
+        yield from self._tell_deposits(before, after)
+
+    def _tell_deposits(self, before: JobState | None, after: JobState) -> Iterator[Event]:
+        old = before.deposits if before else {}
+        for seller, deposit in after.deposits.items():
+            if deposit.status in BURNED and (seller not in old or old[seller] != deposit):
+                yield {
+                    "event": "deposit_burned",
+                    "seller": self._name(seller),
+                    "amount_wei": deposit.amount_wei,
+                    "reason": deposit.status.value,
+                }
 
     def _name(self, account: Address) -> str:
         return self._names.get(account, "0x" + account.hex())

@@ -114,10 +114,16 @@ _LINES: dict[str, Callable[[Event], str]] = {
     "attempt_undecided": lambda e: f"round {e['round']}: undecided, another attempt",
     "round_void": lambda e: f"round {e['round']}: void",
     "slashed": lambda e: f"{e['node']} slashed {ether(e['amount_wei'])}: {e['reason']}",
+    "deposit_burned": lambda e: (
+        f"deposit of {e['seller']} burned, {ether(e['amount_wei'])}: {e['reason']}"
+    ),
     "training_ended": lambda e: (
         f"training ended after {e['rounds']} rounds, accuracy {e['accuracy']:.2%}"
     ),
     "claimed": lambda e: f"{e['payees']} payees claimed {ether(e['amount_wei'])}",
+    "deposits_returned": lambda e: (
+        f"{e['sellers']} sellers took back deposits of {ether(e['amount_wei'])}"
+    ),
     "model_saved": lambda e: f"model saved to {e['path']}, checked against the chain",
     "staying_up": lambda _: "the market stays up; Ctrl-C ends it",
 }

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from d2m_node.devnet.options import DevnetOptions
+from protocol.deposits import compute_deposit_range
+from protocol.params import ProtocolParams
+from protocol.types import Wei
 
 TARGET = "0.80"
 SELLERS_PER_ROUND_MAX = 5
@@ -20,7 +23,7 @@ reveal_blocks = 3
 [model]
 preset = "cnn"
 input_shape = [1, 8, 8]
-classes = 10
+outputs = 10
 
 [training]
 learning_rate = 0.01
@@ -42,6 +45,7 @@ sellers_max = {sellers}
 cones_min = {cones}
 cones_max = {cones}
 stake_wei = "1ether"
+seller_deposit_wei = "{seller_deposit_wei}"
 lead = 3
 first_set_size = 4
 growth_numerator = 3
@@ -59,12 +63,16 @@ header_blocks = 10
 """
 
 
-def write_request(folder: Path, options: DevnetOptions, bid_wei: int) -> Path:
+def write_request(
+    folder: Path, options: DevnetOptions, bid_wei: Wei, params: ProtocolParams
+) -> Path:
     """Write one buyer's request file; return its path."""
     path = folder / "request.toml"
+    least_deposit_wei, _ = compute_deposit_range(bid_wei, options.sellers, params)
     path.write_text(
         _TEMPLATE.format(
             bid_wei=bid_wei,
+            seller_deposit_wei=least_deposit_wei,
             target=TARGET,
             # With every seller in every round, sampling would have nothing to choose.
             sellers_per_round=min(SELLERS_PER_ROUND_MAX, options.sellers - 1),

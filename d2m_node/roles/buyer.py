@@ -25,18 +25,29 @@ from d2m_node.ports import Access, Audience, Ports, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
-from d2m_node.roles.room import UNSIGNED, Room
+from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import fetch, load_body
+from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.turns import Turn, take_turn
 from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, load_split
 from protocol.auction import BidOpening, compute_bid_commitment
+from protocol.deposits import validate_seller_deposit
+from protocol.errors import InvalidParams, RuleViolation
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.model import count_parameters
-from protocol.request import RequestBody, ValidationSpec, compute_tag_hashes, encode_body
+from protocol.request import (
+    RequestBody,
+    ValidationSpec,
+    compute_tag_hashes,
+    encode_body,
+    validate_body,
+    validate_work,
+)
+from protocol.samples import encode_samples, validate_labels, validate_samples
 from protocol.sortition import BallotKind
-from protocol.terms import JobTerms, compute_request_hash
+from protocol.terms import JobTerms, compute_request_hash, validate_terms
 from protocol.types import BlockNumber, Digest, JobId, Wei
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.validation_set import compute_validation_root, encode_part, select_part
@@ -78,7 +89,7 @@ class BuyerDesk:
         Raises
         ------
         UserError
-            If the validation set does not fit the request.
+            If the market would not take the terms, or the validation set does not fit.
         TransactionReverted
             If the market refuses the bid.
         """
@@ -87,22 +98,29 @@ class BuyerDesk:
             placed = await journal.recall("bid-placed", idempotency_key)
             if placed is not None:
                 return JobId(int.from_bytes(placed, "big"))
+            self._check_terms(request)
             samples = await self._ports.datasets.load_samples(request.validation_dataset)
             body_hash = await self._store_body(request, samples)
             job_id = await self._place_after_races(request, body_hash)
             await journal.remember("bid-placed", idempotency_key, job_id.to_bytes(8, "big"))
             return job_id
 
+    def _check_terms(self, request: RequestFile) -> None:
+        """Refuse terms that could not be revealed: the sealed bid would lose its forfeit."""
+        params = self._ports.chain.params
+        try:
+            validate_terms(request.terms, params.term_limits)
+            validate_seller_deposit(request.terms, request.bid_wei, params)
+        except InvalidParams as exc:
+            raise UserError(f"terms.{exc}") from exc
+
     async def _store_body(self, request: RequestFile, samples: Samples) -> Digest:
-        """Fix the request's body and let anyone fetch it."""
-        count = len(samples.inputs)
-        if samples.inputs.shape[1:] != tuple(request.model.input_shape):
-            raise UserError(
-                f"validation.dataset has samples of shape {samples.inputs.shape[1:]}, "
-                f"model.input_shape is {tuple(request.model.input_shape)}"
-            )
-        if request.validation_final_count >= count:
-            raise UserError(f"validation.final_count must be less than the {count} samples")
+        """Fix the request's body, if nodes would take it, and let anyone fetch it."""
+        try:
+            validate_samples(request.model, samples.inputs)
+            validate_labels(request.model, samples.labels)
+        except RuleViolation as exc:
+            raise UserError(f"validation.dataset does not fit the model: {exc}") from exc
         body = RequestBody(
             tags=sorted(request.tags),
             model=request.model,
@@ -110,12 +128,17 @@ class BuyerDesk:
             training=request.training,
             sampling=request.sampling,
             validation=ValidationSpec(
-                root=compute_validation_root(samples.inputs, samples.labels),
-                sample_count=count,
+                root=compute_validation_root(encode_samples(samples.inputs), samples.labels),
+                sample_count=len(samples.inputs),
                 final_count=request.validation_final_count,
                 subset_count=request.validation_subset_count,
             ),
         )
+        try:
+            validate_body(body)
+            validate_work(body, request.terms.sellers_per_round)
+        except InvalidParams as exc:
+            raise UserError(str(exc)) from exc
         return await self._ports.store.blobs.put(encode_body(body), Access(Audience.PUBLIC, NO_JOB))
 
     async def _place_after_races(self, request: RequestFile, body_hash: Digest) -> JobId:
@@ -315,7 +338,7 @@ async def _serve_part(
     """Cut one part by the chain's draw, let the pool fetch it, and offer it until cancelled."""
     split = await load_split(ports.chain, room.job, body)
     indices = split.selection if part == SELECTION_PART else split.final
-    data = encode_part(select_part(samples.inputs, samples.labels, indices))
+    data = encode_part(select_part(encode_samples(samples.inputs), samples.labels, indices))
     digest = await ports.store.blobs.put(data, Access(Audience.CONES, room.job.job_id))
     await room.sign_and_publish(
         wire.ValidationOffer(

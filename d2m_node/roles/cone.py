@@ -16,10 +16,17 @@ from d2m_node.calls import CloseEnrolment, DepositStake, EnrolCone, StartTrainin
 from d2m_node.ports import Access, Audience, Ports
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
+from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.inputs import agree_inputs, collect_updates
 from d2m_node.roles.payday import settle_in_turn
-from d2m_node.roles.records import RoundSources, record_final, record_round, write_decision
+from d2m_node.roles.records import (
+    RoundSources,
+    record_final,
+    record_round,
+    record_settlement,
+    write_decision,
+)
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import load_body, load_model_state
@@ -168,6 +175,14 @@ async def _load_tickets(ports: Ports, job: JobState) -> TicketChain:
 
 
 async def _run_job(seat: Seat) -> None:
+    """Do all that a seat asks for, until its job is settled or cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report_equivocations, seat)
+        await _follow_job(seat)
+        nursery.cancel_scope.cancel()
+
+
+async def _follow_job(seat: Seat) -> None:
     """Follow one job from the end of its enrolment to its settlement."""
     chain = seat.ports.chain
     await take_turn(
@@ -184,6 +199,7 @@ async def _run_job(seat: Seat) -> None:
             nursery.start_soon(_start_training_in_turn, seat)
             nursery.start_soon(_work, seat, nursery.cancel_scope)
         await settle_in_turn(seat)
+        await record_settlement(seat)
 
 
 async def _start_training_in_turn(seat: Seat) -> None:
@@ -320,7 +336,7 @@ async def _find_round(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
         return Finding(None, inputs.available)
     held = await parts.wait(SELECTION_PART)
     subset = await _draw_subset(seat, ballot, held.part)
-    samples, labels = select_samples(held.part, subset, seat.body.model.input_shape)
+    samples, labels = select_samples(held.part, subset, seat.body.model)
     work = RoundWork(
         domain=seat.domain,
         job_id=seat.job_id,
@@ -352,13 +368,16 @@ async def _find_final(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
     """Evaluate the first and the last parameters on V_fin."""
     state = await _load_state(seat)
     held = await parts.wait(FINAL_PART)
-    samples, labels = select_samples(held.part, held.part.indices, seat.body.model.input_shape)
+    samples, labels = select_samples(held.part, held.part.indices, seat.body.model)
+    initial = await trio.to_thread.run_sync(
+        initial_parameters, seat.body.model, Digest(seat.body.initial_seed)
+    )
     work = FinalWork(
         domain=seat.domain,
         job_id=seat.job_id,
         round_index=ballot.round_index,
         rules=seat.rules,
-        initial=initial_parameters(seat.body.model, Digest(seat.body.initial_seed)),
+        initial=initial,
         parameters=state.parameters,
         samples=samples,
         labels=labels,

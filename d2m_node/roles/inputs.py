@@ -12,9 +12,9 @@ import trio
 from d2m_node.calls import LogBitmaps
 from d2m_node.errors import PeerUnreachable
 from d2m_node.ports import Access, Audience, Int32Array
-from d2m_node.roles.room import UNSIGNED, availability_step
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
+from d2m_node.roles.statements import UNSIGNED, availability_step
 from d2m_node.roles.turns import land, wait_block_or
 from protocol.bitmap import compute_input_set, decode_bitmap, encode_bitmap
 from protocol.errors import InvalidSignature, ProtocolError
@@ -22,14 +22,8 @@ from protocol.hashing import word
 from protocol.job import Ballot
 from protocol.model import count_parameters
 from protocol.signatures import Availability, recover_signer
-from protocol.types import Address, BlockNumber, Digest, RoundIndex
-from protocol.update import (
-    TENSOR_HEADER_BYTES,
-    TensorKind,
-    UpdateSecret,
-    compute_update_commitment,
-    decode_tensor,
-)
+from protocol.types import Address, BlockNumber, Digest
+from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.wire import messages as wire
 
 log = structlog.get_logger(__name__)
@@ -68,7 +62,7 @@ async def collect_updates(seat: Seat, ballot: Ballot, sampled: tuple[int, ...]) 
 
     def is_settled() -> bool:
         """Every commitment of this round is fetched; nothing more can come."""
-        committed = _commits(seat, ballot)
+        committed = _commits(seat, ballot).keys() - seat.equivocators
         wanted = [index for index in sampled if index in committed]
         return seat.head >= ballot.update_open_end and all(i in holdings.updates for i in wanted)
 
@@ -109,7 +103,7 @@ async def _hold_update(seat: Seat, ballot: Ballot, index: int, holdings: Holding
         )
     )
     opening = seat.room.heard(wire.UpdateOpening, round_index)[index]
-    if not _fits(seat, opening, _commits(seat, ballot)[index]):
+    if not seat.room.opens_commitment(opening):
         log.warning("update_opening_mismatch", job=seat.job_id, round=round_index, seller=index)
         return
     while index not in holdings.updates:
@@ -121,18 +115,6 @@ async def _hold_update(seat: Seat, ballot: Ballot, index: int, holdings: Holding
         except ProtocolError as error:
             log.warning("update_refused", job=seat.job_id, seller=index, error=str(error))
             return
-
-
-def _fits(seat: Seat, opening: wire.UpdateOpening, commit: wire.UpdateCommit) -> bool:
-    """Tell whether an opening opens a commitment."""
-    secret = UpdateSecret(
-        job=seat.job_id,
-        round_index=RoundIndex(opening.round_index),
-        seller=seat.job.sellers[opening.seller_index].account,
-        update_digest=Digest(opening.digest),
-        salt=opening.salt,
-    )
-    return compute_update_commitment(seat.domain, secret) == commit.commitment
 
 
 async def _fetch_update(seat: Seat, index: int, digest: Digest, holdings: Holdings) -> None:
@@ -165,7 +147,8 @@ async def agree_inputs(
 
 async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> None:
     key = f"{seat.job_id}/{ballot.ballot_number}"
-    own = msgspec.msgpack.encode(word(encode_bitmap(holdings.updates)))
+    # An equivocator is lacking: others may hold another update of it under the same bit.
+    own = msgspec.msgpack.encode(word(encode_bitmap(holdings.updates.keys() - seat.equivocators)))
     # What was signed first stays: a restarted node must not tell two stories.
     remembered = await seat.ports.store.journal.remember("availability", key, own)
     bitmap = msgspec.msgpack.decode(remembered, type=bytes)
@@ -242,11 +225,9 @@ async def _fetch_lacking(
             with trio.move_on_after(LACKING_SECONDS / 4):
                 await seat.room.pull(seat.pool, request)
         # A commitment that came late here came in time to most of the pool.
-        committed = seat.room.heard(wire.UpdateCommit, ballot.round_index)
         opened = seat.room.heard(wire.UpdateOpening, ballot.round_index)
         for index in lacking:
-            is_heard = index in opened and index in committed
-            if is_heard and _fits(seat, opened[index], committed[index]):
+            if index in opened and seat.room.opens_commitment(opened[index]):
                 try:
                     await _fetch_update(seat, index, Digest(opened[index].digest), holdings)
                 except (PeerUnreachable, ProtocolError) as error:

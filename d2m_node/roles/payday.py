@@ -3,12 +3,13 @@
 import structlog
 import trio
 
-from d2m_node.calls import ClaimPayout, ContractCall, ReleaseStake, SettleJob
+from d2m_node.calls import ClaimPayout, ContractCall, ReclaimDeposit, ReleaseStake, SettleJob
 from d2m_node.errors import TransactionReverted, TransientError
 from d2m_node.ports import Ports
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.turns import Turn, take_turn
+from protocol.deposits import DepositStatus
 from protocol.digest import RoundHeader, add_credits
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
@@ -56,13 +57,14 @@ async def settle_in_turn(seat: Seat) -> None:
 
 
 async def run_payday(ports: Ports) -> None:
-    """Pull whatever settlements owe this account, for as long as the node runs.
+    """Pull whatever this account is owed, for as long as the node runs.
 
     It looks at the chain alone, so what was credited while the node was down is pulled too.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_claim_payouts, ports)
         nursery.start_soon(_release_stakes, ports)
+        nursery.start_soon(_reclaim_deposits, ports)
 
 
 async def _claim_payouts(ports: Ports) -> None:
@@ -107,3 +109,19 @@ async def _release_stakes(ports: Ports) -> None:
         job_id = await ports.chain.wait_for(find_job)
         call = ReleaseStake(job=job_id, account=me)
         await _try(ports, call, f"release-stake/{job_id}")
+
+
+async def _reclaim_deposits(ports: Ports) -> None:
+    me = ports.signer.address
+
+    def find_job(state: MarketState) -> JobId | None:
+        for job_id, job in state.jobs.items():
+            deposit = job.deposits.get(me)
+            is_held = deposit is not None and deposit.status is DepositStatus.HELD
+            if is_held and job.phase in OVER:
+                return job_id
+        return None
+
+    while True:
+        job_id = await ports.chain.wait_for(find_job)
+        await _try(ports, ReclaimDeposit(job=job_id), f"reclaim-deposit/{job_id}")

@@ -12,12 +12,14 @@ from d2m_node.ports import JournalPort
 from d2m_node.roles.seat import Seat
 from protocol.digest import compute_sampler_digest
 from protocol.job import Ballot
+from protocol.payment_audit import collect_settled_job
 from protocol.round import ModelState, RoundWork
 from protocol.types import NO_DIGEST, Digest
 from protocol.update import TensorKind, compute_tensor_digest
 
 KIND = "round-record"
 DECISION_KIND = "decision"
+SETTLEMENT_KIND = "settlement-record"
 
 
 class BallotRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,3 +129,13 @@ async def write_decision(
 ) -> None:
     """Write what the execution sets decided, once."""
     await journal.remember(DECISION_KIND, record_key(job_id, ballot_number), digest)
+
+
+async def record_settlement(seat: Seat) -> None:
+    """Write what the chain says of a settled job and its payments, once."""
+    if seat.job.settled is None:
+        return
+    settled = collect_settled_job(seat.job, seat.ports.chain.params)
+    await seat.ports.store.journal.remember(
+        SETTLEMENT_KIND, str(seat.job_id), msgspec.msgpack.encode(settled)
+    )

@@ -1,11 +1,13 @@
 """A job's room: the gossip of one job, checked, kept and found again.
 
 Every role of a node that takes part in a job shares its room. The first valid message of a kind
-for a (step, sender) wins; later ones are not even forwarded. What is kept is bounded: steps far
-from the ballot on chain are refused, and a step holds one message per participant.
+for a (step, sender) wins; later ones are not even forwarded. One exception: a second, different
+commitment of a seller for one round is forwarded and kept beside the first, because the two are
+evidence. What is kept is bounded: steps far from the ballot on chain are refused, a step holds one
+message per participant, and there is one piece of evidence per seller.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,21 +17,23 @@ import trio
 
 from d2m_node.errors import TransientError
 from d2m_node.ports import Ports, Verdict
-from protocol.commitment import VoteOpening, VotePosition, compute_vote_commitment
-from protocol.errors import InvalidSignature
-from protocol.job import JobState
-from protocol.signatures import (
-    Availability,
-    TypedMessage,
-    UpdateCommitment,
-    ValidationOffer,
-    ValidationReceipt,
-    Vote,
-    recover_signer,
+from d2m_node.roles.statements import (
+    Equivocation,
+    SignedMessage,
+    round_of_step,
+    sender_of,
+    signed_part,
+    step_of,
+    tag_of,
 )
-from protocol.signatures import UpdateOpening as SignedUpdateOpening
-from protocol.sortition import BallotKind, decode_mini, encode_mini, is_element_of_chain
+from protocol.commitment import VoteOpening, VotePosition, compute_vote_commitment
+from protocol.errors import InvalidSignature, ProtocolError
+from protocol.evidence import verify_equivocation
+from protocol.job import JobState
+from protocol.signatures import recover_signer
+from protocol.sortition import BallotKind, decode_mini, is_element_of_chain
 from protocol.types import Address, BlockNumber, Digest, JobId, RoundIndex
+from protocol.update import UpdateSecret, compute_update_commitment
 from protocol.wire import messages as wire
 from protocol.wire.messages import GossipMessage, MessagesRequest
 from protocol.wire.topics import updates_topic, votes_topic
@@ -37,18 +41,6 @@ from protocol.wire.topics import updates_topic, votes_topic
 log = structlog.get_logger(__name__)
 
 M = TypeVar("M", bound=GossipMessage)
-
-SignedMessage = (
-    wire.UpdateCommit
-    | wire.UpdateOpening
-    | wire.AvailabilityBitmap
-    | wire.VoteCommit
-    | wire.ValidationOffer
-    | wire.ValidationReceipt
-)
-
-UNSIGNED = bytes(65)
-"""Stands where the signature comes."""
 
 ROUNDS_KEPT = 3
 """Messages of this many latest rounds stay, for peers that pull."""
@@ -62,40 +54,6 @@ class Heard:
     block_number: BlockNumber
 
 
-def step_of(message: GossipMessage) -> int:
-    """Return what a message is about: a round, a mini-round of a round, or a part."""
-    match message:
-        case wire.UpdateCommit() | wire.UpdateOpening():
-            return message.round_index
-        case wire.AvailabilityBitmap():
-            return availability_step(RoundIndex(message.round_index), message.attempt)
-        case wire.VoteCommit() | wire.VoteOpening():
-            return vote_step(RoundIndex(message.round_index), message.mini)
-        case wire.ValidationOffer() | wire.ValidationReceipt():
-            return message.part
-
-
-def availability_step(round_index: RoundIndex, attempt: int) -> int:
-    """Number one attempt of one round."""
-    return vote_step(round_index, encode_mini(BallotKind.ROUND, attempt, 0))
-
-
-def vote_step(round_index: RoundIndex, mini: int) -> int:
-    """Number one mini-round of a job; grows with the round."""
-    return round_index << 40 | mini
-
-
-def sender_of(message: GossipMessage) -> int:
-    """Return the sender's index among the job's sellers or CONE nodes; 0 for the buyer."""
-    match message:
-        case wire.UpdateCommit() | wire.UpdateOpening():
-            return message.seller_index
-        case wire.ValidationOffer():
-            return 0
-        case _:
-            return message.cone_index
-
-
 class Room:
     """The messages of one job. See the module's text."""
 
@@ -103,6 +61,7 @@ class Room:
         self._ports = ports
         self._job_id = job_id
         self._heard: dict[type, dict[int, dict[int, Heard]]] = {}
+        self._equivocations: dict[int, Equivocation] = {}
         self._changed = trio.Event()
 
     @property
@@ -161,6 +120,38 @@ class Room:
             if kept[sender].block_number < block
         }
 
+    @property
+    def equivocations(self) -> Mapping[int, Equivocation]:
+        """The sellers known to have signed two commitments for one round, with the evidence."""
+        return self._equivocations
+
+    def keep_equivocation(self, found: Equivocation) -> None:
+        """Keep evidence against a seller; the first is enough."""
+        if self._equivocations.setdefault(found.first.seller_index, found) is found:
+            log.warning("equivocation_heard", job=self._job_id, seller=found.first.seller_index)
+            self._wake()
+
+    def opens_commitment(self, opening: wire.UpdateOpening) -> bool:
+        """Tell whether an opening fits a commitment that was heard from its seller."""
+        secret = UpdateSecret(
+            job=self._job_id,
+            round_index=RoundIndex(opening.round_index),
+            seller=self.job.sellers[opening.seller_index].account,
+            update_digest=Digest(opening.digest),
+            salt=opening.salt,
+        )
+        expected = compute_update_commitment(self._ports.chain.domain, secret)
+        return any(one.commitment == expected for one in self._commitments(opening))
+
+    def _commitments(self, opening: wire.UpdateOpening) -> list[wire.UpdateCommit]:
+        """Return what was heard from the opening's seller for its round: one, or two."""
+        heard = self.heard(wire.UpdateCommit, opening.round_index)
+        found = [one for index, one in heard.items() if index == opening.seller_index]
+        conflict = self._equivocations.get(opening.seller_index)
+        if conflict is not None and conflict.first.round_index == opening.round_index:
+            found += [conflict.first, conflict.second]
+        return found
+
     async def wait_until(self, is_true: Callable[[], bool]) -> None:
         """Return when ``is_true``; it is asked after each kept message."""
         while not is_true():
@@ -187,22 +178,48 @@ class Room:
             self.validate(message)
 
     def serve(self, request: MessagesRequest) -> list[GossipMessage]:
-        """Return the kept messages that a peer asks for."""
-        for kind, steps in self._heard.items():
-            if kind.__struct_config__.tag == request.kind:  # type: ignore[attr-defined]
-                return [heard.message for heard in steps.get(request.step, {}).values()]
-        return []
+        """Return the kept messages that a peer asks for, both sides of an equivocation too."""
+        kept = [
+            heard.message
+            for kind, steps in self._heard.items()
+            if tag_of(kind) == request.kind
+            for heard in steps.get(request.step, {}).values()
+        ]
+        if request.kind == tag_of(wire.UpdateCommit):
+            sides = (
+                side for one in self._equivocations.values() for side in (one.first, one.second)
+            )
+            kept += [one for one in sides if one.round_index == request.step and one not in kept]
+        return kept
 
     def validate(self, message: GossipMessage) -> Verdict:
         """Check a message and keep it if it is valid and new. Never raises."""
         if message.job_id != self._job_id or not self._is_near(message):
             return Verdict.IGNORE
-        if sender_of(message) in self._heard.get(type(message), {}).get(step_of(message), {}):
-            return Verdict.IGNORE
+        former = (
+            self._heard.get(type(message), {}).get(step_of(message), {}).get(sender_of(message))
+        )
+        if former is not None:
+            return self._validate_further(former.message, message)
         verdict = self._check(message)
         if verdict is Verdict.ACCEPT:
             self._keep(message)
         return verdict
+
+    def _validate_further(self, former: GossipMessage, message: GossipMessage) -> Verdict:
+        """Pass nothing on but the second side of an equivocation, which everybody should see."""
+        if not isinstance(former, wire.UpdateCommit) or not isinstance(message, wire.UpdateCommit):
+            return Verdict.IGNORE
+        if message.commitment == former.commitment or former.seller_index in self._equivocations:
+            return Verdict.IGNORE
+        found = Equivocation(former, message)
+        seller = self.job.sellers[former.seller_index].account
+        try:
+            verify_equivocation(self._ports.chain.domain, found.as_evidence(seller))
+        except ProtocolError:
+            return Verdict.REJECT
+        self.keep_equivocation(found)
+        return Verdict.ACCEPT
 
     def _is_near(self, message: GossipMessage) -> bool:
         """Bound what is kept: one round ahead of the chain, and a few behind."""
@@ -237,7 +254,19 @@ class Room:
             )
         except InvalidSignature:
             return Verdict.REJECT
-        return Verdict.ACCEPT if signer == account else Verdict.REJECT
+        if signer != account:
+            return Verdict.REJECT
+        if isinstance(message, wire.UpdateOpening):
+            return self._check_update_opening(message)
+        return Verdict.ACCEPT
+
+    def _check_update_opening(self, message: wire.UpdateOpening) -> Verdict:
+        """Do not let an opening of nothing take the place of the one that will fit.
+
+        The peer that forwards it may have heard another commitment of the seller: no blame.
+        """
+        is_idle = self._commitments(message) and not self.opens_commitment(message)
+        return Verdict.IGNORE if is_idle else Verdict.ACCEPT
 
     def _check_opening(self, message: wire.VoteOpening, node: Address) -> Verdict:
         """A vote's opening carries no signature: the commitment it opens does."""
@@ -303,51 +332,5 @@ class Room:
         for kind, steps in self._heard.items():
             if kind in (wire.ValidationOffer, wire.ValidationReceipt):
                 continue
-            for step in [step for step in steps if _round_of_step(kind, step) < round_index]:
+            for step in [step for step in steps if round_of_step(kind, step) < round_index]:
                 del steps[step]
-
-
-def _round_of_step(kind: type, step: int) -> int:
-    return step if kind in (wire.UpdateCommit, wire.UpdateOpening) else step >> 40
-
-
-def signed_part(message: GossipMessage) -> TypedMessage:
-    """Return the EIP-712 value that a message's sender signs."""
-    job = JobId(message.job_id)
-    match message:
-        case wire.UpdateCommit():
-            return UpdateCommitment(
-                job, RoundIndex(message.round_index), Digest(message.commitment)
-            )
-        case wire.UpdateOpening():
-            return SignedUpdateOpening(
-                job=job,
-                round_index=RoundIndex(message.round_index),
-                update_digest=Digest(message.digest),
-                salt=message.salt,
-            )
-        case wire.AvailabilityBitmap():
-            return Availability(
-                job=job,
-                round_index=RoundIndex(message.round_index),
-                attempt=message.attempt,
-                bitmap=int.from_bytes(message.bitmap, "big"),
-            )
-        case wire.VoteCommit():
-            return Vote(
-                job=job,
-                round_index=RoundIndex(message.round_index),
-                mini=message.mini,
-                commitment=Digest(message.commitment),
-            )
-        case wire.ValidationOffer():
-            return ValidationOffer(
-                job=job,
-                part=message.part,
-                part_digest=Digest(message.digest),
-                size_bytes=message.size_bytes,
-            )
-        case wire.ValidationReceipt():
-            return ValidationReceipt(job, message.part)
-        case wire.VoteOpening():
-            raise TypeError("an opening of a vote is not signed")

@@ -7,6 +7,7 @@ from d2m_node.roles.executor import Executor
 from d2m_node.roles.room import Room
 from d2m_node.roles.sources import round_rules
 from protocol.aggregation import RoundRules
+from protocol.deposits import DepositStatus
 from protocol.hashing import Domain
 from protocol.job import Ballot, JobPhase, JobState
 from protocol.request import RequestBody
@@ -58,6 +59,18 @@ class Seat:
     def pool(self) -> tuple[Address, ...]:
         """The accounts of the pool, by CONE index."""
         return tuple(cone.account for cone in self.job.cones)
+
+    @property
+    def equivocators(self) -> frozenset[int]:
+        """Sellers that signed two commitments for a round: heard here, or proved on the chain."""
+        proved = {
+            account
+            for account, deposit in self.job.deposits.items()
+            if deposit.status is DepositStatus.EQUIVOCATED
+        }
+        sellers = enumerate(self.job.sellers)
+        on_chain = (index for index, seller in sellers if seller.account in proved)
+        return frozenset(on_chain) | self.room.equivocations.keys()
 
     @property
     def set_sizes(self) -> tuple[int, ...]:

@@ -18,14 +18,17 @@ from d2m_node.errors import JobFailed
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
-from d2m_node.roles.room import UNSIGNED, Room
+from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import load_body, load_model_state
+from d2m_node.roles.statements import UNSIGNED
+from protocol.errors import RuleViolation
 from protocol.hashing import keccak
 from protocol.job import Ballot, JobPhase, JobState
 from protocol.market import Dataset, MarketState
 from protocol.osmd import sample_sellers
 from protocol.request import RequestBody, compute_tag_hashes
+from protocol.samples import validate_labels, validate_samples
 from protocol.sortition import BallotKind, compute_seller_seed
 from protocol.types import Digest, JobId, SellerIndex
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
@@ -142,12 +145,20 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
     ports = shop.ports
     job = ports.chain.state.jobs[job_id]
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
-    if shop.samples.inputs.shape[1:] != tuple(body.model.input_shape):
-        raise JobFailed(job_id, "the dataset's samples do not have the shape the model takes")
+    try:
+        validate_samples(body.model, shop.samples.inputs)
+        validate_labels(body.model, shop.samples.labels)
+    except RuleViolation as error:
+        raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
     me = ports.signer.address
     if job.seller_index(me) is None:
         assert job.terms is not None
-        call = EnrolSeller(job=job_id, terms=job.terms, dataset_id=shop.dataset.dataset_id)
+        call = EnrolSeller(
+            job=job_id,
+            terms=job.terms,
+            dataset_id=shop.dataset.dataset_id,
+            value_wei=job.terms.seller_deposit_wei,
+        )
         await ports.chain.submit(call, key=f"enrol-seller/{job_id}")
     index = await ports.chain.wait_for(lambda state: state.jobs[job_id].seller_index(me))
     log.info("seller_enrolled", job=job_id, index=index)

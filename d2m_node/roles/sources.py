@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable
 
+import trio
+
 from d2m_node.errors import JobFailed, PeerUnreachable
 from d2m_node.ports import Access, Audience, Ports
 from protocol.aggregation import RoundRules
 from protocol.digest import RoundHeader, decode_sampler_state
 from protocol.errors import ProtocolError
 from protocol.job import JobState
+from protocol.metrics import validate_metric
 from protocol.model import count_parameters
-from protocol.request import MAX_BODY_BYTES, RequestBody, decode_body
+from protocol.request import MAX_BODY_BYTES, RequestBody, decode_body, validate_work
 from protocol.round import ModelState, apply_header, compute_initial_state
 from protocol.terms import Metric
-from protocol.types import Address, Digest
+from protocol.types import NO_DIGEST, Address, Digest
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 
 
@@ -49,19 +52,23 @@ async def load_body(ports: Ports, job: JobState) -> RequestBody:
     Raises
     ------
     JobFailed
-        If the buyer does not serve it, or it is not valid.
+        If the buyer does not serve it, or it is not valid for the job's terms.
     """
     assert job.buyer is not None, "a job has a buyer once its auction is closed"
+    assert job.terms is not None, "a job has terms once its auction is closed"
     access = Access(Audience.PUBLIC, job.job_id)
     try:
         data = await fetch(
             ports, job.body_hash, [job.buyer], max_bytes=MAX_BODY_BYTES, access=access
         )
-        return decode_body(data)
+        body = decode_body(data)
+        validate_metric(Metric(job.terms.metric), body.model)
+        validate_work(body, job.terms.sellers_per_round)
     except PeerUnreachable as error:
         raise JobFailed(job.job_id, f"the buyer does not serve its request: {error}") from error
     except ProtocolError as error:
         raise JobFailed(job.job_id, f"the buyer's request is not valid: {error}") from error
+    return body
 
 
 def round_rules(job: JobState, body: RequestBody) -> RoundRules:
@@ -82,14 +89,13 @@ async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
 
     Late and restarted nodes take this path like all others. Raises PeerUnreachable.
     """
-    rules = round_rules(job, body)
     seller_count = len(job.sellers)
-    state = compute_initial_state(rules, Digest(body.initial_seed), seller_count)
     headers = [RoundHeader.decode(one.header) for one in job.decided_rounds]
     if not headers:
-        return state
-    for header in headers:
-        state = apply_header(state, header)
+        # Under a second, but for the largest models too long to hold up everything else.
+        return await trio.to_thread.run_sync(
+            compute_initial_state, round_rules(job, body), Digest(body.initial_seed), seller_count
+        )
     accounts = [cone.account for cone in job.cones]
     access = Access(Audience.PARTICIPANTS, job.job_id)
     size = count_parameters(body.model)
@@ -107,10 +113,13 @@ async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
         max_bytes=8 * seller_count,
         access=access,
     )
-    return ModelState(
+    state = ModelState(
         parameters=decode_tensor(tensor, TensorKind.PARAMETERS, size),
         sampler=decode_sampler_state(sampler, seller_count),
-        credits=state.credits,
-        misses=state.misses,
-        previous_digest=state.previous_digest,
+        credits=(0,) * seller_count,
+        misses=(0,) * seller_count,
+        previous_digest=NO_DIGEST,
     )
+    for header in headers:
+        state = apply_header(state, header)
+    return state

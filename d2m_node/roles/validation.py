@@ -1,7 +1,6 @@
 """The validation set at a CONE node: fetched from the buyer in proven parts, and receipted."""
 
 from dataclasses import dataclass
-from math import prod
 
 import structlog
 import trio
@@ -9,9 +8,9 @@ import trio
 from d2m_node.calls import SubmitReceipts
 from d2m_node.errors import PeerUnreachable
 from d2m_node.ports import Access, Audience, ChainPort
-from d2m_node.roles.room import UNSIGNED
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
+from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.turns import land
 from protocol.bitmap import decode_bitmap
 from protocol.errors import ProtocolError
@@ -102,7 +101,7 @@ async def _fetch_part(
 def _check_part(data: bytes, body: RequestBody, indices: tuple[int, ...]) -> ValidationPart:
     part = decode_part(data)
     verify_part(part, Digest(body.validation.root))
-    validate_part_contents(part, indices, prod(body.model.input_shape), body.model.classes)
+    validate_part_contents(part, indices, body.model)
     return part
 
 

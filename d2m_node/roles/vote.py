@@ -12,8 +12,8 @@ import structlog
 import trio
 
 from d2m_node.calls import ExpireBallot, SubmitCommits, SubmitOpenings, Tally
-from d2m_node.roles.room import UNSIGNED, vote_step
 from d2m_node.roles.seat import Seat
+from d2m_node.roles.statements import UNSIGNED, vote_step
 from d2m_node.roles.turns import Turn, land, take_turn
 from protocol.commitment import (
     NO_TRACE,

@@ -167,6 +167,13 @@ class SlashView(Result, frozen=True, kw_only=True):
     reason: str
 
 
+class DepositView(Result, frozen=True, kw_only=True):
+    account: str
+    amount_wei: int
+    status: str
+    """held, returned, forfeited or equivocated; the last two are burned."""
+
+
 class JobView(Result, frozen=True, kw_only=True):
     summary: JobSummary
     tags: list[str]
@@ -176,6 +183,8 @@ class JobView(Result, frozen=True, kw_only=True):
     model_digest: str | None
     bids: list[BidView]
     sellers: list[str]
+    deposits: list[DepositView]
+    """Of the sellers."""
     cones: list[str]
     rounds: list[RoundView]
     rounds_void: list[int]

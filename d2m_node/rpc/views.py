@@ -6,6 +6,7 @@ from typing import Final
 from d2m_node.ports import PeerStatus, Ports
 from d2m_node.rpc.api import (
     BidView,
+    DepositView,
     JobSummary,
     JobView,
     NodeStatus,
@@ -94,6 +95,14 @@ def view_job(job: JobState) -> JobView:
             for bid in job.bids.values()
         ],
         sellers=[to_hex(seller.account) for seller in job.sellers],
+        deposits=[
+            DepositView(
+                account=to_hex(seller),
+                amount_wei=deposit.amount_wei,
+                status=deposit.status.value,
+            )
+            for seller, deposit in job.deposits.items()
+        ],
         cones=[to_hex(cone.account) for cone in job.cones],
         rounds=[_view_decision(decided) for decided in job.decided],
         rounds_void=list(job.voided),

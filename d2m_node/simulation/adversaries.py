@@ -16,7 +16,7 @@ from d2m_node.logs import configure_logs
 from d2m_node.node import Behaviour, main, make_torch_trainer
 from d2m_node.ports import Int32Array, Samples, TrainerPort
 from d2m_node.roles.executor import Executor
-from d2m_node.settings import load_settings
+from d2m_node.settings import Device, load_settings
 from protocol.digest import FinalResult, RoundHeader
 from protocol.hashing import hash_domain
 from protocol.model import ModelDescription
@@ -97,9 +97,9 @@ class SignFlipTrainer:
         return np.clip(BOOST * update, -MAX_UPDATE, MAX_UPDATE).astype(np.int32)
 
 
-async def make_sign_flip_trainer() -> TrainerPort:
+async def make_sign_flip_trainer(device: Device) -> TrainerPort:
     """Return a trainer whose updates undo what the others learn."""
-    return SignFlipTrainer(await make_torch_trainer())
+    return SignFlipTrainer(await make_torch_trainer(device))
 
 
 EXECUTORS: dict[str, Callable[[], Executor]] = {
@@ -113,7 +113,11 @@ def make_behaviour(attack: str) -> Behaviour:
     """Return what a hostile node does instead of the honest thing."""
     if attack in SELLER_ATTACKS:
         return Behaviour(make_trainer=make_sign_flip_trainer)
-    return Behaviour(executor=EXECUTORS[attack]())
+
+    async def make_executor(_: Device) -> Executor:
+        return EXECUTORS[attack]()
+
+    return Behaviour(make_executor=make_executor)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ MIGRATIONS: Final = (
     CREATE INDEX transactions_by_state ON transactions (state, nonce);
     CREATE INDEX transactions_by_key ON transactions (key, state);
     """,
+    """
+    -- The block of a mined transaction, as long as a reorganisation might drop it.
+    ALTER TABLE transactions ADD COLUMN block_number INTEGER;
+    ALTER TABLE transactions ADD COLUMN block_hash BLOB;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -2,9 +2,10 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from d2m_node.storage.journal import RunInTransaction
-from d2m_node.transaction_store import StoredTransaction, TransactionState
+from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
 
 
 class Transactions:
@@ -13,19 +14,29 @@ class Transactions:
     def __init__(self, run: RunInTransaction) -> None:
         self._run = run
 
-    async def load_open(self) -> Sequence[StoredTransaction]:
-        """Return all open transactions by ascending nonce, those of a nonce as they were added."""
+    async def load_watched(self) -> Sequence[StoredTransaction]:
+        """Return the open transactions, and those that a reorganisation might drop.
+
+        By ascending nonce, those of a nonce as they were added.
+        """
 
         def work(connection: sqlite3.Connection) -> list[StoredTransaction]:
             rows = connection.execute(
-                "SELECT key, nonce, raw, transaction_hash FROM transactions"
-                " WHERE state = ? ORDER BY nonce, position",
-                (TransactionState.OPEN.value,),
+                "SELECT key, nonce, raw, transaction_hash, state, block_number, block_hash"
+                " FROM transactions WHERE state = 'open' OR block_hash IS NOT NULL"
+                " ORDER BY nonce, position"
             )
-            return [
-                StoredTransaction(key=key, nonce=nonce, raw=raw, transaction_hash=found_hash)
-                for key, nonce, raw, found_hash in rows
-            ]
+            return [_read_row(row) for row in rows]
+
+        return await self._run(work)
+
+    async def find_highest_nonce(self) -> int | None:
+        """Return the highest nonce that was ever signed for."""
+
+        def work(connection: sqlite3.Connection) -> int | None:
+            (nonce,) = connection.execute("SELECT max(nonce) FROM transactions").fetchone()
+            assert nonce is None or isinstance(nonce, int)
+            return nonce
 
         return await self._run(work)
 
@@ -43,29 +54,51 @@ class Transactions:
 
     async def add(self, transaction: StoredTransaction) -> None:
         """Add a transaction; one whose hash is known stays as it is."""
+        mined = transaction.mined
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT OR IGNORE INTO transactions (key, nonce, raw, transaction_hash, state)"
-                " VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO transactions"
+                " (key, nonce, raw, transaction_hash, state, block_number, block_hash)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     transaction.key,
                     transaction.nonce,
                     transaction.raw,
                     transaction.transaction_hash,
                     transaction.state.value,
+                    None if mined is None else mined.number,
+                    None if mined is None else mined.block_hash,
                 ),
             )
 
         await self._run(work)
 
-    async def close_nonce(self, nonce: int, state: TransactionState) -> None:
-        """Set the state of every open transaction of a nonce."""
+    async def settle(self, nonce: int, state: TransactionState, mined: BlockId | None) -> None:
+        """Say what became of every watched transaction of a nonce, and whether to watch on."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE transactions SET state = ? WHERE nonce = ? AND state = ?",
-                (state.value, nonce, TransactionState.OPEN.value),
+                "UPDATE transactions SET state = ?, block_number = ?, block_hash = ?"
+                " WHERE nonce = ? AND (state = 'open' OR block_hash IS NOT NULL)",
+                (
+                    state.value,
+                    None if mined is None else mined.number,
+                    None if mined is None else mined.block_hash,
+                    nonce,
+                ),
             )
 
         await self._run(work)
+
+
+def _read_row(row: tuple[Any, ...]) -> StoredTransaction:
+    key, nonce, raw, transaction_hash, state, block_number, block_hash = row
+    return StoredTransaction(
+        key=key,
+        nonce=nonce,
+        raw=raw,
+        transaction_hash=transaction_hash,
+        state=TransactionState(state),
+        mined=None if block_hash is None else BlockId(block_number, block_hash),
+    )

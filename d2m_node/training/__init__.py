@@ -1,1 +1,4 @@
-"""A seller's data and private training. Only `local`, `models` and `adam` import torch."""
+"""A seller's data and private training, and exact evaluation on a GPU.
+
+Only `adam`, `exact`, `local` and `models` import torch.
+"""

@@ -7,9 +7,14 @@ import trio
 
 from d2m_node.errors import UserError
 from d2m_node.ports import Samples
-from d2m_node.training.dataset_file import AnyDatasetFile, read_dataset_file
+from d2m_node.training.dataset_file import (
+    AnyDatasetFile,
+    CsvFile,
+    NpzFile,
+    read_dataset_file,
+)
 from d2m_node.training.formats import DataFolders, read_samples
-from d2m_node.training.partition import select_partition, select_split
+from d2m_node.training.partition import group_targets, select_partition, select_split
 
 
 class LocalDatasets:
@@ -57,6 +62,8 @@ def _select(samples: Samples, described: AnyDatasetFile) -> Samples:
     if described.split is not None:
         positions = select_split(len(positions), described.split)
     if described.partition is not None:
-        chosen = select_partition(samples.labels[positions], described.partition)
-        positions = positions[chosen]
+        labels = samples.labels[positions]
+        if isinstance(described, NpzFile | CsvFile) and described.task == "regression":
+            labels = group_targets(labels)
+        positions = positions[select_partition(labels, described.partition)]
     return Samples(inputs=samples.inputs[positions], labels=samples.labels[positions])

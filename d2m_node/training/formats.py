@@ -25,17 +25,20 @@ from d2m_node.ports import Samples
 from d2m_node.training.dataset_file import (
     AnyDatasetFile,
     Cifar10File,
+    CsvFile,
     DigitsFile,
     IdxFile,
     NpzFile,
+    Task,
 )
+from d2m_node.training.tables import MAX_LABEL, parse_table
+from d2m_node.user_input import expand_home
+from protocol.samples import DTYPES, MAX_TARGET_Q16, SampleArray
 
 MAX_DATA_BYTES: Final = 1 << 29
 """Of one dataset, unpacked; the CIFAR-10 training set has 154 MB."""
 
 MAX_SAMPLES: Final = 1_000_000
-MAX_LABEL: Final = 1023
-"""Models have at most 1024 classes."""
 
 _LZMA_MEMORY_BYTES: Final = 256 << 20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -64,7 +67,7 @@ class DataFolders:
     def find(self, name: str) -> Path:
         """Return the file that a dataset file names. Raises UserError with the places tried."""
         folders = [self.beside, *([] if self.data is None else [self.data])]
-        candidates = [folder / Path(name).expanduser() for folder in folders]
+        candidates = [folder / expand_home(name) for folder in folders]
         for candidate in candidates:
             try:
                 if candidate.is_file():
@@ -85,8 +88,11 @@ def read_samples(described: AnyDatasetFile, folders: DataFolders) -> Samples:
             return _read_idx_pair(folders.find(inputs_path), folders.find(labels_path))
         case Cifar10File(paths=paths):
             return _read_cifar([folders.find(path) for path in paths])
-        case NpzFile(path=path):
-            return _read_npz(folders.find(path))
+        case NpzFile(path=path, task=task):
+            return _read_npz(folders.find(path), task)
+        case CsvFile(path=path):
+            found = folders.find(path)
+            return parse_table(found, _read_file(found, MAX_DATA_BYTES), described)
 
 
 def _read_digits() -> Samples:
@@ -156,7 +162,7 @@ _ZIP_ERRORS: Final = (
 )
 
 
-def _read_npz(path: Path) -> Samples:
+def _read_npz(path: Path, task: Task) -> Samples:
     _check_size(path, MAX_DATA_BYTES)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -166,9 +172,13 @@ def _read_npz(path: Path) -> Samples:
         raise UserError(f"{path}: needs the arrays 'inputs' and 'labels'") from exc
     except _ZIP_ERRORS as exc:
         raise UserError(f"{path}: damaged .npz file: {exc}") from exc
-    if inputs.dtype != np.uint8:
-        raise UserError(f"{path}: 'inputs' must be uint8 (0..255), not {inputs.dtype}")
-    return _build_samples(inputs.view(np.uint8), labels, path, path)
+    native = inputs.dtype.newbyteorder("=")
+    if native not in DTYPES.values():
+        raise UserError(
+            f"{path}: 'inputs' must be uint8 (0..255), int16 (8 fractional bits) or uint16 "
+            f"(tokens), not {inputs.dtype}"
+        )
+    return _build_samples(inputs.astype(native), labels, path, path, task)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -204,7 +214,11 @@ def _parse_npy(path: Path, name: str, data: bytes) -> npt.NDArray[np.integer]:
 
 
 def _build_samples(
-    inputs: UInt8Array, labels: npt.NDArray[np.integer], inputs_path: Path, labels_path: Path
+    inputs: SampleArray,
+    labels: npt.NDArray[np.integer],
+    inputs_path: Path,
+    labels_path: Path,
+    task: Task = "classification",
 ) -> Samples:
     if inputs.ndim < 2 or inputs.ndim == 3:
         raise UserError(
@@ -215,8 +229,12 @@ def _build_samples(
         raise UserError(f"{labels_path}: labels of shape {labels.shape} for {len(inputs)} samples")
     if not 1 <= len(inputs) <= MAX_SAMPLES or not prod(inputs.shape[1:]):
         raise UserError(f"{inputs_path}: give 1 to {MAX_SAMPLES} samples, not {inputs.shape}")
-    if labels.min() < 0 or labels.max() > MAX_LABEL:
+    if task == "classification" and not 0 <= labels.min() <= labels.max() <= MAX_LABEL:
         raise UserError(f"{labels_path}: labels must be class numbers from 0 to {MAX_LABEL}")
+    if not -MAX_TARGET_Q16 <= labels.min() <= labels.max() <= MAX_TARGET_Q16:
+        raise UserError(
+            f"{labels_path}: targets must be 32-bit integers; they have 16 fractional bits"
+        )
     return Samples(inputs=inputs, labels=labels.astype(np.int64))
 
 

@@ -15,10 +15,16 @@ from torch.nn import functional
 
 from d2m_node.ports import Samples
 from d2m_node.training.adam import Adam
-from d2m_node.training.models import build_module, flatten_parameters, load_parameters
-from protocol.errors import InvalidParams
-from protocol.model import INPUT_SCALE, ModelDescription, count_parameters
+from d2m_node.training.models import (
+    build_module,
+    flatten_parameters,
+    load_parameters,
+    read_inputs,
+)
+from protocol.errors import InvalidParams, RuleViolation
+from protocol.model import InputKind, ModelDescription, count_parameters
 from protocol.request import TrainingSpec
+from protocol.samples import TARGET_BITS, validate_labels, validate_samples
 from protocol.update import dequantise, quantise
 
 Int32Array = npt.NDArray[np.int32]
@@ -42,8 +48,9 @@ class TrainingTask:
 def train_locally(
     task: TrainingTask, *, device: torch.device, check_cancelled: Callable[[], None]
 ) -> Int32Array:
-    """Train with Adam on the cross-entropy and return the step taken, shape (d,), Q20.
+    """Train with Adam and return the step taken, shape (d,), Q20.
 
+    The loss is the cross-entropy, in a regression the squared error.
     ``check_cancelled`` is called before every batch; what it raises ends the training.
 
     Raises
@@ -69,16 +76,14 @@ def train_locally(
 def _validate(task: TrainingTask) -> None:
     if task.parameters.shape != (count_parameters(task.model),):
         raise InvalidParams("parameters", f"shape {task.parameters.shape} is not the model's")
-    shape = task.samples.inputs.shape[1:]
-    if shape != tuple(task.model.input_shape):
-        raise InvalidParams(
-            "input_shape", f"the samples have {shape}, not {task.model.input_shape}"
-        )
     labels = task.samples.labels
     if len(labels) == 0 or len(labels) != len(task.samples.inputs):
         raise InvalidParams("samples", f"{len(labels)} labels, {len(task.samples.inputs)} inputs")
-    if labels.min() < 0 or labels.max() >= task.model.classes:
-        raise InvalidParams("classes", f"label {labels.max()} in a model of {task.model.classes}")
+    try:
+        validate_samples(task.model, task.samples.inputs)
+        validate_labels(task.model, labels)
+    except RuleViolation as error:
+        raise InvalidParams("samples", str(error)) from error
 
 
 def _fit(
@@ -87,8 +92,7 @@ def _fit(
     device: torch.device,
     check_cancelled: Callable[[], None],
 ) -> None:
-    # The pixels stay bytes until their batch: floats would take four times the memory.
-    inputs = torch.tensor(task.samples.inputs, device=device)
+    inputs = _load_inputs(task, device)
     labels = torch.tensor(task.samples.labels, device=device)
     if inputs.ndim == 4:
         # Convolution and pooling are twice as fast when the channels of a pixel lie together.
@@ -99,9 +103,28 @@ def _fit(
     for positions in _iter_batches(task, device):
         check_cancelled()
         module.zero_grad()
-        logits = module(inputs[positions].float() / INPUT_SCALE)
-        torch.autograd.backward(functional.cross_entropy(logits, labels[positions]))
+        outputs = module(read_inputs(task.model.input_kind, inputs[positions]))
+        torch.autograd.backward(_compute_loss(task.model, outputs, labels[positions]))
         optimizer.step()
+
+
+def _load_inputs(task: TrainingTask, device: torch.device) -> torch.Tensor:
+    """Samples keep their own type until their batch: floats would take up to four times as much.
+
+    Tokens become int32, because torch cannot index by unsigned integers.
+    """
+    inputs = task.samples.inputs
+    if task.model.input_kind is InputKind.TOKENS:
+        return torch.tensor(inputs.astype(np.int32), device=device)
+    return torch.tensor(inputs, device=device)
+
+
+def _compute_loss(
+    model: ModelDescription, outputs: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    if model.is_regression:
+        return functional.mse_loss(outputs[:, 0], labels.float() / (1 << TARGET_BITS))
+    return functional.cross_entropy(outputs, labels)
 
 
 def _iter_batches(task: TrainingTask, device: torch.device) -> Iterator[torch.Tensor]:

@@ -9,30 +9,87 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from protocol.model import Conv2d, Flatten, Linear, MaxPool2, ModelDescription, Relu, iter_shapes
+from protocol.bounds import INPUT_SCALE
+from protocol.layers import (
+    AnyLayer,
+    AvgPool2d,
+    Clip,
+    Conv2d,
+    Embedding,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Relu,
+    Scale,
+    Shape,
+)
+from protocol.model import InputKind, ModelDescription, iter_shapes
+from protocol.samples import TABULAR_BITS
 
 Float32Array = npt.NDArray[np.float32]
 
 
+class EmbedAsImage(nn.Embedding):
+    """Rows of a table for tokens (n, tokens), as images (n, features, tokens, 1)."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Look the tokens up."""
+        return super().forward(tokens).transpose(1, 2).unsqueeze(3)
+
+
+class Divide(nn.Module):
+    """Division by a power of two."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self._factor = 2.0**-shift
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Divide."""
+        return values * self._factor
+
+
 def build_module(model: ModelDescription) -> nn.Sequential:
-    """Build the float network of a valid description: inputs 0..1 to one logit per class."""
+    """Build the float network of a valid description: numbers or token ids to its outputs."""
     layers: list[nn.Module] = []
     for layer, shape in zip(model.layers, iter_shapes(model), strict=False):
-        match layer:
-            case Conv2d(out_channels=out_channels, kernel=kernel):
-                layers.append(nn.Conv2d(shape[0], out_channels, kernel))
-            case Linear(out_features=out_features):
-                layers.append(nn.Linear(shape[0], out_features))
-            case Flatten():
-                layers.append(nn.Flatten())
-            case Relu():
-                layers.append(nn.ReLU())
-            case MaxPool2():
-                # Relu is monotone, so both orders give the same; pooled first it has a quarter
-                # of the work.
-                follows_relu = bool(layers) and isinstance(layers[-1], nn.ReLU)
-                layers.insert(len(layers) - follows_relu, nn.MaxPool2d(2))
+        # Relu is monotone, so it may follow the maximum; pooled first it has less work.
+        follows_relu = isinstance(layer, MaxPool2d) and layers and isinstance(layers[-1], nn.ReLU)
+        layers.insert(len(layers) - bool(follows_relu), _build_layer(layer, shape))
     return nn.Sequential(*layers)
+
+
+def read_inputs(kind: InputKind, batch: torch.Tensor) -> torch.Tensor:
+    """Turn samples into the numbers that they stand for, float32; tokens stay ids."""
+    match kind:
+        case InputKind.IMAGE:
+            return batch.float() / INPUT_SCALE
+        case InputKind.TABULAR:
+            return batch.float() / (1 << TABULAR_BITS)
+        case InputKind.TOKENS:
+            return batch
+
+
+def _build_layer(layer: AnyLayer, shape: Shape) -> nn.Module:
+    match layer:
+        case Conv2d(out_channels=out, kernel=kernel, stride=stride, padding=padding, bias=bias):
+            return nn.Conv2d(shape[0], out, kernel, stride, padding, bias=bias)
+        case Linear(out_features=out, bias=bias):
+            return nn.Linear(shape[0], out, bias=bias)
+        case Embedding(vocabulary=vocabulary, features=features):
+            return EmbedAsImage(vocabulary, features)
+        case MaxPool2d(kernel=kernel, stride=stride):
+            return nn.MaxPool2d(kernel, stride)
+        case AvgPool2d(kernel=kernel, stride=stride):
+            return nn.AvgPool2d(kernel, stride)
+        case Flatten():
+            return nn.Flatten()
+        case Relu():
+            return nn.ReLU()
+        case Clip(limit=limit):
+            return nn.Hardtanh(-limit, limit)
+        case Scale(shift=shift):
+            return Divide(shift)
 
 
 def load_parameters(module: nn.Module, flat: Float32Array) -> None:

@@ -12,6 +12,7 @@ from d2m_node.errors import UserError
 from d2m_node.training.dataset_file import Partition, Split
 
 MIN_PART_SAMPLES: Final = 10
+TARGET_GROUPS: Final = 10
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -75,6 +76,13 @@ def partition_labels(labels: Int64Array, partition: Partition) -> list[Int64Arra
     parts = [generator.permutation(np.concatenate(share)).tolist() for share in shares]
     _fill_small_parts(parts)
     return [np.sort(np.array(part, dtype=np.int64)) for part in parts]
+
+
+def group_targets(targets: Int64Array) -> Int64Array:
+    """Put a regression's targets into ten groups of equal size, by rank, to skew parts by."""
+    ranks = np.argsort(np.argsort(targets, kind="stable"), kind="stable")
+    groups: Int64Array = ranks * TARGET_GROUPS // len(targets)
+    return groups
 
 
 def _fill_small_parts(parts: list[list[int]]) -> None:

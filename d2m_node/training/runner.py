@@ -1,31 +1,16 @@
 """Training off the event loop, in a worker thread that can be cancelled between batches."""
 
-from enum import StrEnum
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 import trio
 
-from d2m_node.errors import UserError
 from d2m_node.ports import Samples
+from d2m_node.settings import Device
+from d2m_node.training.devices import select_device
 from protocol.model import ModelDescription
 from protocol.request import TrainingSpec
 
-if TYPE_CHECKING:
-    import torch
-
 Int32Array = npt.NDArray[np.int32]
-
-
-class Device(StrEnum):
-    """Where to train."""
-
-    AUTO = "auto"
-    """CUDA if there is one, else MPS, else the CPU."""
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
 
 
 class TorchTrainer:
@@ -78,19 +63,3 @@ class TorchTrainer:
             )
 
         return await trio.to_thread.run_sync(train_in_thread, limiter=self._limiter)
-
-
-def select_device(device: Device) -> "torch.device":
-    """Find the torch device. Raises UserError if this machine does not have it."""
-    import torch
-
-    has = {
-        Device.CUDA: torch.cuda.is_available(),
-        Device.MPS: torch.backends.mps.is_available(),
-        Device.CPU: True,
-    }
-    if device is Device.AUTO:
-        device = next(one for one, is_there in has.items() if is_there)
-    if not has[device]:
-        raise UserError(f"device: this machine has no {device} that torch can use; take 'auto'")
-    return torch.device(device.value)

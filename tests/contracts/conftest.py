@@ -22,6 +22,9 @@ def deployers() -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def clean_chain() -> Iterator[None]:
+    # Which slots were written is remembered by address, across anchors: what another contract at
+    # the same address wrote in another test cannot be shown when a call reverts.
+    boa.env.sstore_trace.clear()
     with boa.env.anchor():
         yield
 

@@ -10,7 +10,7 @@ from eth_abi.abi import encode
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
-TERMS_TYPE = "(uint256,int256," + ",".join(["uint256"] * 21) + ")"
+TERMS_TYPE = "(uint256,int256," + ",".join(["uint256"] * 22) + ")"
 NO_UTILITY = -(1 << 62)
 
 
@@ -51,6 +51,13 @@ def vote_message(
 
 def receipt_message(chain: int, market: bytes, job: int, part: int) -> bytes:
     return typed_message(chain, market, b"ValidationReceipt(uint256 job,uint256 part)", job, part)
+
+
+def update_message(
+    chain: int, market: bytes, job: int, round_index: int, commitment: bytes
+) -> bytes:
+    kind = b"UpdateCommitment(uint256 job,uint256 round,bytes32 commitment)"
+    return typed_message(chain, market, kind, job, round_index, commitment)
 
 
 def sign(key: PrivateKey, message: bytes) -> bytes:

@@ -255,7 +255,7 @@ def test_an_amount_out_of_bounds_is_not_revealed(
 
 
 def test_terms_that_cannot_work_are_not_revealed(world: World, auction: Auction) -> None:
-    auction.terms = tuple({**Job(world).terms, "metric": 2}.values())
+    auction.terms = tuple({**Job(world).terms, "metric": 4}.values())
     auction.open(world.buyer, 9 * ONE_ETHER)
     auction.start_reveals()
     with boa.reverts("terms: metric out of range"):
@@ -292,20 +292,20 @@ def test_closing_enrolment_starts_the_wait_for_receipts(world: World, job: Job) 
 
 def test_who_does_not_fit_is_not_enrolled(world: World, job: Job) -> None:
     job.prepare().open_auction()
-    market, seller, cone = world.market, job.sellers[0].address, job.cones[0].address
+    market, cone = world.market, job.cones[0].address
     with boa.reverts("market: not in enrolment"):
-        market.enrol_seller(1, job.terms_list, 1, sender=seller)
+        job.enrol_seller(0)
     job.close_auction()
     with boa.reverts("market: wrong terms"):
-        market.enrol_seller(1, (7, *job.terms_list[1:]), 1, sender=seller)
+        job.enrol_seller(0, terms=(7, *job.terms_list[1:]))
     with boa.reverts("market: not your data"):
-        market.enrol_seller(1, job.terms_list, 2, sender=seller)
-    poor = world.data.register_dataset(TAGS[:1], bytes(32), sender=seller)
+        job.enrol_seller(0, dataset_id=2)
+    poor = world.data.register_dataset(TAGS[:1], bytes(32), sender=job.sellers[0].address)
     with boa.reverts("market: tags missing"):
-        market.enrol_seller(1, job.terms_list, poor, sender=seller)
-    market.enrol_seller(1, job.terms_list, 1, sender=seller)
+        job.enrol_seller(0, dataset_id=poor)
+    job.enrol_seller(0)
     with boa.reverts("market: already enrolled"):
-        market.enrol_seller(1, job.terms_list, 1, sender=seller)
+        job.enrol_seller(0)
 
     with boa.reverts("market: wrong terms"):
         market.enrol_cone(1, (7, *job.terms_list[1:]), bytes(32), sender=cone)
@@ -317,7 +317,7 @@ def test_who_does_not_fit_is_not_enrolled(world: World, job: Job) -> None:
 
     world.blocks.mine_past(market.job_of(1).enrolment_end)
     with boa.reverts("market: enrolment closed"):
-        market.enrol_seller(1, job.terms_list, 2, sender=job.sellers[1].address)
+        job.enrol_seller(1)
     with boa.reverts("market: enrolment closed"):
         market.enrol_cone(1, job.terms_list, bytes(32), sender=job.cones[1].address)
 
@@ -344,10 +344,10 @@ def test_places_are_limited_by_the_terms(world: World) -> None:
     job.prepare().open_auction().close_auction()
     market, terms = world.market, job.terms_list
     for index in range(5):
-        market.enrol_seller(1, terms, job.datasets[index], sender=job.sellers[index].address)
+        job.enrol_seller(index)
         market.enrol_cone(1, terms, bytes(32), sender=job.cones[index].address)
     with boa.reverts("market: sellers full"):
-        market.enrol_seller(1, terms, job.datasets[5], sender=job.sellers[5].address)
+        job.enrol_seller(5)
     with boa.reverts("market: pool full"):
         market.enrol_cone(1, terms, bytes(32), sender=job.cones[5].address)
 
@@ -387,6 +387,7 @@ def test_the_market_names_its_parameters_and_its_contracts(world: World, rules: 
     assert tuple(market.params()) == tuple(world.params.values())
     named = (market.peer_registry(), market.data_registry(), market.stake_pool())
     assert named == (world.peers.address, world.data.address, world.stakes.address)
+    assert market.seller_deposits() == world.deposits.address
     assert (market.rounds(), market.settlement()) == (
         world.rounds.address,
         world.settlement.address,

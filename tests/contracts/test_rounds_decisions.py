@@ -98,7 +98,7 @@ def test_the_next_round_continues_from_the_decided_digest(world: World) -> None:
 
 
 def test_sets_grow_until_the_lead_is_reached(world: World) -> None:
-    job = Job(world, cone_count=8, changes={"first_set_size": 3, "lead": 4}).train()
+    job = Job(world, cone_count=8, changes={"first_set_size": 2, "lead": 4}).train()
     header, vote = honest(job)
     drawn: list[list[int]] = []
     groups = []

@@ -56,6 +56,8 @@ def check_buckets(job: Job) -> None:
     if deposit > 0:
         owed += deposit - (job.price_wei if status > 2 else 0)
     assert world.balance(world.market.address) == owed
+    held = sum(world.deposits.deposit_of(job.number, one.address) for one in job.sellers)
+    assert world.balance(world.deposits.address) == held
     claimable = sum(world.settlement.claimable(payee.address) for payee in payees)
     assert world.balance(world.settlement.address) == claimable
 
@@ -240,7 +242,7 @@ def test_who_has_no_credit_claims_nothing(world: World) -> None:
         world.settlement.claim(sender=world.stranger.address)
 
 
-@pytest.mark.parametrize("contract", ["settlement", "market", "stakes", "rounds"])
+@pytest.mark.parametrize("contract", ["settlement", "market", "stakes", "deposits", "rounds"])
 def test_money_that_nobody_is_owed_is_not_taken(world: World, contract: str) -> None:
     with pytest.raises(Revert):
         boa.env.raw_call(getattr(world, contract).address, sender=world.stranger.address, value=1)

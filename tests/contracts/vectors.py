@@ -32,6 +32,7 @@ TERMS = {
     "cones_min": 5,
     "cones_max": 64,
     "stake_wei": 5 * 10**18,
+    "seller_deposit_wei": 10**18,
     "enrolment_blocks": 6,
     "validation_blocks": 7,
     "update_commit_blocks": 4,

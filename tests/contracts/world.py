@@ -16,7 +16,15 @@ from tests.contracts.blocks import Blocks, header_of
 from tests.contracts.vectors import TERMS
 
 SOURCES = Path(__file__).parents[2] / "contracts"
-NAMES = ("PeerRegistry", "DataRegistry", "StakePool", "Market", "Rounds", "Settlement")
+NAMES = (
+    "PeerRegistry",
+    "DataRegistry",
+    "StakePool",
+    "SellerDeposits",
+    "Market",
+    "Rounds",
+    "Settlement",
+)
 CHAIN = 31337
 ONE_ETHER = 10**18
 BURN_ACCOUNT = "0x000000000000000000000000000000000000dEaD"
@@ -92,7 +100,7 @@ class Logged:
 
 
 class World:
-    """Six contracts that know each other, on a chain of their own."""
+    """Seven contracts that know each other, on a chain of their own."""
 
     def __init__(self, deployers: Mapping[str, Any], **changes: int) -> None:
         boa.env.evm.patch.chain_id = CHAIN
@@ -106,16 +114,18 @@ class World:
             "PeerRegistry": (),
             "DataRegistry": (),
             "StakePool": (params, at["Market"], at["Rounds"]),
+            "SellerDeposits": (at["Market"], at["Settlement"]),
             "Market": (
                 params,
                 at["PeerRegistry"],
                 at["DataRegistry"],
                 at["StakePool"],
+                at["SellerDeposits"],
                 at["Rounds"],
                 at["Settlement"],
             ),
             "Rounds": (params, at["Market"], at["StakePool"]),
-            "Settlement": (params, at["Market"], at["Rounds"]),
+            "Settlement": (params, at["Market"], at["Rounds"], at["SellerDeposits"]),
         }
         with boa.env.prank(deployer.address):
             contracts = {name: Logged(deployers[name].deploy(*arguments[name])) for name in NAMES}
@@ -123,6 +133,7 @@ class World:
         self.peers = contracts["PeerRegistry"]
         self.data = contracts["DataRegistry"]
         self.stakes = contracts["StakePool"]
+        self.deposits = contracts["SellerDeposits"]
         self.market = contracts["Market"]
         self.rounds = contracts["Rounds"]
         self.settlement = contracts["Settlement"]
@@ -219,11 +230,24 @@ class Job:
 
     def enrol(self) -> "Job":
         market = self.world.market
-        for seller, dataset in zip(self.sellers, self.datasets, strict=True):
-            market.enrol_seller(self.number, self.terms_list, dataset, sender=seller.address)
+        for index in range(self.seller_count):
+            self.enrol_seller(index)
         for cone, chain in zip(self.cones, self.chains, strict=True):
             market.enrol_cone(self.number, self.terms_list, chain[0], sender=cone.address)
         return self
+
+    def enrol_seller(self, index: int, **changes: Any) -> None:
+        """Enrol one seller, with its deposit unless told otherwise."""
+        arguments = {
+            "terms": self.terms_list,
+            "dataset_id": self.datasets[index],
+            "value": self.terms["seller_deposit_wei"],
+            **changes,
+        }
+        value = arguments.pop("value")
+        self.world.market.enrol_seller(
+            self.number, *arguments.values(), value=value, sender=self.sellers[index].address
+        )
 
     def close_enrolment(self) -> "Job":
         self.world.blocks.mine_past(self.world.market.job_of(self.number).enrolment_end)

@@ -1,76 +1,36 @@
 """The chain adapter against a real chain in a process of its own."""
 
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import rlp
 import trio
 
-from d2m_node.calls import BindPeer, DepositStake, RegisterDataset, RequestUnbond, WithdrawStake
-from d2m_node.chain.adapter import ChainSettings, open_chain
-from d2m_node.chain.client import RpcClient, to_hex
-from d2m_node.chain.deployment import Deployment, deploy, load_params
+from d2m_node.calls import BindPeer, RegisterDataset, RequestUnbond, WithdrawStake
+from d2m_node.chain.adapter import open_chain
+from d2m_node.chain.deployment import deploy
+from d2m_node.chain.json_rpc import to_hex
 from d2m_node.devnet.anvil import find_anvil, open_anvil
 from d2m_node.errors import ChainUnavailable, TransactionReverted, UserError, WrongNetwork
 from d2m_node.keys import LocalSigner
-from d2m_node.ports import ChainPort
 from protocol.hashing import keccak
 from protocol.params import compute_params_hash
-from protocol.types import Address, Digest, Wei
+from protocol.types import Address, Digest
+from tests.support.anvil import (
+    CHAIN_ID,
+    ONE_ETHER,
+    PARAMS,
+    ask,
+    cone,
+    find_free_port,
+    make_settings,
+    open_market,
+    stake_some,
+)
 from tests.support.chain import MemoryTransactionStore
 
 pytestmark = pytest.mark.integration
-
-CHAIN_ID = 31337
-ONE_ETHER = Wei(10**18)
-PARAMS = load_params(Path(__file__).parents[2] / "configs" / "params" / "dev.toml")
-deployer = LocalSigner(b"\x01" * 32)
-cone = LocalSigner(b"\x02" * 32)
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def open_market() -> AsyncGenerator[tuple[str, Deployment], None]:
-    """A chain with the contracts, mining a block per transaction and on demand."""
-    balances = {signer.address: Wei(1000 * ONE_ETHER) for signer in (deployer, cone)}
-    with trio.fail_after(60):
-        async with open_anvil(
-            port=find_free_port(), chain_id=CHAIN_ID, balances=balances, block_seconds=None
-        ) as url:
-            yield url, await deploy(url, deployer, PARAMS)
-
-
-def make_settings(url: str, deployment: Deployment) -> ChainSettings:
-    return ChainSettings(
-        rpc_urls=(url,),
-        chain_id=CHAIN_ID,
-        market=deployment.market,
-        confirmations=0,
-        poll_seconds=0.05,
-        deployment_block=deployment.deployment_block,
-    )
-
-
-async def ask(url: str, method: str, *params: object) -> object:
-    client = RpcClient([url])
-    try:
-        return await client.call(method, *params)
-    finally:
-        client.close()
-
-
-async def stake_some(chain: ChainPort, key: str = "stake") -> None:
-    await chain.submit(DepositStake(value_wei=ONE_ETHER), key=key)
 
 
 async def test_a_deposit_is_in_the_state_when_its_call_returns() -> None:
@@ -129,17 +89,6 @@ async def test_many_calls_at_once_are_all_mined() -> None:
                 for number in range(10):
                     nursery.start_soon(stake_some, chain, f"stake {number}")
             assert chain.state.stakes[cone.address].free_wei == 10 * ONE_ETHER
-
-
-async def test_a_reorganisation_takes_back_a_deposit() -> None:
-    async with (
-        open_market() as (url, deployment),
-        open_chain(make_settings(url, deployment), cone, MemoryTransactionStore()) as chain,
-    ):
-        await stake_some(chain)
-        await ask(url, "anvil_reorg", 1, [])
-        await ask(url, "evm_mine")
-        assert await chain.wait_for(lambda state: True if not state.stakes else None)
 
 
 async def test_headers_open_the_blocks_hash_and_hold_its_randomness() -> None:

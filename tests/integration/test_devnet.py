@@ -70,6 +70,8 @@ def test_one_job_goes_from_bid_to_payout(tmp_path: Path) -> None:
     assert settled["slashed"] == []
     reclaimed = {e["bidder"]: e["amount_wei"] for e in events if e["event"] == "bid_reclaimed"}
     assert reclaimed["buyer-1"] == 15 * ONE_ETHER, "the loser gets all of its deposit back"
+    returned = next(event for event in events if event["event"] == "deposits_returned")
+    assert returned["sellers"] == 6, "nobody harmed the model or signed twice"
     saved = next(event for event in events if event["event"] == "model_saved")
     assert saved["digest"] == settled["model_digest"]
     assert Path(saved["path"]).stat().st_size > 0

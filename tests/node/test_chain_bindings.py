@@ -8,7 +8,7 @@ from eth_abi.abi import decode
 
 from d2m_node.calls import ContractCall, RevealBid, SettleJob
 from d2m_node.chain.artifacts import CONTRACTS, load_artifact
-from d2m_node.chain.bindings import decode_revert, event_classes
+from d2m_node.chain.bindings import event_classes
 from d2m_node.errors import ChainUnavailable
 from protocol.events import Event
 from protocol.terms import JobTerms, Metric
@@ -110,8 +110,3 @@ def test_accounts_inside_lists_are_encoded() -> None:
     payee = Address(b"\xcd" * 20)
     call = SettleJob(job=JobId(1), terms=make_terms(), leaves=((payee, 4), (payee, 5)))
     assert make_bindings().encode_call(call).data.count(payee) == 2
-
-
-def test_a_reverts_reason_is_read_and_other_data_is_not() -> None:
-    assert decode_revert(bytes.fromhex("4e487b71") + bytes(32)) is None
-    assert decode_revert(bytes.fromhex("08c379a0") + b"\xff" * 40) is None

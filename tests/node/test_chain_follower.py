@@ -1,15 +1,19 @@
 """Following a scripted chain: order, depth, reorganisations, endpoints at fault."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from d2m_node.chain.client import Json
-from d2m_node.chain.follower import RANGE_BLOCKS, REORG_BLOCKS, Follower
+from d2m_node.chain.follower import Follower
+from d2m_node.chain.json_rpc import Json
 from d2m_node.errors import ChainUnavailable
+from d2m_node.transaction_store import BlockId
 from protocol.events import AuctionOpened, BidReclaimed, PeerBound
+from protocol.market import MarketState
 from protocol.types import Address, BlockNumber, JobId, Wei
-from tests.support.chain import ScriptedChain, make_bindings, make_log
+from tests.support.chain import SETTINGS, ScriptedChain, make_bindings, make_log
 
 SELLER = Address(b"\xa1" * 20)
 CONE = Address(b"\xa2" * 20)
@@ -42,13 +46,8 @@ def bid_reclaimed() -> Json:
 
 
 def make_follower(chain: ScriptedChain, *, confirmations: int = 0) -> Follower:
-    return Follower(
-        chain,  # type: ignore[arg-type]
-        make_bindings(),
-        confirmations=confirmations,
-        poll_seconds=0.5,
-        deployment_block=1,
-    )
+    settings = replace(SETTINGS, confirmations=confirmations)
+    return Follower(chain, make_bindings(), settings)  # type: ignore[arg-type]
 
 
 async def follow_all(follower: Follower) -> None:
@@ -75,7 +74,7 @@ async def test_an_empty_block_costs_one_request() -> None:
     follower = make_follower(chain)
     chain.mine()
     await follow_all(follower)
-    assert chain.asked == ["eth_getBlockByNumber"]
+    assert chain.methods == ["eth_getBlockByNumber"]
     assert follower.state.block_number == 1
 
 
@@ -121,12 +120,12 @@ async def test_a_reorganisation_beyond_the_kept_blocks_starts_from_the_beginning
     chain = ScriptedChain()
     follower = make_follower(chain)
     chain.mine(peer_bound(SELLER, b"goes"))
-    for _ in range(REORG_BLOCKS + 5):
+    for _ in range(SETTINGS.reorg_blocks + 5):
         chain.mine()
         await follow_all(follower)
     chain.drop(chain.height)
     chain.mine(peer_bound(CONE, b"comes"))
-    chain.mine_many(REORG_BLOCKS + 6)
+    chain.mine_many(SETTINGS.reorg_blocks + 6)
     await follow_all(follower)
     assert addresses_of(follower) == {CONE: b"comes"}
 
@@ -146,12 +145,12 @@ async def test_a_long_history_is_read_in_ranges() -> None:
     chain = ScriptedChain()
     follower = make_follower(chain)
     chain.mine(peer_bound(SELLER, b"old"))
-    chain.mine_many(RANGE_BLOCKS + 200)
+    chain.mine_many(SETTINGS.range_blocks + 200)
     chain.mine(peer_bound(CONE, b"new"))
     await follow_all(follower)
     assert addresses_of(follower) == {SELLER: b"old", CONE: b"new"}
     assert follower.state.block_number == chain.height
-    assert chain.asked.count("eth_getLogs") == 3
+    assert chain.methods.count("eth_getLogs") == 3
 
 
 @pytest.mark.parametrize(
@@ -192,7 +191,13 @@ async def test_a_history_with_a_gap_turns_to_another_endpoint_and_starts_over() 
     with pytest.raises(ChainUnavailable, match="do not fit"):
         await follow_all(follower)
     assert chain.distrusted == 1
-    assert follower.state.block_number == 0
+    assert addresses_of(follower) == {SELLER: b"here"}
+    # The other endpoint knows that the first block said something else.
+    chain.logs[chain.blocks[1]["hash"]] = []
+    chain.logs[chain.blocks[2]["hash"]] = []
+    await follow_all(follower)
+    assert addresses_of(follower) == {}
+    assert follower.state.block_number == 2
 
 
 async def test_the_follower_outlives_an_endpoint_that_is_down(
@@ -228,6 +233,136 @@ async def test_who_waits_is_asked_after_every_block() -> None:
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert seen == [0, 1, 2, 3]
+
+
+async def watch_peers(follower: Follower, seen: list[tuple[int, dict[bytes, bytes]]]) -> None:
+    """Note every state that a role would see."""
+
+    def look(state: MarketState) -> None:
+        addresses = {account: peer.multiaddr for account, peer in state.peers.items()}
+        seen.append((state.block_number, addresses))
+
+    await follower.wait_for(look)
+
+
+async def test_what_both_branches_say_is_never_gone_in_between() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine()
+    chain.mine(peer_bound(CONE, b"in both"))
+    chain.mine(peer_bound(SELLER, b"goes"))
+    await follow_all(follower)
+    seen: list[tuple[int, dict[bytes, bytes]]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_peers, follower, seen)
+        await wait_all_tasks_blocked()
+        chain.drop(2)
+        chain.mine()
+        chain.mine(peer_bound(CONE, b"in both"))
+        chain.mine()
+        await follow_all(follower)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    both, cone = {CONE: b"in both", SELLER: b"goes"}, {CONE: b"in both"}
+    assert seen == [(3, both), (3, cone), (4, cone)]
+
+
+async def test_a_branch_that_ends_lower_is_shown_where_it_ends() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(CONE, b"stays"))
+    chain.mine_many(2)
+    chain.mine(peer_bound(SELLER, b"goes"))
+    await follow_all(follower)
+    seen: list[tuple[int, dict[bytes, bytes]]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_peers, follower, seen)
+        await wait_all_tasks_blocked()
+        chain.drop(3)
+        chain.mine_many(2)
+        await follow_all(follower)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert seen[1:] == [(3, {CONE: b"stays"})]
+
+
+async def test_a_reorganisation_above_the_confirmed_blocks_is_not_seen() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain, confirmations=2)
+    chain.mine(peer_bound(CONE, b"deep"))
+    chain.mine(peer_bound(SELLER, b"shallow"))
+    chain.mine()
+    await follow_all(follower)
+    before = follower.state
+    chain.drop(2)
+    chain.mine_many(2)
+    await follow_all(follower)
+    assert follower.state is before
+    chain.mine()
+    await follow_all(follower)
+    assert addresses_of(follower) == {CONE: b"deep"}
+
+
+async def test_a_chain_that_turned_while_the_node_was_away_is_not_continued() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(CONE, b"stays"))
+    chain.mine(peer_bound(SELLER, b"goes"))
+    await follow_all(follower)
+    chain.drop(1)
+    chain.mine_many(SETTINGS.range_blocks)
+    await follow_all(follower)
+    assert addresses_of(follower) == {CONE: b"stays"}
+    assert follower.state.block_number == chain.height
+
+
+async def test_a_range_that_an_endpoint_refuses_is_halved_until_it_fits() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"old"))
+    chain.mine_many(SETTINGS.range_blocks)
+    chain.logs_max = 600
+    await follow_all(follower)
+    assert addresses_of(follower) == {SELLER: b"old"}
+    ranges = [
+        int(asked.params[0]["toBlock"], 16) - int(asked.params[0]["fromBlock"], 16) + 1
+        for asked in chain.asked
+        if asked.method == "eth_getLogs"
+    ]
+    assert ranges[:3] == [1937, 968, 484]
+    assert len(ranges) < 10
+
+
+async def test_an_endpoint_that_refuses_a_single_block_is_at_fault() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine_many(SETTINGS.range_blocks)
+    chain.refuse("eth_getLogs", -32000, "out of order")
+    with pytest.raises(ChainUnavailable, match="out of order"):
+        await follow_all(follower)
+    assert chain.methods.count("eth_getLogs") == 11
+    assert follower.state.block_number == 0
+
+
+async def test_blocks_are_known_as_followed_turned_or_forgotten() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    for _ in range(SETTINGS.reorg_blocks + 10):
+        chain.mine()
+        await follow_all(follower)
+
+    def block(number: int) -> BlockId:
+        return BlockId(BlockNumber(number), bytes.fromhex(chain.blocks[number]["hash"][2:]))
+
+    newest, old = block(chain.height), block(1)
+    assert follower.is_followed(newest)
+    assert follower.is_followed(old) is None
+    chain.drop(1)
+    chain.mine_many(2)
+    assert follower.is_followed(block(chain.height)) is False
+    await follow_all(follower)
+    assert follower.is_followed(newest) is False
+    assert follower.is_followed(block(chain.height))
 
 
 async def test_a_header_is_not_read_before_its_block_is_followed() -> None:

@@ -1,82 +1,30 @@
 """Sending on a scripted chain: once per key, stored before sent, watched until settled."""
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 from eth_abi.abi import encode
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from d2m_node.calls import BindPeer, DepositStake
-from d2m_node.chain.client import to_hex
-from d2m_node.chain.follower import Follower
+from d2m_node.calls import BindPeer
+from d2m_node.chain.json_rpc import Json, RequestRefused, to_hex
 from d2m_node.chain.signing import parse_transaction
-from d2m_node.chain.transactions import (
-    MISSING_REVIEWS,
-    STUCK_BLOCKS,
-    Account,
-    TransactionSender,
-)
+from d2m_node.chain.submissions import Submissions
 from d2m_node.errors import ChainUnavailable, TransactionReverted
-from d2m_node.keys import LocalSigner
 from d2m_node.transaction_store import StoredTransaction, TransactionState
-from protocol.types import Wei
-from tests.support.chain import CHAIN_ID, MemoryTransactionStore, ScriptedChain, make_bindings
-
-DEPOSIT = DepositStake(value_wei=Wei(5))
-
-
-class Desk:
-    """A sender at work, with its chain and store."""
-
-    def __init__(self, chain: ScriptedChain, store: MemoryTransactionStore) -> None:
-        bindings = make_bindings()
-        self.chain = chain
-        self.store = store
-        self.follower = Follower(
-            chain,  # type: ignore[arg-type]
-            bindings,
-            confirmations=0,
-            poll_seconds=0.5,
-            deployment_block=0,
-        )
-        account = Account(LocalSigner(b"\x01" * 32), store, CHAIN_ID)
-        self.sender = TransactionSender(
-            chain,  # type: ignore[arg-type]
-            self.follower,
-            bindings,
-            account,
-        )
-
-    async def mine(self, count: int = 1) -> None:
-        """Mine block by block, letting the sender look at each."""
-        for _ in range(count):
-            await wait_all_tasks_blocked()
-            self.chain.mine()
-            while await self.follower.follow():
-                pass
-        await wait_all_tasks_blocked()
-
-
-@asynccontextmanager
-async def open_desk(
-    chain: ScriptedChain, store: MemoryTransactionStore | None = None
-) -> AsyncGenerator[Desk, None]:
-    desk = Desk(chain, store or MemoryTransactionStore())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(desk.sender.run)
-        yield desk
-        nursery.cancel_scope.cancel()
+from tests.support.chain import SETTINGS, MemoryTransactionStore, ScriptedChain, make_bindings
+from tests.support.desk import DEPOSIT, open_desk
 
 
 async def test_a_call_returns_once_it_is_mined() -> None:
-    async with open_desk(ScriptedChain()) as desk, trio.open_nursery() as nursery:
+    store = MemoryTransactionStore()
+    async with open_desk(ScriptedChain(), store) as desk, trio.open_nursery() as nursery:
         nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
         await desk.mine()
     assert len(desk.chain.sent) == 1
     assert parse_transaction(desk.chain.sent[0]).value_wei == 5
-    assert desk.store.transactions[0].state is TransactionState.CONFIRMED
+    assert store.transactions[0].state is TransactionState.CONFIRMED
 
 
 async def test_a_transaction_is_stored_before_it_is_sent() -> None:
@@ -87,10 +35,11 @@ async def test_a_transaction_is_stored_before_it_is_sent() -> None:
             assert transaction.raw not in chain.sent
             await super().add(transaction)
 
-    async with open_desk(chain, StrictStore()) as desk, trio.open_nursery() as nursery:
+    store = StrictStore()
+    async with open_desk(chain, store) as desk, trio.open_nursery() as nursery:
         nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
         await desk.mine()
-    assert [one.raw for one in desk.store.transactions] == chain.sent
+    assert [one.raw for one in store.transactions] == chain.sent
 
 
 async def test_the_same_key_is_sent_once_however_often_it_is_submitted() -> None:
@@ -141,15 +90,16 @@ async def test_a_confirmed_key_returns_at_once_after_a_restart() -> None:
 
 
 async def test_a_refused_call_burns_no_nonce_and_gives_the_contracts_reason() -> None:
+    store = MemoryTransactionStore()
     chain = ScriptedChain()
     reason = bytes.fromhex("08c379a0") + encode(["string"], ["stake: amount is zero"])
     chain.refuse("eth_estimateGas", 3, "execution reverted", to_hex(reason))
-    async with open_desk(chain) as desk:
+    async with open_desk(chain, store) as desk:
         with pytest.raises(TransactionReverted) as refused:
             await desk.sender.submit(DEPOSIT, "stake")
         assert refused.value.reason == "stake: amount is zero"
         assert refused.value.call == "StakePool.deposit"
-        assert not desk.store.transactions
+        assert not store.transactions
         chain.refusals.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
@@ -185,64 +135,89 @@ async def test_a_call_that_fails_when_mined_frees_its_key() -> None:
     assert [parse_transaction(raw).nonce for raw in chain.sent] == [0, 1]
 
 
-async def test_a_stuck_transaction_is_outbid_by_an_eighth_on_both_fees() -> None:
-    chain = ScriptedChain()
-    chain.mines_transactions = False
-    async with open_desk(chain) as desk, trio.open_nursery() as nursery:
-        nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
-        await desk.mine(STUCK_BLOCKS)
-        chain.mines_transactions = True
-        await desk.mine()
-    first, second = (parse_transaction(raw) for raw in chain.sent)
-    assert second.nonce == first.nonce
-    assert second.tip_wei * 8 >= first.tip_wei * 9
-    assert second.max_fee_wei * 8 >= first.max_fee_wei * 9
-    assert {one.state for one in desk.store.transactions} == {TransactionState.CONFIRMED}
-
-
 async def test_a_nonce_used_elsewhere_is_replaced_by_a_new_one() -> None:
+    store = MemoryTransactionStore()
     chain = ScriptedChain()
     chain.mines_transactions = False
-    async with open_desk(chain) as desk, trio.open_nursery() as nursery:
+    async with open_desk(chain, store) as desk, trio.open_nursery() as nursery:
         nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
         await desk.mine()
         chain.use_nonce_elsewhere()
-        await desk.mine(MISSING_REVIEWS)
         chain.mines_transactions = True
-        await desk.mine()
+        await desk.mine(2)
     assert [parse_transaction(raw).nonce for raw in chain.sent] == [0, 1]
-    states = [one.state for one in desk.store.transactions]
-    assert states == [TransactionState.REPLACED, TransactionState.CONFIRMED]
+    assert [one.state for one in store.transactions] == [
+        TransactionState.REPLACED,
+        TransactionState.CONFIRMED,
+    ]
+
+
+async def test_a_nonce_used_elsewhere_long_ago_is_replaced_too() -> None:
+    chain = ScriptedChain()
+    store = MemoryTransactionStore()
+    chain.mines_transactions = False
+    async with open_desk(chain, store) as first, trio.open_nursery() as nursery:
+        nursery.start_soon(first.sender.submit, DEPOSIT, "stake")
+        await first.mine()
+        nursery.cancel_scope.cancel()
+    chain.use_nonce_elsewhere()
+    chain.mine_many(SETTINGS.reorg_blocks + 2)
+    chain.mines_transactions = True
+    async with open_desk(chain, store) as second, trio.open_nursery() as nursery:
+        nursery.start_soon(second.sender.submit, DEPOSIT, "stake")
+        await second.mine(3)
+    assert [parse_transaction(raw).nonce for raw in chain.mined] == [1]
+
+
+async def test_a_receipt_that_comes_late_is_no_lost_nonce() -> None:
+    store = MemoryTransactionStore()
+
+    class LateReceipts(ScriptedChain):
+        knows_receipts = False
+
+        def _eth_getTransactionReceipt(self, transaction_hash: str) -> Json:
+            found = super()._eth_getTransactionReceipt(transaction_hash)
+            return found if self.knows_receipts else None
+
+    chain = LateReceipts()
+    async with open_desk(chain, store) as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+        await desk.mine(10)
+        assert store.transactions[0].state is TransactionState.OPEN
+        chain.knows_receipts = True
+        await desk.mine()
+    assert len(chain.sent) == 1
 
 
 async def test_receipts_that_cannot_be_asked_for_are_not_missing() -> None:
     chain = ScriptedChain()
-    chain.mines_transactions = False
     async with open_desk(chain) as desk, trio.open_nursery() as nursery:
         nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+        await wait_all_tasks_blocked()
+        chain.refuse("eth_getTransactionReceipt", -32000, "still indexing")
+        await desk.mine(10)
+        chain.refusals.clear()
         await desk.mine()
-        chain.account_nonce = 1
-        chain.refuse("eth_getTransactionReceipt", -32005, "rate limited")
-        await desk.mine(2 * MISSING_REVIEWS)
-        nursery.cancel_scope.cancel()
     assert len(chain.sent) == 1
 
 
 async def test_what_was_signed_outlives_an_endpoint_that_goes_down() -> None:
+    store = MemoryTransactionStore()
     chain = ScriptedChain()
     chain.refuse("eth_sendRawTransaction", -32000, "try later")
-    async with open_desk(chain) as desk, trio.open_nursery() as nursery:
+    async with open_desk(chain, store) as desk, trio.open_nursery() as nursery:
         nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
         await desk.mine()
         assert not chain.sent
         chain.refusals.clear()
-        await desk.mine(STUCK_BLOCKS + 1)
-    assert desk.store.transactions[0].state is TransactionState.CONFIRMED
+        await desk.mine(SETTINGS.sending.stuck_blocks + 1)
+    assert store.transactions[0].state is TransactionState.CONFIRMED
 
 
 async def test_a_call_nobody_waits_for_is_not_signed(autojump_clock: MockClock) -> None:
+    store = MemoryTransactionStore()
     chain = ScriptedChain()
-    async with open_desk(chain) as desk:
+    async with open_desk(chain, store) as desk:
         chain.available = False
         with trio.move_on_after(0.01):
             await desk.sender.submit(DEPOSIT, "stake")
@@ -252,4 +227,129 @@ async def test_a_call_nobody_waits_for_is_not_signed(autojump_clock: MockClock) 
             nursery.start_soon(desk.sender.submit, call, "bind")
             await desk.mine()
         await trio.sleep(0.2)
-    assert {one.key for one in desk.store.transactions} == {"bind"}
+    assert {one.key for one in store.transactions} == {"bind"}
+
+
+async def test_a_nonce_that_a_stranger_took_and_the_pool_lost_is_filled() -> None:
+    chain = ScriptedChain()
+    chain.pool[0] = b"a stranger's, signed elsewhere with the same key"
+    chain.mines_transactions = False
+    async with open_desk(chain) as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+        await desk.mine()
+        del chain.pool[0]
+        chain.mines_transactions = True
+        await desk.mine(SETTINGS.sending.stuck_blocks + 1)
+    mined = [parse_transaction(raw) for raw in chain.mined]
+    assert [(one.nonce, one.value_wei, bool(one.data)) for one in mined] == [
+        (0, 0, False),
+        (1, 5, True),
+    ]
+
+
+async def test_a_strangers_transaction_that_waits_in_the_pool_is_no_gap() -> None:
+    chain = ScriptedChain()
+    chain.pool[0] = b"a stranger's, signed elsewhere with the same key"
+    chain.mines_transactions = False
+    async with open_desk(chain) as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+        await desk.mine(SETTINGS.sending.stuck_blocks + 1)
+        nursery.cancel_scope.cancel()
+    assert {parse_transaction(raw).nonce for raw in chain.sent} == {1}
+
+
+async def test_a_mined_call_without_gas_left_says_so() -> None:
+    chain = ScriptedChain()
+    chain.next_status = 0
+    chain.gas_used = 150_000
+    async with open_desk(chain) as desk:
+
+        async def submit_in_vain() -> None:
+            with pytest.raises(TransactionReverted, match="out of gas: all 150000"):
+                await desk.sender.submit(DEPOSIT, "stake")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit_in_vain)
+            await desk.mine()
+
+
+async def test_a_reason_that_no_endpoint_can_find_keeps_nobody_waiting() -> None:
+    chain = ScriptedChain()
+    chain.next_status = 0
+    chain.refuse("eth_call", -32000, "missing trie node")
+    async with open_desk(chain) as desk:
+
+        async def submit_in_vain() -> None:
+            with pytest.raises(TransactionReverted, match=r"not known: .*missing trie node"):
+                await desk.sender.submit(DEPOSIT, "stake")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit_in_vain)
+            await desk.mine()
+
+
+async def test_a_call_returns_only_when_enough_blocks_are_on_top() -> None:
+    chain, store = ScriptedChain(), MemoryTransactionStore()
+    chain.mine_many(5)
+    async with open_desk(chain, store, replace(SETTINGS, confirmations=2)) as desk:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+            await desk.mine(2)
+            assert len(chain.mined) == 1
+            assert not await store.is_confirmed("stake")
+            await desk.mine()
+        assert await store.is_confirmed("stake")
+
+
+async def test_nonces_are_persisted_so_that_an_endpoint_behind_cannot_give_one_twice() -> None:
+    class ForgetfulChain(ScriptedChain):
+        knows_pool = True
+
+        def _eth_getTransactionCount(self, account: str, block: str) -> Json:
+            if block == "pending" and not self.knows_pool:
+                return "0x0"
+            return super()._eth_getTransactionCount(account, block)
+
+    chain, store = ForgetfulChain(), MemoryTransactionStore()
+    async with open_desk(chain, store) as first, trio.open_nursery() as nursery:
+        nursery.start_soon(first.sender.submit, DEPOSIT, "stake")
+        await first.mine()
+    chain.knows_pool = False
+    async with open_desk(chain, store) as second, trio.open_nursery() as nursery:
+        nursery.start_soon(second.sender.submit, DEPOSIT, "more stake")
+        await second.mine()
+    assert [parse_transaction(raw).nonce for raw in chain.mined] == [0, 1]
+
+
+async def test_a_nonce_whose_user_cannot_be_found_holds_up_no_other() -> None:
+    class PrunedChain(ScriptedChain):
+        def _eth_getTransactionCount(self, account: str, block: str) -> Json:
+            if block == "pending" or int(block, 16) == self.height:
+                return super()._eth_getTransactionCount(account, block)
+            return RequestRefused("eth_getTransactionCount", -32000, "missing trie node", None)
+
+    chain, store = PrunedChain(), MemoryTransactionStore()
+    chain.mines_transactions = False
+    async with open_desk(chain, store) as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(desk.sender.submit, DEPOSIT, "first")
+        nursery.start_soon(desk.sender.submit, DEPOSIT, "second")
+        await desk.mine()
+        chain.use_nonce_elsewhere()
+        chain.mines_transactions = True
+        await desk.mine(3)
+        confirmed = [one.nonce for one in store.transactions if one.mined is not None]
+        assert confirmed == [1]
+        nursery.cancel_scope.cancel()
+    assert len(chain.sent) == 2
+
+
+def test_a_submission_that_is_done_is_not_confused_with_its_successor() -> None:
+    submissions = Submissions()
+    call = make_bindings().encode_call(DEPOSIT)
+    first = submissions.add("stake", call)
+    submissions.finish(first)
+    second = submissions.add("stake", call)
+    submissions.finish(first)
+    assert submissions.find("stake") is second
+    submissions.finish(second)
+    assert submissions.find("stake") is None

@@ -287,7 +287,7 @@ def test_the_help_loads_nothing_heavy() -> None:
 import sys
 from d2m_node.cli import run_command
 assert run_command(["--help"]) == 0
-heavy = {"torch", "web3", "libp2p", "trio", "numpy", "httpx", "msgspec", "structlog"}
+heavy = {"torch", "libp2p", "trio", "numpy", "httpx", "msgspec", "structlog"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     ended = subprocess.run(

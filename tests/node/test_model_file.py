@@ -16,12 +16,13 @@ from d2m_node.model_file import (
     read_card,
     read_parameters,
 )
-from d2m_node.training.models import build_module
+from d2m_node.training.models import build_module, flatten_parameters
 from protocol.evaluation import compute_logits
 from protocol.hashing import Domain, keccak
 from protocol.model import cnn, count_parameters, initial_parameters, mlp
 from protocol.types import Address, JobId
-from protocol.update import MAX_PARAMETER, TensorKind, compute_tensor_digest
+from protocol.update import MAX_PARAMETER, TensorKind, compute_tensor_digest, dequantise
+from tests.support.models import MODELS, draw_parameters
 
 MODEL = cnn((1, 8, 8), 10)
 DOMAIN = Domain(31337, Address(b"\x11" * 20))
@@ -92,6 +93,16 @@ def test_a_torch_network_loads_the_file_by_its_names() -> None:
     assert np.abs(logits - exact).max() < 0.02
 
 
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_model_of_any_layers_comes_back_and_has_the_names_of_torch(model) -> None:
+    parameters = draw_parameters("file", model)
+    data = encode(parameters, model)
+    assert np.array_equal(read_parameters(data), parameters)
+    module = build_module(model)
+    module.load_state_dict(load_torch(data))
+    assert np.array_equal(flatten_parameters(module), dequantise(parameters))
+
+
 def test_parameters_of_another_model_are_not_encoded() -> None:
     with pytest.raises(ValueError, match="is not the shape of the model's parameters"):
         encode(PARAMETERS[:-1])
@@ -119,7 +130,7 @@ def test_parameters_beyond_the_bound_are_not_encoded() -> None:
         (lambda t, c: c.update(digest="0x00"), "no model file"),
         (lambda t, c: c.update(market="0x" + "11" * 20 + "\n"), "no model file"),
         (lambda t, c: c.update(extra=1), "no model file"),
-        (lambda t, c: c["model"].update(classes=9), "end with a linear layer of 9"),
+        (lambda t, c: c["model"].update(outputs=9), "end with a linear layer of 9"),
     ],
 )
 def test_a_forged_file_is_one_clear_error(change, complaint: str) -> None:

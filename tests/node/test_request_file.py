@@ -1,5 +1,6 @@
 """A request file becomes exact terms, and each mistake in it is named."""
 
+from dataclasses import astuple
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ import pytest
 
 from d2m_node.errors import UserError
 from d2m_node.request_file import RequestFile, parse_request, read_request
+from d2m_node.training.dataset_file import read_dataset_file
 from d2m_node.user_input import read_toml
-from protocol.model import Flatten, Linear, cnn
+from protocol.layers import Flatten, Linear
+from protocol.model import InputKind, bag_of_tokens, cnn
+from protocol.profiles import Goal, select_profile
 from protocol.terms import Metric
 from protocol.types import Wei
 
@@ -38,7 +42,22 @@ def test_the_example_holds_the_devnet_terms() -> None:
     assert request.terms.metric is Metric.ACC
     assert request.terms.sellers_per_round == 5
     assert request.terms.stake_wei == Wei(10**18)
+    assert request.terms.seller_deposit_wei == Wei(15 * 10**16)
     assert request.terms.header_blocks == 10
+
+
+def test_the_examples_for_tables_and_texts_are_valid() -> None:
+    houses, reviews = (
+        read_request(EXAMPLE.with_name(name)) for name in ("houses.toml", "reviews.toml")
+    )
+    assert houses.model.input_kind is InputKind.TABULAR
+    assert houses.terms.metric is Metric.NEG_MSE
+    assert houses.terms.target == -(2 << 20) // 10
+    assert houses.sampling.eta_q16 == 1 << 16
+    assert reviews.model == bag_of_tokens((128,), 2, vocabulary=8000)
+    assert reviews.terms.metric is Metric.MACRO_F1
+    for request in (houses, reviews):
+        assert read_dataset_file(Path(request.validation_dataset)).tags == list(request.tags)
 
 
 def test_the_examples_dataset_is_there_and_large_enough() -> None:
@@ -70,7 +89,7 @@ def test_the_default_step_depends_on_the_metric(table: Table) -> None:
 def test_a_model_may_be_a_list_of_layers(table: Table) -> None:
     table["model"] = {
         "input_shape": [1, 8, 8],
-        "classes": 10,
+        "outputs": 10,
         "layers": [{"layer": "flatten"}, {"layer": "linear", "out_features": 10}],
     }
     assert parse(table).model.layers == (Flatten(), Linear(10))
@@ -101,15 +120,28 @@ def test_tags_are_sorted_and_counted_once(table: Table) -> None:
         (None, "auction", 3, "auction: expected `object`"),
         ("auction", "reveal_blocks", 0, "auction.reveal_blocks: expected `int` >= 1"),
         ("auction", "deposit", 1, "unknown key 'auction.deposit'; did you mean 'auction.deposit_"),
-        ("model", "preset", "resnet", "model.preset: invalid enum value 'resnet'"),
-        ("model", "hidden", 4, "model: cnn does not take hidden"),
+        ("model", "preset", "resnet", "model.preset: 'resnet' is none of logreg, mlp, cnn"),
+        ("model", "hidden", 4, "model.hidden: cnn does not take it"),
+        ("model", "outputs", 0, "model.outputs: expected `int` >= 1"),
+        ("model", "outputs", 1, "terms.metric: one output is a regression; take NEG_MSE"),
+        ("model", "input_kind", "sound", "model.input_kind: invalid enum value 'sound'"),
+        ("model", "input_kind", "tokens", "model.input_shape: give (tokens,) for tokens"),
         ("model", "layers", [], "model: give either preset or layers"),
-        ("model", "kernel", 9, "model.kernel: 9 is larger than the input"),
+        ("model", "kernel", 9, "model.kernel: (9, 9) is larger than the input"),
         ("training", "epochs", 0, "training.epochs: out of range"),
         ("training", "learning_rate", Decimal("inf"), "training.learning_rate"),
+        ("training", "learning_rate", Decimal("1e999999"), "training.learning_rate: 1E+999999 is"),
+        ("training", "learning_rate", Decimal("1e900000"), "training.learning_rate: 1E+900000 is"),
+        ("training", "learning_rate", "1e999999", "training.learning_rate: 1E+999999 is"),
+        ("training", "learning_rate", Decimal("1e90"), "training.learning_rate: out of range"),
+        ("sampling", "alpha", Decimal("1e999999"), "sampling.alpha: 1E+999999 is no number"),
+        ("sampling", "eta", Decimal("1e999999"), "sampling.eta: 1E+999999 is no number"),
+        ("validation", "dataset", "~nosuchuser/x", "validation.dataset: ~nosuchuser/x: "),
+        (None, "bid_wei", "9" * 5000 + "ether", "bid_wei: an amount has at most 80 characters"),
+        ("terms", "target", Decimal("1e999999"), "terms.target: is 1E+999999; give a number"),
         ("sampling", "keep", Decimal("1.5"), "sampling.keep: out of range"),
         ("validation", "dataset", "", "validation.dataset: expected `str` of length >= 1"),
-        ("terms", "metric", "f1", "terms.metric: give one of accuracy, cross-entropy"),
+        ("terms", "metric", "f1", "terms.metric: give one of accuracy, cross-entropy, macro-f1"),
         ("terms", "target", Decimal(90), "terms.target: is 90; give a number between 0 and 1"),
         ("terms", "target", Decimal("nan"), "terms.target"),
         ("terms", "target", "high", "terms.target"),
@@ -123,6 +155,8 @@ def test_tags_are_sorted_and_counted_once(table: Table) -> None:
             "unknown key 'terms.appeal_block'; did you mean 'terms.appeal",
         ),
         ("terms", "stake_wei", "many", "terms.stake_wei: 'many' is no amount"),
+        ("terms", "seller_deposit_wei", "5 euro", "terms.seller_deposit_wei: '5 euro' is no"),
+        ("terms", "seller_deposit_wei", 0, "terms.seller_deposit_wei: is 0; raise it to at"),
     ],
 )
 def test_a_mistake_is_named(
@@ -137,7 +171,13 @@ def test_a_mistake_is_named(
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [(None, "tags"), ("model", "classes"), ("terms", "rounds_max"), ("terms", "target")],
+    [
+        (None, "tags"),
+        ("model", "outputs"),
+        ("terms", "rounds_max"),
+        ("terms", "target"),
+        ("terms", "seller_deposit_wei"),
+    ],
 )
 def test_what_is_missing_is_named(table: Table, section: str | None, key: str) -> None:
     del (table if section is None else table[section])[key]
@@ -161,3 +201,51 @@ def test_a_mistake_in_a_file_names_the_file_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as failure:
         read_request(tmp_path / "none.toml")
     assert str(failure.value).count("none.toml") == 1
+
+
+VOTE_KEYS = ("lead", "first_set_size", "growth_numerator", "growth_denominator")
+
+
+def leave_out_vote(table: Table) -> Table:
+    for key in VOTE_KEYS:
+        del table["terms"][key]
+    return table
+
+
+def test_a_vote_that_is_left_out_is_chosen_for_the_pools_that_may_be(table: Table) -> None:
+    leave_out_vote(table)["terms"] |= {"cones_min": 5, "cones_max": 7}
+    chosen = parse(table).terms
+    expected = select_profile(Goal(range(5, 8)))
+    assert tuple(getattr(chosen, key) for key in VOTE_KEYS) == astuple(expected)
+    table["terms"] |= {"cones_max": 20}
+    assert parse(table).terms.first_set_size > chosen.first_set_size
+
+
+def test_a_vote_that_is_given_stays(table: Table) -> None:
+    terms = parse(table).terms
+    assert tuple(getattr(terms, key) for key in VOTE_KEYS) == (3, 4, 3, 2)
+
+
+@pytest.mark.parametrize("key", VOTE_KEYS)
+def test_a_vote_is_given_wholly_or_not_at_all(table: Table, key: str) -> None:
+    del table["terms"][key]
+    with pytest.raises(UserError, match=f"missing required field `{key}`"):
+        parse(table)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"cones_max": 65}, "terms.cones_max: is 65; lower it to at most 64"),
+        ({"cones_min": 21}, "terms.cones_min: is 21; lower it to at most 20"),
+        ({"cones_min": 0}, "terms.cones_min: is 0; raise it to at least 1"),
+        ({"cones_min": "five"}, "terms.cones_min: expected `int`, got `str`"),
+    ],
+)
+def test_no_vote_is_chosen_for_a_pool_that_cannot_be(
+    table: Table, sizes: Table, message: str
+) -> None:
+    leave_out_vote(table)["terms"] |= sizes
+    with pytest.raises(UserError) as failure:
+        parse(table)
+    assert message in str(failure.value)

@@ -5,12 +5,14 @@ from protocol.digest import RoundHeader
 from protocol.events import (
     AttemptOpened,
     AuctionOpened,
+    DepositForfeited,
     Event,
     OpeningsRecorded,
     PayoutCredited,
     RecordedEvent,
     RoundDecided,
     RoundVoided,
+    SellerDeposited,
     StakeSlashed,
     TrainingEnded,
 )
@@ -157,3 +159,19 @@ def test_money_is_told_with_its_reason() -> None:
     assert view.model_digest == "0x" + "0a" * 32
     assert [(one.role, one.amount_wei) for one in view.payouts] == [("seller", 10**30)]
     assert [(one.reason, one.amount_wei) for one in view.slashes] == [("wrong digest", 5)]
+
+
+def test_deposits_are_told_with_what_became_of_them() -> None:
+    kept, lost = Address(b"\x02" * 20), Address(b"\x03" * 20)
+    view = view_job(
+        fold(
+            opened_auction(),
+            SellerDeposited(job=JOB, seller=kept, amount_wei=Wei(7)),
+            SellerDeposited(job=JOB, seller=lost, amount_wei=Wei(8)),
+            DepositForfeited(job=JOB, seller=lost, amount_wei=Wei(8)),
+        )
+    )
+    assert [(one.account, one.amount_wei, one.status) for one in view.deposits] == [
+        ("0x" + "02" * 20, 7, "held"),
+        ("0x" + "03" * 20, 8, "forfeited"),
+    ]

@@ -7,6 +7,7 @@ import pytest
 from d2m_node.errors import UserError
 from d2m_node.settings import (
     SETTINGS,
+    Device,
     NodeSettings,
     default_data_dir,
     load_settings,
@@ -55,6 +56,13 @@ def test_a_file_fills_the_sections_and_defaults_fill_the_rest(tmp_path: Path) ->
     assert settings.shutdown_grace_seconds == 3
 
 
+def test_a_device_is_one_of_those_known(tmp_path: Path) -> None:
+    assert load(tmp_path).device is Device.AUTO
+    assert load(tmp_path, environment={"D2M_DEVICE": "cpu"}).device is Device.CPU
+    with pytest.raises(UserError, match="--set device: invalid enum value 'gpu'"):
+        load(tmp_path, flags={"device": "gpu"})
+
+
 def test_the_environment_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> None:
     environment = {"D2M_CHAIN_CHAIN_ID": "5", "D2M_CHAIN_POLL_SECONDS": "4", "HOME": "/"}
     settings = load(tmp_path, environment=environment, flags={"chain.chain_id": "6"})
@@ -87,6 +95,19 @@ def test_text_becomes_lists_paths_and_nothing(tmp_path: Path) -> None:
     assert settings.logs.file is None
 
 
+def test_limits_of_the_chain_have_sections_of_their_own(tmp_path: Path) -> None:
+    environment = {"D2M_CHAIN_SENDING_MAX_FEE_WEI": "500gwei"}
+    config = CONFIG + "\n[chain.endpoints]\nprobe_seconds = 7\n"
+    settings = load(tmp_path, config, environment=environment)
+    assert settings.chain.sending.max_fee_wei == 500 * 10**9
+    assert settings.chain.sending.stuck_blocks == 4
+    assert settings.chain.endpoints.probe_seconds == 7
+    origins = read_configuration(tmp_path, environment=environment).origins
+    assert origins["chain.sending.max_fee_wei"] == "environment D2M_CHAIN_SENDING_MAX_FEE_WEI"
+    assert origins["chain.endpoints.probe_seconds"] == "config.toml"
+    assert origins["chain.endpoints.lag_blocks"] == "default"
+
+
 def test_a_node_can_be_set_up_without_a_file(tmp_path: Path) -> None:
     environment = {"D2M_CHAIN_CHAIN_ID": "1", "D2M_CHAIN_MARKET": MARKET}
     settings = load_settings(tmp_path / "none", flags={}, environment=environment)
@@ -100,6 +121,7 @@ def test_a_node_can_be_set_up_without_a_file(tmp_path: Path) -> None:
         ("[chian]\nchain_id = 1", "unknown key 'chian'"),
         ("[chain]\nchain_id = '1'", "chain.chain_id: expected `int`, got `str`"),
         ("[chain]\nchain_id = 0", "chain.chain_id: expected `int` >= 1"),
+        ("[chain.sending]\nmax_fee = 1", "unknown key 'chain.sending.max_fee'"),
         ("[chain]\nmarket = '0x12'", "chain.market: '0x12' is no address"),
         ("[logs]\nlevel = 'loud'", "logs.level: invalid enum value 'loud'"),
         ("[roles.cone]\nstake_wei = '5 euro'", "roles.cone.stake_wei: '5 euro' is no amount"),
@@ -171,3 +193,10 @@ def test_every_setting_has_one_variable() -> None:
 def test_the_data_directory_follows_the_platform() -> None:
     assert default_data_dir({"XDG_DATA_HOME": "/data"}) == Path("/data/d2m-node")
     assert default_data_dir({}) == Path.home() / ".local/share/d2m-node"
+    with pytest.raises(UserError, match=r"^~nosuchuser: "):
+        default_data_dir({"XDG_DATA_HOME": "~nosuchuser"})
+
+
+def test_a_path_below_the_home_of_nobody_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"keys\.account_file: ~nosuchuser/a: "):
+        load(tmp_path, flags={"keys.account_file": "~nosuchuser/a"})

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
 from d2m_node.ports import Access, Audience, StorePort
 from d2m_node.storage.database import DATABASE_NAME, MIGRATIONS, open_store
-from d2m_node.transaction_store import StoredTransaction, TransactionState
+from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
 from protocol.hashing import keccak
-from protocol.types import Digest, JobId
+from protocol.types import BlockNumber, Digest, JobId
 
 
 def make_transaction(key: str, nonce: int, raw: bytes) -> StoredTransaction:
@@ -169,16 +170,40 @@ async def test_open_transactions_come_back_in_order(tmp_path: Path) -> None:
         for one in (later, first, outbid, first):
             await store.transactions.add(one)
     async with open_store(tmp_path) as store:
-        assert await store.transactions.load_open() == [first, outbid, later]
+        assert await store.transactions.load_watched() == [first, outbid, later]
 
 
 async def test_a_closed_nonce_is_no_longer_open(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         await store.transactions.add(make_transaction("commit", 1, b"a"))
         assert not await store.transactions.is_confirmed("commit")
-        await store.transactions.close_nonce(1, TransactionState.CONFIRMED)
+        await store.transactions.settle(1, TransactionState.CONFIRMED, None)
         assert await store.transactions.is_confirmed("commit")
-        assert await store.transactions.load_open() == []
+        assert await store.transactions.load_watched() == []
+
+
+async def test_a_mined_transaction_comes_back_until_its_block_is_final(tmp_path: Path) -> None:
+    mined = BlockId(BlockNumber(7), b"\x07" * 32)
+    transaction = make_transaction("commit", 1, b"a")
+    async with open_store(tmp_path) as store:
+        await store.transactions.add(transaction)
+        await store.transactions.settle(1, TransactionState.CONFIRMED, mined)
+        assert await store.transactions.is_confirmed("commit")
+    async with open_store(tmp_path) as store:
+        confirmed = replace(transaction, state=TransactionState.CONFIRMED, mined=mined)
+        assert await store.transactions.load_watched() == [confirmed]
+        # A reorganisation dropped it, and another transaction took the nonce.
+        await store.transactions.settle(1, TransactionState.REPLACED, None)
+        assert await store.transactions.load_watched() == []
+        assert not await store.transactions.is_confirmed("commit")
+
+
+async def test_the_highest_nonce_is_known_after_its_transactions_are_final(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        assert await store.transactions.find_highest_nonce() is None
+        await store.transactions.add(make_transaction("commit", 3, b"a"))
+        await store.transactions.settle(3, TransactionState.CONFIRMED, None)
+        assert await store.transactions.find_highest_nonce() == 3
 
 
 async def test_a_reverted_transaction_is_not_confirmed_by_its_successor_of_another_key(
@@ -186,8 +211,8 @@ async def test_a_reverted_transaction_is_not_confirmed_by_its_successor_of_anoth
 ) -> None:
     async with open_store(tmp_path) as store:
         await store.transactions.add(make_transaction("commit", 1, b"a"))
-        await store.transactions.close_nonce(1, TransactionState.REVERTED)
+        await store.transactions.settle(1, TransactionState.REVERTED, None)
         await store.transactions.add(make_transaction("reveal", 1, b"b"))
-        await store.transactions.close_nonce(1, TransactionState.CONFIRMED)
+        await store.transactions.settle(1, TransactionState.CONFIRMED, None)
         assert not await store.transactions.is_confirmed("commit")
         assert await store.transactions.is_confirmed("reveal")

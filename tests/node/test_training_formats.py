@@ -187,7 +187,8 @@ def test_npz_labels_of_any_integer_type_are_read(tmp_path: Path, dtype) -> None:
     [
         ({"labels": LABELS}, "needs the arrays 'inputs' and 'labels'"),
         ({"inputs": IMAGES.astype(float), "labels": LABELS}, "'inputs' must be a C-ordered array"),
-        ({"inputs": IMAGES, "labels": LABELS}, r"must be uint8 \(0\.\.255\), not int64"),
+        ({"inputs": IMAGES, "labels": LABELS}, r"must be uint8 .*, not int64"),
+        ({"inputs": IMAGES.astype(np.int8), "labels": LABELS}, r"must be uint8 .*, not int8"),
         ({"inputs": np.array([{}], dtype=object), "labels": LABELS}, "array of integers"),
         (
             {"inputs": np.zeros((3, 2), np.uint8), "labels": LABELS - 1},
@@ -201,6 +202,26 @@ def test_npz_labels_of_any_integer_type_are_read(tmp_path: Path, dtype) -> None:
 def test_a_wrong_npz_file_is_one_clear_error(tmp_path: Path, arrays, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         load_samples(npz_file(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<u2", ">u2"])
+def test_npz_inputs_of_two_bytes_are_read_in_the_hosts_order(tmp_path: Path, dtype: str) -> None:
+    inputs = np.array([[1, 256], [3, 4], [5, 6]]).astype(dtype)
+    samples = load_samples(npz_file(tmp_path, inputs=inputs, labels=LABELS))
+    assert samples.inputs.tolist() == inputs.tolist()
+    assert samples.inputs.dtype == np.dtype(dtype[1:])
+
+
+def test_npz_targets_of_a_regression_may_be_any_32_bit_integers(tmp_path: Path) -> None:
+    inputs, targets = np.zeros((2, 3), np.int16), np.array([-70_000, (1 << 31) - 1])
+    path = npz_file(tmp_path, inputs=inputs, labels=targets)
+    with pytest.raises(UserError, match="class numbers"):
+        load_samples(path)
+    path.write_text(path.read_text() + 'task = "regression"\n')
+    assert load_samples(path).labels.tolist() == targets.tolist()
+    np.savez(tmp_path / "data.npz", inputs=inputs, labels=targets + 1)
+    with pytest.raises(UserError, match="targets must be 32-bit integers"):
+        load_samples(path)
 
 
 def test_an_npz_array_larger_than_its_bytes_is_refused(tmp_path: Path) -> None:
@@ -255,3 +276,9 @@ def test_damaged_bytes_load_or_give_a_user_error_only(
     except UserError as error:
         message = str(error)
     assert "\n" not in message
+
+
+def test_a_home_of_nobody_is_one_clear_error(tmp_path: Path) -> None:
+    text = 'format = "cifar-10"\ntags = ["x"]\npaths = ["~nosuchuser/batch.bin"]\n'
+    with pytest.raises(UserError, match=r"^~nosuchuser/batch\.bin: "):
+        load_samples(write_dataset(tmp_path, text))

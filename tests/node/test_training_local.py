@@ -7,8 +7,9 @@ from d2m_node.training.datasets import load_samples
 from d2m_node.training.local import TrainingTask, train_locally
 from d2m_node.training.models import build_module, load_parameters
 from protocol.errors import InvalidParams
-from protocol.evaluation import compute_logits, compute_utility, predict
+from protocol.evaluation import compute_logits
 from protocol.hashing import keccak
+from protocol.metrics import compute_utility, predict
 from protocol.model import cnn, count_parameters, initial_parameters
 from protocol.request import TrainingSpec
 from protocol.terms import Metric
@@ -119,9 +120,9 @@ def test_a_training_that_diverges_is_an_error_and_no_update(digits: Samples) -> 
 @pytest.mark.parametrize(
     ("samples", "complaint"),
     [
-        (Samples(inputs=np.zeros((4, 64), np.uint8), labels=np.zeros(4, np.int64)), "input_shape"),
-        (Samples(inputs=np.zeros((4, 1, 8, 8), np.uint8), labels=np.full(4, 10)), "classes"),
-        (Samples(inputs=np.zeros((4, 1, 8, 8), np.uint8), labels=np.full(4, -1)), "classes"),
+        (Samples(inputs=np.zeros((4, 64), np.uint8), labels=np.zeros(4, np.int64)), "of shape"),
+        (Samples(inputs=np.zeros((4, 1, 8, 8), np.uint8), labels=np.full(4, 10)), "labels from"),
+        (Samples(inputs=np.zeros((4, 1, 8, 8), np.uint8), labels=np.full(4, -1)), "labels from"),
         (Samples(inputs=np.zeros((0, 1, 8, 8), np.uint8), labels=np.zeros(0, np.int64)), "samples"),
         (Samples(inputs=np.zeros((4, 1, 8, 8), np.uint8), labels=np.zeros(3, np.int64)), "samples"),
     ],

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from d2m_node.errors import UserError
 from d2m_node.training.dataset_file import Partition
 from d2m_node.training.datasets import load_samples
-from d2m_node.training.partition import MIN_PART_SAMPLES, partition_labels
+from d2m_node.training.partition import MIN_PART_SAMPLES, group_targets, partition_labels
 
 
 def digits_file(folder: Path, tables: str = "") -> Path:
@@ -93,3 +94,29 @@ def test_an_impossible_partition_is_refused(tmp_path: Path, numbers: str, compla
     table = f"[partition]\nalpha_milli = 500\nseed = 1\n{numbers}\n"
     with pytest.raises(UserError, match=complaint):
         load_samples(digits_file(tmp_path, table))
+
+
+@given(st.lists(st.integers(-(1 << 31), 1 << 31), min_size=20, max_size=90))
+def test_targets_are_grouped_by_rank_into_tenths(values: list[int]) -> None:
+    targets = np.array(values, dtype=np.int64)
+    groups = group_targets(targets)
+    assert sorted(np.unique(groups)) == list(range(10))
+    counts = np.bincount(groups)
+    assert counts.max() - counts.min() <= 1
+    for low, high in pairwise(range(10)):
+        assert targets[groups == low].max() <= targets[groups == high].min()
+
+
+def test_parts_of_a_regression_are_skewed_by_target(tmp_path: Path) -> None:
+    lines = [f"{value / 100},{value}" for value in range(-300, 300)]
+    (tmp_path / "table.csv").write_text("x,y\n" + "\n".join(lines) + "\n")
+    means = []
+    for index in range(3):
+        path = tmp_path / "dataset.toml"
+        path.write_text(
+            'format = "csv"\ntags = ["x"]\npath = "table.csv"\ntask = "regression"\n'
+            'label = { column = "y" }\n'
+            f"[partition]\nalpha_milli = 50\nparts = 3\nindex = {index}\nseed = 3\n"
+        )
+        means.append(load_samples(path).labels.mean() / 2**16)
+    assert max(means) - min(means) > 60  # an even cut differs by some 10

@@ -1,7 +1,11 @@
+import tracemalloc
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocol.aggregation import (
     RoundInputs,
@@ -12,13 +16,15 @@ from protocol.aggregation import (
     count_misses,
 )
 from protocol.digest import NO_UTILITY
-from protocol.evaluation import compute_logits, compute_utility
-from protocol.fixed_point import Int32
+from protocol.evaluation import compute_logits
+from protocol.fixed_point import Int32, Int64
 from protocol.gate import select_candidates
 from protocol.hashing import keccak
 from protocol.krum import aggregate_krum
-from protocol.model import initial_parameters, logreg
+from protocol.metrics import compute_utility
+from protocol.model import ModelDescription, initial_parameters, logreg
 from protocol.osmd import ONE_Q30, compute_floor, initial_state
+from protocol.samples import SampleArray
 from protocol.terms import Metric
 from protocol.update import MAX_UPDATE, apply_update, quantise
 
@@ -108,12 +114,11 @@ def test_a_round_is_the_composition_of_its_rules() -> None:
     inputs = make_inputs(pick(0, 2, 3, 5, 7))
     result = aggregate_round(RULES, inputs)
     candidates = select_candidates(inputs.updates)
-    models = [PARAMETERS, *(apply_update(PARAMETERS, one) for one in candidates.updates)]
+    equalised = [candidate.build() for candidate in candidates.updates]
+    models = [PARAMETERS, *(apply_update(PARAMETERS, one) for one in equalised)]
     logits = [compute_logits(MODEL, parameters, SAMPLES) for parameters in models]
     utilities = [compute_utility(Metric.ACC, one, LABELS) for one in logits]
-    krum = aggregate_krum(
-        candidates.indices, candidates.updates, byzantine_count=1, accepted_count=4
-    )
+    krum = aggregate_krum(candidates.indices, equalised, byzantine_count=1, accepted_count=4)
     assert (result.logits == np.stack(logits)).all()
     assert result.utility_before == utilities[0]
     assert result.utilities == tuple(utility - utilities[0] for utility in utilities[1:])
@@ -125,13 +130,51 @@ def test_a_round_is_the_composition_of_its_rules() -> None:
     assert result.utility_after == compute_utility(Metric.ACC, after, LABELS)
 
 
-def test_the_result_does_not_depend_on_the_order_of_arrival() -> None:
-    updates = pick(0, 2, 3, 5, 7)
-    backwards = dict(reversed(updates.items()))
+@settings(max_examples=20)
+@given(st.permutations([0, 2, 3, 5, 7]))
+def test_the_result_does_not_depend_on_the_order_of_arrival(arrival: list[int]) -> None:
     assert_equal_results(
-        aggregate_round(RULES, make_inputs(updates)),
-        aggregate_round(RULES, make_inputs(backwards)),
+        aggregate_round(RULES, make_inputs(pick(*arrival))),
+        aggregate_round(RULES, make_inputs(pick(0, 2, 3, 5, 7))),
     )
+
+
+@given(st.integers(1, PER_ROUND))
+def test_identical_updates_are_one_voice_and_their_step_is_that_update(count: int) -> None:
+    copies = {seller: HONEST[3].copy() for seller in range(count)}
+    result = aggregate_round(RULES, make_inputs(copies))
+    assert result.accepted == (0,)
+    assert (result.parameters == apply_update(PARAMETERS, HONEST[3])).all()
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 1 << 20), st.integers(100, MAX_UPDATE), st.integers(1, 3))
+def test_colluders_get_one_voice_and_do_not_move_the_step_out_of_the_accepted_box(
+    seed: int, scale: int, colluders: int
+) -> None:
+    """f_s colluders of K >= 2 f_s + 3 send one arbitrary vector."""
+    rules = replace(RULES, sellers_per_round=2 * colluders + 3)
+    hostile = np.random.default_rng(seed).integers(-scale, scale, PARAMETERS.size, endpoint=True)
+    updates = {seller: hostile.astype(np.int32) for seller in range(colluders)}
+    updates |= {colluders + i: train(100 + i) for i in range(colluders + 3)}
+    inputs = replace(
+        make_inputs(updates),
+        state=initial_state(2 * colluders + 3, 2 * colluders + 3),
+        misses=(0,) * (2 * colluders + 3),
+    )
+    result = aggregate_round(rules, inputs)
+    assert len(set(result.accepted) & set(range(colluders))) <= 1
+    candidates = select_candidates(updates)
+    box = np.stack(
+        [
+            update.build()
+            for index, update in zip(candidates.indices, candidates.updates, strict=True)
+            if index in result.accepted
+        ]
+    )
+    step = result.parameters - PARAMETERS
+    assert (box.min(axis=0) <= step).all()
+    assert (step <= box.max(axis=0)).all()
 
 
 @pytest.mark.parametrize(
@@ -190,6 +233,42 @@ def test_a_miss_is_to_be_sampled_and_not_available() -> None:
 def test_an_update_of_a_seller_that_was_not_sampled_is_refused() -> None:
     with pytest.raises(ValueError, match="not sampled"):
         aggregate_round(RULES, make_inputs(pick(0, 1), sampled=(0,)))
+
+
+def test_an_update_of_another_length_is_refused() -> None:
+    updates = pick(0, 2) | {3: HONEST[3][:-1]}
+    with pytest.raises(ValueError, match="seller 3"):
+        aggregate_round(RULES, make_inputs(updates))
+
+
+def consume(model: ModelDescription, candidates: Iterable[Int32], samples: SampleArray) -> Int64:
+    """Look at one candidate after the other, and judge by its first coordinate."""
+    return np.array([[[int(one[0]), 0, 0]] * len(samples) for one in candidates], dtype=np.int64)
+
+
+@pytest.mark.parametrize("length", [20_000, 150_000])
+def test_a_round_holds_at_most_twice_the_bytes_of_the_updates(length: int) -> None:
+    generator = np.random.default_rng(1)
+    common = generator.normal(size=length)
+    updates = {
+        seller: (20_000 * (common + generator.normal(size=length))).astype(np.int32)
+        for seller in range(20)
+    }
+    inputs = replace(
+        make_inputs(updates),
+        parameters=np.zeros(length, dtype=np.int32),
+        state=initial_state(20, 20),
+        misses=(0,) * 20,
+    )
+    held = sum(update.nbytes for update in updates.values())
+    tracemalloc.start()
+    try:
+        result = aggregate_round(replace(RULES, sellers_per_round=20), inputs, consume)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(result.accepted) == 13
+    assert held + peak <= 2 * held
 
 
 def test_cross_entropy_measures_a_round_too() -> None:

@@ -31,3 +31,13 @@ def test_input_set_does_not_depend_on_the_order_of_bitmaps(
     shuffled = recorded.copy()
     random.shuffle(shuffled)
     assert compute_input_set(shuffled, 0xFF) == compute_input_set(recorded, 0xFF)
+
+
+@given(st.lists(st.integers(0, 255), max_size=9), st.integers(0, 255), st.integers(0, 7))
+def test_input_set_is_whom_strictly_more_than_half_of_the_bitmaps_hold(
+    recorded: list[int], sampled: int, seller: int
+) -> None:
+    is_in = compute_input_set(recorded, sampled) >> seller & 1
+    holders = [bitmap for bitmap in recorded if bitmap >> seller & 1]
+    has_majority = len(holders) > len(recorded) - len(holders)
+    assert bool(is_in) == (has_majority and bool(sampled >> seller & 1))

@@ -1,6 +1,4 @@
-import math
-from fractions import Fraction
-from itertools import pairwise
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -14,15 +12,12 @@ from protocol.consensus import (
     OpenedVote,
     Tally,
     Undecided,
-    compute_consensus_odds,
-    compute_lead,
     decide,
     select_voters,
     select_wrong_voters,
     tally,
 )
-from protocol.hashing import Stream, keccak, word
-from protocol.sortition import compute_set_sizes
+from protocol.hashing import keccak
 from protocol.types import Digest
 from tests.protocol.vectors import load_vectors
 
@@ -164,115 +159,91 @@ def test_all_tied_traces_are_paid() -> None:
     assert select_voters(votes, A) == {0, 1, 2}
 
 
+def test_copiers_who_outnumber_a_small_set_take_its_pay_and_not_its_decision() -> None:
+    # The known weakness of `select_voters`: W2 is invented, and two copiers share it.
+    votes = cast((A, W1), (A, W1), (A, W1)) + cast((A, W1), (A, W2), (A, W2), mini_round=1, start=3)
+    assert tally(votes).votes == {A: 5}
+    assert select_voters(votes, A) == {0, 1, 2, 4, 5}
+
+
 def test_no_data_is_never_wrong() -> None:
     assert select_wrong_voters(cast((B, NO_TRACE)), A) == frozenset()
 
 
-@pytest.mark.parametrize(("pair", "lead"), VECTORS["L"].items())
-def test_leads_are_the_recorded_ones(pair: str, lead: int) -> None:
-    share, error = (float(part) for part in pair.strip("()").split(","))
-    # The table means 1/3 and 1e-6 themselves, not their nearest doubles.
-    exact = (Fraction(value).limit_denominator(10**9) for value in (share, error))
-    assert compute_lead(*exact) == lead
-
-
-@pytest.mark.parametrize(
-    ("share", "error"),
-    [
-        (Fraction(1, 2), Fraction(1, 10)),
-        (Fraction(0), Fraction(1, 10)),
-        (Fraction(1, 3), Fraction(0)),
-        (Fraction(1, 3), Fraction(1)),
-    ],
+VOTES = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from([A, B]), st.sampled_from([W1, W2, NO_TRACE])),
+    max_size=15,
+).map(
+    lambda rows: [
+        OpenedVote(node_index=node, mini_round_index=mini, digest=digest, trace=trace)
+        for node, (mini, digest, trace) in enumerate(rows)
+    ]
 )
-def test_a_lead_without_meaning_is_refused(share: Fraction, error: Fraction) -> None:
-    with pytest.raises(ValueError, match="need"):
-        compute_lead(share, error)
 
 
-@pytest.mark.parametrize(
-    ("pool_size", "bad", "lead", "first", "name"),
-    [
-        (50, 15, 17, 25, "N50,B15,L17"),
-        (1000, 300, 17, 25, "N1000,B300,L17"),
-        (50, 15, 9, 14, "N50,B15,L9,n0=14"),
-        (1000, 300, 15, 23, "N1000,B300,L15,n0=23"),
-    ],
-)
-def test_error_probabilities_are_the_recorded_ones(
-    pool_size: int, bad: int, lead: int, first: int, name: str
+@given(VOTES)
+def test_who_is_paid_voted_for_the_digest_with_a_trace_that_nobody_outvoted(
+    votes: list[OpenedVote],
 ) -> None:
-    odds = compute_consensus_odds(pool_size, bad, lead, compute_set_sizes(pool_size, first, 3, 2))
-    assert math.isclose(odds.wrong, VECTORS["exact"][name], rel_tol=1e-8, abs_tol=1e-300)
+    groups = Counter((vote.mini_round_index, vote.digest, vote.trace) for vote in votes)
+    paid = select_voters(votes, A)
+    for vote in votes:
+        own = groups[vote.mini_round_index, vote.digest, vote.trace]
+        others = max(groups[vote.mini_round_index, A, trace] for trace in (W1, W2))
+        earns = vote.digest == A and vote.trace != NO_TRACE and own == others
+        assert (vote.node_index in paid) == earns
+    # Nobody is both paid and slashed.
+    assert not paid & select_wrong_voters(votes, A)
 
 
-TABLE = [
-    # MECHANISM 8.5, standard profile: pool, f, P(wrong), P(undecided), votes, mini-rounds
-    (50, 0.0, 0, 0, "25.0", "1.00"),
-    (50, 0.1, 0, 0, "25.3", "1.03"),
-    (50, 0.2, 0, 0, "33.3", "1.64"),
-    (50, 0.3, 0, 0, "40.2", "2.19"),
-    (50, 0.4, 0, 0, "49.6", "2.96"),
-    (50, 0.5, 1.3e-6, 1.0, "50.0", "3.00"),
-    (1000, 0.0, 0, 0, "25.0", "1.00"),
-    (1000, 0.1, 1.2e-18, 0, "26.3", "1.10"),
-    (1000, 0.2, 5.5e-12, 0, "34.8", "1.70"),
-    (1000, 0.3, 6.0e-8, 0, "53.7", "2.70"),
-    (1000, 0.35, 3.6e-6, 0, "72.7", "3.38"),
-    (1000, 0.4, 1.7e-4, 0, "111", "4.33"),
-    (1000, 0.45, 6.9e-3, 0, "219", "5.84"),
-    (1000, 0.5, 0.30, 0.40, "589", "8.41"),
-]
-
-
-@pytest.mark.parametrize(
-    ("pool_size", "share", "wrong", "undecided", "votes", "mini_rounds"), TABLE
-)
-def test_the_table_of_the_standard_profile_is_reproduced(
-    pool_size: int, share: float, wrong: float, undecided: float, votes: str, mini_rounds: str
+@given(VOTES, st.integers(0, 14), st.sampled_from([A, B]))
+def test_a_second_vote_of_a_node_changes_nothing(
+    votes: list[OpenedVote], node: int, digest: Digest
 ) -> None:
-    sizes = compute_set_sizes(pool_size, 25, 3, 2)
-    odds = compute_consensus_odds(pool_size, round(share * pool_size), 17, sizes)
-    assert math.isclose(odds.wrong, wrong, rel_tol=0.05, abs_tol=1e-30)
-    assert abs(odds.undecided - undecided) < 0.005
-    decimals = len(votes.partition(".")[2])
-    assert f"{odds.expected_votes:.{decimals}f}" == votes
-    assert f"{odds.expected_mini_rounds:.2f}" == mini_rounds
+    if node < len(votes):
+        again = OpenedVote(node_index=node, mini_round_index=9, digest=digest, trace=W1)
+        assert tally([*votes, again]) == tally(votes)
+        assert select_voters([*votes, again], A) == select_voters(votes, A)
+        assert select_wrong_voters([*votes, again], A) == select_wrong_voters(votes, A)
 
 
-@given(st.integers(5, 80), st.data())
-def test_the_error_stays_below_the_proven_bound(pool_size: int, data: st.DataObject) -> None:
-    bad = data.draw(st.integers(0, (pool_size - 1) // 2))
-    lead = data.draw(st.integers(1, 20))
-    sizes = compute_set_sizes(pool_size, data.draw(st.integers(1, 30)), 3, 2)
-    odds = compute_consensus_odds(pool_size, bad, lead, sizes)
-    assert odds.wrong <= (bad / (pool_size - bad)) ** lead * (1 + 1e-9) + 1e-300
-    # Honest nodes are more than half: the whole pool always decides.
-    assert odds.undecided < 1e-9
-    assert sizes[0] - 1e-9 <= odds.expected_votes <= pool_size + 1e-9
+@given(VOTES, st.sampled_from([0, 1, 2]))
+def test_a_copier_with_a_trace_of_its_own_adds_nothing_beside_honest_voters(
+    votes: list[OpenedVote], mini: int
+) -> None:
+    honest = any(
+        vote.digest == A and vote.mini_round_index == mini and vote.trace != NO_TRACE
+        for vote in votes
+    )
+    copier = OpenedVote(node_index=99, mini_round_index=mini, digest=A, trace=keccak(b"invented"))
+    before, after = tally(votes).votes.get(A, 0), tally([*votes, copier]).votes[A]
+    assert after == before + (not honest)
 
 
-def test_the_odds_equal_a_simulation() -> None:
-    pool_size, bad, lead = 20, 8, 3
-    sizes = compute_set_sizes(pool_size, 5, 3, 2)
-    odds = compute_consensus_odds(pool_size, bad, lead, sizes)
-    trials, wrong, votes_cast = 4000, 0, 0
-    for trial in range(trials):
-        order = Stream(keccak(word(trial))).draw(pool_size, pool_size)
-        for size in sizes:
-            hostile = sum(node < bad for node in order[:size])
-            counted = Tally({A: size - hostile, B: hostile}, 0)
-            decision = decide(counted, lead=lead, pool_size=pool_size, set_size=size)
-            if isinstance(decision, Decided):
-                wrong += decision.digest == B
-                votes_cast += size
-                break
-    deviation = math.sqrt(odds.wrong * (1 - odds.wrong) / trials)
-    assert abs(wrong / trials - odds.wrong) < 4 * deviation
-    assert abs(votes_cast / trials - odds.expected_votes) < 4 * 6 / math.sqrt(trials)
+@given(COUNTS.filter(bool), st.integers(1, 12), st.integers(1, 12))
+def test_a_digest_with_a_lead_of_one_less_is_not_accepted(
+    votes: dict[Digest, int], lead: int, no_data: int
+) -> None:
+    ranked = sorted(votes.values(), reverse=True)
+    ahead = ranked[0] - (ranked[1] if len(ranked) > 1 else 0) - no_data
+    pool_size = 2 * sum(votes.values()) + 2 * no_data
+    decision = decide(Tally(votes, no_data), lead=lead, pool_size=pool_size, set_size=1)
+    assert isinstance(decision, Decided) == (ahead >= lead)
 
 
-def test_a_larger_lead_is_safer() -> None:
-    sizes = compute_set_sizes(50, 14, 3, 2)
-    errors = [compute_consensus_odds(50, 20, lead, sizes).wrong for lead in range(1, 12)]
-    assert all(larger >= smaller for larger, smaller in pairwise(errors))
+def test_a_tie_for_the_lead_goes_to_the_smaller_digest_and_never_to_both() -> None:
+    # Only a pool smaller than its votes could decide a tie; the rule must still name one digest.
+    decision = decide(Tally({B: 2, A: 2}, 0), lead=5, pool_size=3, set_size=3)
+    assert decision == Decided(A, 2)
+
+
+@given(COUNTS, st.integers(1, 20), st.integers(0, 20))
+def test_an_honest_majority_that_answers_is_always_decided(
+    wrong: dict[Digest, int], lead: int, spare: int
+) -> None:
+    right = sum(wrong.values()) + 1 + spare
+    digest = keccak(b"right")
+    pool_size = right + sum(wrong.values())
+    counted = Tally({**wrong, digest: right}, 0)
+    decision = decide(counted, lead=lead, pool_size=pool_size, set_size=pool_size)
+    assert decision == Decided(digest, right)

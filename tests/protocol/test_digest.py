@@ -15,12 +15,15 @@ from protocol.digest import (
     compute_sampler_digest,
     compute_trace,
     decode_sampler_state,
+    encode_distances,
     encode_sampler_state,
 )
 from protocol.errors import InvalidMessage
 from protocol.hashing import Domain, keccak, word
 from protocol.merkle import compute_root
+from protocol.model import MAX_PARAMETERS
 from protocol.types import Address, Digest, JobId, RoundIndex, UtilityQ20
+from protocol.update import MAX_UPDATE
 
 DOMAIN = Domain(1337, Address(b"\x11" * 20))
 HEADER = RoundHeader(
@@ -158,12 +161,28 @@ def test_trace_hashes_seed_logits_distances_and_state() -> None:
         + (9).to_bytes(8, "big")
         + encode_sampler_state([5, 6])
     )
-    assert compute_trace(seed, logits, [9], [5, 6]) == expected
+    assert compute_trace(seed, logits, encode_distances([9], 100), [5, 6]) == expected
+
+
+def test_distances_of_large_models_take_sixteen_bytes() -> None:
+    largest_small, smallest_large = 1 << 21, (1 << 21) + 1
+    distance = largest_small * (2 * MAX_UPDATE) ** 2
+    assert encode_distances([distance, 1], largest_small) == (
+        distance.to_bytes(8, "big") + (1).to_bytes(8, "big")
+    )
+    assert encode_distances([1], smallest_large) == (1).to_bytes(16, "big")
+    largest = MAX_PARAMETERS * (2 * MAX_UPDATE) ** 2
+    assert encode_distances([largest], MAX_PARAMETERS) == largest.to_bytes(16, "big")
+
+
+def test_a_distance_that_int64_cannot_hold_is_not_cut_off() -> None:
+    with pytest.raises(OverflowError):
+        encode_distances([1 << 63], 1 << 21)
 
 
 def test_the_trace_of_one_mini_round_does_not_fit_the_next() -> None:
     logits = np.zeros((1, 1, 2), dtype=np.int64)
-    traces = {compute_trace(keccak(word(mini)), logits, [], [1]) for mini in range(3)}
+    traces = {compute_trace(keccak(word(mini)), logits, b"", [1]) for mini in range(3)}
     assert len(traces) == 3
 
 

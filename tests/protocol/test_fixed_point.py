@@ -8,26 +8,16 @@ from hypothesis import strategies as st
 from protocol.fixed_point import (
     EXP2_ROOTS_Q30,
     EXP2_ROOTS_Q62,
-    MAX_COORDINATE,
-    Int32,
-    compute_gram,
-    compute_squared_distances,
-    compute_squared_norm,
     exp2,
     exp2_16,
     idiv_round,
     log2_16,
     lower_median,
-    rounded_mean,
 )
 from tests.protocol.vectors import load_vectors
 
 VECTORS = load_vectors()
 Q32_EXPONENTS = st.integers(-(8 << 32), 8 << 32)
-
-
-def as_vectors(rows: list[list[int]]) -> list[Int32]:
-    return [np.array(row, dtype=np.int32) for row in rows]
 
 
 def test_roots_of_two_are_the_recorded_ones() -> None:
@@ -81,48 +71,6 @@ def test_division_rounds_half_up(numerator: int, denominator: int, quotient: int
     assert idiv_round(numerator, denominator) == quotient
 
 
-@given(st.lists(st.lists(st.integers(-1000, 1000), min_size=3, max_size=3), min_size=1))
-def test_rounded_mean_rounds_each_coordinate_half_up(rows: list[list[int]]) -> None:
-    expected = [idiv_round(sum(column), len(rows)) for column in zip(*rows, strict=True)]
-    assert rounded_mean(as_vectors(rows)).tolist() == expected
-
-
 def test_lower_median_takes_the_smaller_of_two_middle_values() -> None:
     assert lower_median([4, 1, 3, 2]) == 2
     assert lower_median([3, 1, 2]) == 2
-
-
-@given(
-    st.lists(
-        st.lists(st.integers(-MAX_COORDINATE, MAX_COORDINATE), min_size=4, max_size=4),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_gram_and_distances_are_exact(rows: list[list[int]]) -> None:
-    gram = compute_gram(as_vectors(rows))
-    distances = compute_squared_distances(gram)
-    for i, a in enumerate(rows):
-        assert compute_squared_norm(as_vectors(rows)[i]) == gram[i][i]
-        for j, b in enumerate(rows):
-            assert gram[i][j] == sum(x * y for x, y in zip(a, b, strict=True))
-            assert distances[i][j] == sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
-
-
-def test_saturated_long_vectors_stay_exact_beyond_int64() -> None:
-    length = (1 << 21) + (1 << 13) + 5
-    high = np.full(length, MAX_COORDINATE, dtype=np.int32)
-    distances = compute_squared_distances(compute_gram([high, -high]))
-    assert distances[0][1] == length * (2 * MAX_COORDINATE) ** 2 > 1 << 63
-
-
-def test_coordinates_beyond_the_proven_bound_are_refused() -> None:
-    too_large = as_vectors([[0, MAX_COORDINATE + 1]])
-    with pytest.raises(ValueError, match="exact"):
-        compute_gram(too_large)
-    with pytest.raises(ValueError, match="exact"):
-        compute_squared_norm(-too_large[0])
-
-
-def test_gram_of_nothing_is_empty() -> None:
-    assert compute_gram([]) == []

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import TooFewUpdates
-from protocol.fixed_point import Int32, compute_gram, compute_squared_distances
-from protocol.krum import KrumMode, aggregate_krum, compute_krum_scores, select_krum
+from protocol.fixed_point import Int32
+from protocol.krum import KrumMode, KrumResult, aggregate_krum, compute_krum_scores, select_krum
+from protocol.linear_algebra import compute_gram, compute_squared_distances, measure_update
+from protocol.update import MAX_UPDATE
 from tests.protocol.vectors import load_vectors
 
 VECTORS = load_vectors()
@@ -17,7 +19,8 @@ def as_vectors(rows: list[list[int]]) -> list[Int32]:
 
 
 def score(rows: list[list[int]], byzantine_count: int) -> list[int]:
-    distances = compute_squared_distances(compute_gram(as_vectors(rows)))
+    updates = [measure_update(vector) for vector in as_vectors(rows)]
+    distances = compute_squared_distances(compute_gram(updates))
     return compute_krum_scores(distances, byzantine_count)
 
 
@@ -52,7 +55,56 @@ def test_scores_are_invariant_under_translation(
     assert score(moved, byzantine_count) == score(rows, byzantine_count)
 
 
-@given(ROWS.filter(lambda rows: len(rows) >= 5), st.data())
+@given(ROWS, st.integers(0, 3), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_the_result_belongs_to_the_sellers_and_not_to_their_order_of_arrival(
+    rows: list[list[int]], byzantine_count: int, accepted_count: int, random
+) -> None:
+    """Scores are equal for a seller wherever it stands; only exact ties go by the index."""
+    scores = score(rows, byzantine_count)
+    assume(len(set(scores)) == len(scores))
+    order = list(range(len(rows)))
+    random.shuffle(order)
+
+    def aggregate(of: list[list[int]]) -> KrumResult:
+        return aggregate_krum(
+            range(len(of)),
+            as_vectors(of),
+            byzantine_count=byzantine_count,
+            accepted_count=accepted_count,
+        )
+
+    straight, shuffled = aggregate(rows), aggregate([rows[i] for i in order])
+    assert {order[i] for i in shuffled.accepted} == set(straight.accepted)
+    assert (shuffled.step == straight.step).all()
+
+
+@given(ROWS, st.integers(1, 9))
+def test_the_medoid_is_the_accepted_update_closest_to_the_mean(
+    rows: list[list[int]], accepted_count: int
+) -> None:
+    arguments = (range(len(rows)), as_vectors(rows))
+    counts = {"byzantine_count": 1, "accepted_count": accepted_count}
+    mean = aggregate_krum(*arguments, **counts)
+    medoid = aggregate_krum(*arguments, **counts, mode=KrumMode.MEDOID)
+    assert medoid.accepted == mean.accepted
+    away = {i: sum((rows[i] - mean.step.astype(int)) ** 2) for i in mean.accepted}
+    assert medoid.step.tolist() == rows[min(away, key=lambda i: (away[i], i))]
+
+
+def test_the_medoid_of_saturated_updates_is_found() -> None:
+    """Their differences to the mean exceed the bound of an update."""
+    high, low = [MAX_UPDATE] * 3, [-MAX_UPDATE] * 3
+    result = aggregate_krum(
+        range(5),
+        as_vectors([low, high, low, high, low]),
+        byzantine_count=0,
+        accepted_count=5,
+        mode=KrumMode.MEDOID,
+    )
+    assert result.step.tolist() == low
+
+
+@given(ROWS, st.data())
 def test_one_far_outlier_is_never_accepted(rows: list[list[int]], data: st.DataObject) -> None:
     hostile = data.draw(st.integers(0, len(rows) - 1))
     rows[hostile] = [500_000, -500_000, 500_000]

@@ -73,6 +73,17 @@ def test_the_sum_and_the_bounds_survive_any_update(
     assert all(floor <= inclusion_weight <= ONE_Q30 for inclusion_weight in after)
 
 
+@given(rounds(), st.data())
+def test_the_sum_and_the_bounds_survive_removals_too(
+    case: tuple[State, dict[int, int], list[int], int], data: st.DataObject
+) -> None:
+    state, utilities, missing, floor = case
+    removed = frozenset(data.draw(st.sets(st.integers(0, len(state) - 1))))
+    after = update(state, utilities, missing, StepRules(1 << 16, floor, removed))
+    assert sum(after) == sum(state)
+    assert all(floor <= inclusion_weight <= ONE_Q30 for inclusion_weight in after)
+
+
 @given(rounds(), st.integers(-(1 << 40), 1 << 40))
 def test_adding_a_constant_to_all_utilities_changes_nothing(
     case: tuple[State, dict[int, int], list[int], int], constant: int
@@ -182,6 +193,26 @@ def test_projection_keeps_the_ratios_of_unclipped_entries(weights: list[int], sh
     ]
     for entry, weight in free[1:]:
         assert math.isclose(entry * free[0][1], free[0][0] * weight, rel_tol=1e-5)
+
+
+@given(
+    st.lists(st.integers(1 << 50, 1 << 64), min_size=2, max_size=10),
+    st.integers(1, 9),
+)
+def test_projection_clips_only_what_would_leave_the_bounds(weights: list[int], share: int) -> None:
+    """The other half of the KKT conditions: no multiplier has the wrong sign."""
+    high = ONE_Q30
+    low = high // 50
+    total = len(weights) * (low + (high - low) * share // 10)
+    ratios: dict[str, list[float]] = {"low": [], "free": [], "high": []}
+    for entry, weight in zip(project(weights, total, low, high), weights, strict=True):
+        # Units of the remainder may lift an entry off its bound.
+        is_low, is_high = entry <= low + len(weights), entry >= high - len(weights)
+        ratios["low" if is_low else "high" if is_high else "free"].append(entry / weight)
+    slack = 1 + 1e-5
+    assert max(ratios["high"], default=0) <= min(ratios["free"], default=math.inf) * slack
+    assert max(ratios["free"], default=0) <= min(ratios["low"], default=math.inf) * slack
+    assert max(ratios["high"], default=0) <= min(ratios["low"], default=math.inf) * slack
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=3, max_size=10))

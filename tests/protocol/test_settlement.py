@@ -1,4 +1,6 @@
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -149,3 +151,48 @@ def test_progress_is_the_share_of_the_way(
     target: int, initial: int, last: int, progress: int
 ) -> None:
     assert compute_progress_bps(target, initial, last) == progress
+
+
+@given(settlements().filter(lambda inputs: inputs.rounds_done > 0))
+def test_a_reached_target_refunds_dust_only_while_nobody_is_capped(
+    inputs: SettlementInputs,
+) -> None:
+    capped = any(
+        weight * len(inputs.contribution_weights)
+        > 3 * inputs.sellers_per_round * inputs.rounds_done
+        for weight in inputs.contribution_weights
+    )
+    paid = sum(inputs.participation_counts) > 0 < sum(inputs.contribution_weights)
+    settlement = compute_settlement(replace(inputs, outcome=Outcome.TARGET))
+    if paid and not capped:
+        payees = len(inputs.participation_counts) + len(inputs.contribution_weights)
+        assert settlement.refund_wei < payees
+    if not sum(inputs.contribution_weights):
+        assert settlement.refund_wei >= settlement.seller_pool_wei
+
+
+@given(settlements(), st.integers(0, 10**24))
+def test_a_higher_price_pays_nobody_less(inputs: SettlementInputs, more: int) -> None:
+    before = compute_settlement(inputs)
+    after = compute_settlement(replace(inputs, price_wei=Wei(inputs.price_wei + more)))
+    for low, high in zip(before.cone_payouts_wei, after.cone_payouts_wei, strict=True):
+        assert low <= high
+
+
+@given(settlements().filter(lambda inputs: inputs.outcome is not Outcome.UNSERVED))
+def test_who_did_as_much_is_paid_as_much(inputs: SettlementInputs) -> None:
+    settlement = compute_settlement(inputs)
+    for counts, payouts in (
+        (inputs.participation_counts, settlement.cone_payouts_wei),
+        (inputs.contribution_weights, settlement.seller_payouts_wei),
+    ):
+        by_count = dict(zip(counts, payouts, strict=True))
+        assert all(by_count[count] == payout for count, payout in zip(counts, payouts, strict=True))
+        assert [by_count[count] for count in sorted(by_count)] == sorted(by_count.values())
+
+
+def test_a_deployment_slashes_a_wrong_vote_as_much_as_a_hidden_one() -> None:
+    # Else a coalition that loses would rather not open its votes (MECHANISM 1).
+    path = Path(__file__).parents[2] / "configs" / "params" / "dev.toml"
+    params = tomllib.loads(path.read_text())
+    assert params["slash_wrong_bps"] == params["slash_noreveal_bps"] > 0

@@ -1,3 +1,7 @@
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +19,7 @@ from protocol.sortition import (
     compute_threshold,
     compute_ticket,
     compute_ticket_chain,
+    decode_mini,
     draw_execution_set,
     encode_mini,
     is_element_of_chain,
@@ -118,6 +123,12 @@ def test_every_ticket_is_drawn_in_exactly_one_mini_round(ticket: int, pool_size:
         assert ticket >= compute_threshold(sizes[mini_round - 1], pool_size)
 
 
+def test_a_ticket_at_the_threshold_waits_for_the_next_set() -> None:
+    threshold = compute_threshold(4, 10)
+    assert compute_first_mini_round(threshold - 1, (4, 10), 10) == 0
+    assert compute_first_mini_round(threshold, (4, 10), 10) == 1
+
+
 def test_a_schedule_that_leaves_nodes_out_is_refused() -> None:
     with pytest.raises(ValueError, match="whole pool"):
         compute_first_mini_round(TICKET_RANGE - 1, [3], 4)
@@ -144,3 +155,109 @@ def test_publicly_drawn_sets_are_nested_and_distinct(seed: bytes, size: int) -> 
     first = draw_execution_set(keccak(seed), POOL, [], size)
     rest = draw_execution_set(keccak(seed + b"1"), POOL, first, 50)
     assert sorted(first + rest) == list(POOL)
+
+
+def ticket_of(node: int, ballot: int) -> int:
+    """The ticket of a node with a chain of its own."""
+    element = keccak(word(node) + word(ballot))
+    return compute_ticket(Address(node.to_bytes(20, "big")), element, keccak(word(ballot)))
+
+
+def chi_square(counts: Sequence[int], expected: Sequence[float]) -> float:
+    return sum((count - mean) ** 2 / mean for count, mean in zip(counts, expected, strict=True))
+
+
+CHI_SQUARE_LIMIT = {9: 33.7, 19: 50.8}
+"""Exceeded once in 10,000 times, by degrees of freedom."""
+
+
+def test_tickets_are_uniform() -> None:
+    counts = [0] * 10
+    for ballot in range(300):
+        for node in range(20):
+            counts[ticket_of(node, ballot) * 10 // TICKET_RANGE] += 1
+    assert chi_square(counts, [600] * 10) < CHI_SQUARE_LIMIT[9]
+
+
+def test_every_node_is_drawn_by_ticket_as_often_as_any_other() -> None:
+    threshold = compute_threshold(8, 20)
+    counts = [
+        sum(ticket_of(node, ballot) < threshold for ballot in range(300)) for node in range(20)
+    ]
+    # Each count is binomial: its variance is 0.6 of its mean, of a multinomial it would be 0.95.
+    assert chi_square(counts, [120] * 20) < CHI_SQUARE_LIMIT[19] * 0.6
+
+
+def test_sizes_of_ticket_sets_are_binomial() -> None:
+    threshold, trials = compute_threshold(8, 20), 600
+    observed = [0] * 21
+    for ballot in range(trials):
+        observed[sum(ticket_of(node, ballot) < threshold for node in range(20))] += 1
+    expected = [trials * math.comb(20, k) * 0.4**k * 0.6 ** (20 - k) for k in range(21)]
+    # Ten classes: up to 4, 5 to 11 one by one, 12, and from 13 on.
+    cuts = [slice(0, 5), *(slice(k, k + 1) for k in range(5, 13)), slice(13, 21)]
+    counts, means = ([sum(numbers[cut]) for cut in cuts] for numbers in (observed, expected))
+    assert chi_square(counts, means) < CHI_SQUARE_LIMIT[9]
+
+
+def test_every_node_is_drawn_in_public_as_often_as_any_other() -> None:
+    counts, trials = [0] * 20, 600
+    for ballot in range(trials):
+        for node in draw_execution_set(keccak(word(ballot)), range(20), [], 8):
+            counts[node] += 1
+    # Without replacement a count varies by 0.6 * 20/19 of what a multinomial one does.
+    assert chi_square(counts, [trials * 0.4] * 20) < CHI_SQUARE_LIMIT[19] * 0.65
+
+
+def test_places_in_a_public_draw_are_uniform() -> None:
+    firsts = [draw_execution_set(keccak(word(i)), range(10), [], 3)[0] for i in range(2000)]
+    counts = [firsts.count(node) for node in range(10)]
+    assert chi_square(counts, [200] * 10) < CHI_SQUARE_LIMIT[9]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 20))
+def test_ticket_sets_are_nested_and_end_with_everybody(
+    ballot: int, pool_size: int, first: int
+) -> None:
+    sizes = compute_set_sizes(pool_size, first, 3, 2)
+    tickets = [ticket_of(node, ballot) for node in range(pool_size)]
+    sets = [
+        {node for node, ticket in enumerate(tickets) if ticket < compute_threshold(size, pool_size)}
+        for size in sizes
+    ]
+    assert all(smaller <= larger for smaller, larger in pairwise(sets))
+    assert len(sets[-1]) == pool_size
+    for node, ticket in enumerate(tickets):
+        mini_round = compute_first_mini_round(ticket, sizes, pool_size)
+        assert [node in members for members in sets].index(True) == mini_round
+
+
+def test_different_seeds_draw_different_sets() -> None:
+    public = {draw_execution_set(keccak(word(i)), POOL, [], 25) for i in range(50)}
+    assert len(public) == 50
+    threshold = compute_threshold(25, 50)
+    private = {
+        frozenset(node for node in POOL if ticket_of(node, ballot) < threshold)
+        for ballot in range(50)
+    }
+    assert len(private) == 50
+
+
+def test_nodes_that_share_a_chain_have_tickets_of_their_own() -> None:
+    seed = keccak(b"seed")
+    nodes = [Address(bytes([number]) * 20) for number in range(1, 30)]
+    tickets = {compute_ticket(node, SECRET, seed) for node in nodes}
+    assert len(tickets) == len(nodes)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_an_element_of_another_chain_is_refused(number: int) -> None:
+    other = compute_ticket_chain(keccak(b"other"), 5)
+    assert not is_element_of_chain(
+        other.element(number), number, compute_ticket_chain(SECRET, 5).root
+    )
+
+
+@given(st.sampled_from(BallotKind), st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1))
+def test_mini_can_be_read_back(kind: BallotKind, attempt: int, mini_round: int) -> None:
+    assert decode_mini(encode_mini(kind, attempt, mini_round)) == (kind, attempt, mini_round)

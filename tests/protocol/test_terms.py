@@ -31,13 +31,14 @@ TERMS = JobTerms(
     cones_min=5,
     cones_max=7,
     stake_wei=Wei(100),
+    seller_deposit_wei=Wei(7),
     **dict.fromkeys(WINDOW_FIELDS, 4),
 )
 
 
 def test_terms_are_one_word_per_field_in_order() -> None:
     encoded = encode_terms(TERMS)
-    assert len(encoded) == 32 * len(fields(JobTerms)) == 32 * 23
+    assert len(encoded) == 32 * len(fields(JobTerms)) == 32 * 24
     assert encoded[:64] == word(6) + word(900_000)
     assert encoded[-32:] == word(TERMS.header_blocks)
     assert compute_terms_hash(TERMS) == keccak(encoded)
@@ -64,7 +65,7 @@ def test_sensible_terms_are_valid() -> None:
         ("rounds_max", 1001),
         ("target", (1 << 62) + 1),
         ("target", -(1 << 62) - 1),
-        ("metric", 2),
+        ("metric", 4),
         ("sellers_per_round", 2),
         ("sellers_per_round", 7),  # more than sellers_min
         ("lead", 0),
@@ -79,6 +80,7 @@ def test_sensible_terms_are_valid() -> None:
         ("cones_min", 8),
         ("cones_max", 65),
         ("stake_wei", 99),
+        ("seller_deposit_wei", 0),
         *((name, 0) for name in WINDOW_FIELDS),
         *((name, 51) for name in WINDOW_FIELDS),
     ],

@@ -41,6 +41,12 @@ def test_quantise_undoes_dequantise(values: list[int]) -> None:
     assert quantise(dequantise(tensor).astype(np.float32)).tolist() == values
 
 
+@given(UPDATE_VALUES)
+def test_dequantise_undoes_quantise_below_one(values: list[int]) -> None:
+    floats = np.array([value * 2.0**-20 for value in values], dtype=np.float32)
+    assert (dequantise(quantise(floats)) == floats).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_quantise_refuses_what_is_no_number(value: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -108,6 +114,7 @@ def test_applying_an_update_clips_at_the_parameters_bound() -> None:
     applied = apply_update(parameters, as_tensor([1, -1, 1]))
     assert applied.tolist() == [MAX_PARAMETER, -MAX_PARAMETER, 6]
     assert applied.dtype == np.int32
+    assert parameters.tolist() == [MAX_PARAMETER, -MAX_PARAMETER, 5]
 
 
 def test_commitment_hashes_every_field_after_its_domain() -> None:

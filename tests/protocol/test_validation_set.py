@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import InvalidMessage, RuleViolation
 from protocol.hashing import Stream, keccak, word
+from protocol.model import InputKind, ModelDescription, bag_of_tokens, logreg
+from protocol.samples import encode_samples
 from protocol.validation_set import (
     ValidationPart,
     compute_leaf,
@@ -16,6 +18,7 @@ from protocol.validation_set import (
     encode_part,
     select_part,
     select_round_subset,
+    select_samples,
     split_validation_set,
     validate_part_contents,
     verify_part,
@@ -23,11 +26,12 @@ from protocol.validation_set import (
 
 SEED = keccak(b"seed")
 COUNT = 11
-SAMPLES = Stream(SEED).below_many(256, COUNT * 4).astype(np.uint8).reshape(COUNT, 1, 2, 2)
-LABELS = [index % 3 for index in range(COUNT)]
-ROOT = compute_validation_root(SAMPLES, LABELS)
+ROWS = Stream(SEED).below_many(256, COUNT * 4).astype(np.uint8).reshape(COUNT, 4)
+LABELS = [2 * index % 3 for index in range(COUNT)]
+ROOT = compute_validation_root(ROWS, LABELS)
 INDICES = (1, 4, 10)
-PART = select_part(SAMPLES, LABELS, INDICES)
+PART = select_part(ROWS, LABELS, INDICES)
+MODEL = logreg((1, 2, 2), 3)
 
 
 def test_a_leaf_binds_index_label_and_bytes() -> None:
@@ -60,18 +64,18 @@ def test_a_round_uses_a_thousand_samples_at_most() -> None:
 
 @given(st.sets(st.integers(0, COUNT - 1), min_size=1))
 def test_any_part_proves_that_it_belongs_to_the_set(indices: set[int]) -> None:
-    part = decode_part(encode_part(select_part(SAMPLES, LABELS, sorted(indices))))
+    part = decode_part(encode_part(select_part(ROWS, LABELS, sorted(indices))))
     verify_part(part, ROOT)
     assert part.indices == tuple(sorted(indices))
     assert part.labels.tolist() == [LABELS[index] for index in part.indices]
-    assert (part.samples == SAMPLES.reshape(COUNT, 4)[list(part.indices)]).all()
+    assert (part.rows == ROWS[list(part.indices)]).all()
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         replace(PART, labels=PART.labels + 1),
-        replace(PART, samples=PART.samples ^ np.uint8(1)),
+        replace(PART, rows=PART.rows ^ np.uint8(1)),
         replace(PART, indices=(1, 4, 9)),
         replace(PART, other_leaves=tuple(reversed(PART.other_leaves))),
     ],
@@ -82,18 +86,49 @@ def test_a_changed_part_does_not_belong_to_the_set(changed: ValidationPart) -> N
 
 
 def test_a_complete_part_that_fits_the_model_is_valid() -> None:
-    validate_part_contents(PART, INDICES, sample_bytes=4, classes=3)
+    validate_part_contents(PART, INDICES, MODEL)
 
 
 @pytest.mark.parametrize(
-    ("indices", "sample_bytes", "classes"),
-    [((1, 4), 4, 3), (INDICES, 5, 3), (INDICES, 4, 1)],
+    ("indices", "model", "complaint"),
+    [
+        ((1, 4), MODEL, "the samples that were drawn"),
+        (INDICES, logreg((5,), 3), "samples of 4 bytes, the model reads 5"),
+        (INDICES, logreg((1, 2, 2), 2), "labels from"),
+        (INDICES, logreg((4,), 3, input_kind=InputKind.TABULAR), "samples of 4 bytes"),
+        (INDICES, bag_of_tokens((2,), 3, vocabulary=2), "token"),
+    ],
 )
 def test_a_part_that_cannot_be_used_is_refused(
-    indices: tuple[int, ...], sample_bytes: int, classes: int
+    indices: tuple[int, ...], model: ModelDescription, complaint: str
 ) -> None:
-    with pytest.raises(RuleViolation):
-        validate_part_contents(PART, indices, sample_bytes, classes)
+    with pytest.raises(RuleViolation, match=complaint):
+        validate_part_contents(PART, indices, model)
+
+
+def test_samples_are_selected_by_their_place_in_the_whole_set() -> None:
+    samples, labels = select_samples(PART, (4, 10), MODEL)
+    assert samples.shape == (2, 1, 2, 2)
+    assert (samples.reshape(2, 4) == ROWS[[4, 10]]).all()
+    assert labels.tolist() == [LABELS[4], LABELS[10]]
+
+
+def test_a_regressions_part_keeps_negative_targets_and_wide_values() -> None:
+    model = logreg((2,), 1, input_kind=InputKind.TABULAR)
+    numbers = np.array([[-1, 300], [5, -6], [7, 8]], dtype=np.int16)
+    targets = [-(1 << 31), 70_000, (1 << 31) - 1]
+    rows = encode_samples(numbers)
+    part = decode_part(encode_part(select_part(rows, targets, (0, 2))))
+    verify_part(part, compute_validation_root(rows, targets))
+    validate_part_contents(part, (0, 2), model)
+    samples, labels = select_samples(part, (0, 2), model)
+    assert samples.tolist() == [[-1, 300], [7, 8]]
+    assert labels.tolist() == [targets[0], targets[2]]
+
+
+def test_a_negative_label_is_hashed_in_twos_complement() -> None:
+    data = b"D2M/v1/val" + word(3) + b"\xff" * 31 + b"\xfe" + b"ab"
+    assert compute_leaf(3, -2, b"ab") == keccak(data)
 
 
 GOOD: list[object] = msgspec.msgpack.decode(encode_part(PART))

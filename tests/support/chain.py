@@ -4,21 +4,31 @@ from collections.abc import Sequence
 from dataclasses import astuple, fields, is_dataclass, replace
 from typing import Any
 
-import rlp
 from eth_abi.abi import encode
 
 from d2m_node.chain.artifacts import CONTRACTS, load_artifact
 from d2m_node.chain.bindings import Bindings
-from d2m_node.chain.client import Json, Request, RequestRefused, to_hex
-from d2m_node.chain.signing import parse_transaction
+from d2m_node.chain.json_rpc import Json, Request, RequestRefused, to_hex
+from d2m_node.chain.signing import Transaction, parse_transaction
 from d2m_node.errors import ChainUnavailable
-from d2m_node.transaction_store import StoredTransaction, TransactionState
+from d2m_node.keys import LocalSigner
+from d2m_node.settings import ChainSettings
+from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
 from protocol.events import Event
 from protocol.hashing import keccak
 from protocol.types import Address
 
 CHAIN_ID = 31337
+SIGNER = LocalSigner(b"\x01" * 32)
+"""The account that a scripted chain has."""
 ADDRESSES = {name: Address(bytes([position]) * 20) for position, name in enumerate(CONTRACTS, 1)}
+SETTINGS = ChainSettings(
+    chain_id=CHAIN_ID,
+    market=ADDRESSES["Market"],
+    confirmations=0,
+    poll_seconds=0.5,
+    deployment_block=1,
+)
 
 
 def make_bindings() -> Bindings:
@@ -59,22 +69,29 @@ def _to_abi(value: Any) -> Any:
 
 
 class ScriptedChain:
-    """Stands in for `RpcClient`: a chain that grows, turns and refuses as a test says."""
+    """Stands in for `RpcClient`: a chain that grows, turns and refuses as a test says.
+
+    It has one account. Its pool holds one transaction per nonce; another one takes its place only
+    if both fees are a tenth higher. A block takes what is next by nonce, a dropped block gives
+    nothing back to the pool.
+    """
 
     def __init__(self) -> None:
         self.blocks: list[Json] = []
         self.logs: dict[str, list[Json]] = {}
-        self.asked: list[str] = []
+        self.asked: list[Request] = []
         self.sent: list[bytes] = []
-        self.receipts: dict[str, Json] = {}
+        self.pool: dict[int, bytes] = {}
         self.refusals: dict[str, RequestRefused] = {}
         self.available = True
         self.mines_transactions = True
+        self.base_fee_wei = 10**9
         self.next_status = 1
-        self.account_nonce = 0
+        self.gas_used = 50_000
+        self.logs_max: int | None = None
         self.distrusted = 0
         self.silent_seconds = 0.0
-        self._waiting: list[bytes] = []
+        self._mined: list[list[Json]] = []
         self._salt = 0
         self.mine()
 
@@ -82,8 +99,18 @@ class ScriptedChain:
     def height(self) -> int:
         return len(self.blocks) - 1
 
+    @property
+    def methods(self) -> list[str]:
+        """What was asked for, in order."""
+        return [request.method for request in self.asked]
+
+    @property
+    def mined(self) -> list[bytes]:
+        """Our transactions on the chain, in its order."""
+        return [bytes.fromhex(one["raw"]) for block in self._mined for one in block if one["raw"]]
+
     def mine(self, *logs: Json) -> None:
-        """Add a block with these logs and, unless told otherwise, all waiting transactions."""
+        """Add a block with these logs and, unless told otherwise, what the pool has next."""
         number = len(self.blocks)
         block_hash = keccak(number.to_bytes(8, "big") + self._salt.to_bytes(8, "big"))
         parent_hash = self.blocks[-1]["hash"] if self.blocks else to_hex(bytes(32))
@@ -93,10 +120,11 @@ class ScriptedChain:
                 "hash": to_hex(block_hash),
                 "parentHash": parent_hash,
                 "logsBloom": to_hex((b"\xff" if logs else b"\x00") * 256),
-                "baseFeePerGas": hex(10**9),
+                "baseFeePerGas": hex(self.base_fee_wei),
                 "gasLimit": hex(30_000_000),
             }
         )
+        self._mined.append([])
         self.logs[to_hex(block_hash)] = [
             {
                 **entry,
@@ -106,26 +134,27 @@ class ScriptedChain:
             }
             for index, entry in enumerate(logs)
         ]
-        if self.mines_transactions:
-            self._mine_transactions(number)
+        while self.mines_transactions and (nonce := self._count()) in self.pool:
+            self._include(nonce, self.pool.pop(nonce))
 
     def mine_many(self, count: int) -> None:
         for _ in range(count):
             self.mine()
 
     def drop(self, count: int) -> None:
-        """Take blocks off the tip; those mined next belong to another fork."""
+        """Take blocks off the tip; those mined next belong to another branch."""
         del self.blocks[-count:]
+        del self._mined[-count:]
         self._salt += 1
 
     def forget_pool(self) -> None:
         """Lose the transactions that wait, as an endpoint does when it restarts."""
-        self._waiting.clear()
+        self.pool.clear()
 
     def use_nonce_elsewhere(self) -> None:
         """Let a transaction that the node does not know take the account's next nonce."""
-        self._waiting.clear()
-        self.account_nonce += 1
+        self.pool.pop(self._count(), None)
+        self._include(self._count(), b"")
 
     def refuse(self, method: str, code: int, message: str, data: Json = None) -> None:
         self.refusals[method] = RequestRefused(method, code, message, data)
@@ -144,30 +173,45 @@ class ScriptedChain:
     def distrust_endpoint(self) -> None:
         self.distrusted += 1
 
-    def _mine_transactions(self, number: int) -> None:
-        waiting, self._waiting = self._waiting, []
-        for raw in waiting:
-            self.receipts[to_hex(keccak(raw))] = {
-                "blockNumber": hex(number),
+    def _count(self, number: int | None = None) -> int:
+        """Count the account's nonces used up to a block."""
+        return sum(len(block) for block in self._mined[: None if number is None else number + 1])
+
+    def _include(self, nonce: int, raw: bytes) -> None:
+        block = self.blocks[-1]
+        self._mined[-1].append(
+            {
+                "raw": raw.hex(),
+                "hash": to_hex(keccak(raw)),
+                "from": to_hex(SIGNER.address),
+                "nonce": hex(nonce),
+                "blockNumber": block["number"],
+                "blockHash": block["hash"],
                 "status": hex(self.next_status),
+                "gasUsed": hex(self.gas_used),
             }
-            self.account_nonce = max(self.account_nonce, parse_transaction(raw).nonce + 1)
+        )
 
     def _answer(self, request: Request) -> Json:
-        self.asked.append(request.method)
+        self.asked.append(request)
         if request.method in self.refusals:
             return self.refusals[request.method]
         answer = getattr(self, f"_{request.method}")
         return answer(*request.params)
 
-    def _eth_getBlockByNumber(self, number: str, _full: bool) -> Json:
+    def _eth_getBlockByNumber(self, number: str, is_full: bool) -> Json:
         position = self.height if number == "latest" else int(number, 16)
-        return self.blocks[position] if position <= self.height else None
+        if position > self.height:
+            return None
+        block = self.blocks[position]
+        return {**block, "transactions": self._mined[position]} if is_full else block
 
     def _eth_getLogs(self, log_filter: Json) -> Json:
         if "blockHash" in log_filter:
             return self.logs[log_filter["blockHash"]]
         first, last = int(log_filter["fromBlock"], 16), int(log_filter["toBlock"], 16)
+        if self.logs_max is not None and last - first >= self.logs_max:
+            return RequestRefused("eth_getLogs", -32005, "block range too wide", None)
         return [
             entry for block in self.blocks[first : last + 1] for entry in self.logs[block["hash"]]
         ]
@@ -184,18 +228,36 @@ class ScriptedChain:
     def _eth_getBalance(self, _account: str, _block: str) -> Json:
         return hex(10**21)
 
-    def _eth_getTransactionCount(self, _account: str, _block: str) -> Json:
-        return hex(self.account_nonce)
+    def _eth_getTransactionCount(self, _account: str, block: str) -> Json:
+        if block != "pending":
+            return hex(self._count(int(block, 16)))
+        count = self._count()
+        while count in self.pool:
+            count += 1
+        return hex(count)
 
     def _eth_getTransactionReceipt(self, transaction_hash: str) -> Json:
-        return self.receipts.get(transaction_hash)
+        mined = [one for block in self._mined for one in block if one["hash"] == transaction_hash]
+        return mined[0] if mined else None
 
     def _eth_sendRawTransaction(self, raw: str) -> Json:
         data = bytes.fromhex(raw[2:])
-        assert rlp.decode(data[1:]), "a transaction"
+        transaction = parse_transaction(data)
+        if transaction.nonce < self._count():
+            return RequestRefused("eth_sendRawTransaction", -32000, "nonce too low", None)
+        known = self.pool.get(transaction.nonce)
+        if known == data:
+            return RequestRefused("eth_sendRawTransaction", -32000, "already known", None)
+        if known is not None and not _outbids(transaction, parse_transaction(known)):
+            reason = "replacement transaction underpriced"
+            return RequestRefused("eth_sendRawTransaction", -32000, reason, None)
         self.sent.append(data)
-        self._waiting.append(data)
+        self.pool[transaction.nonce] = data
         return to_hex(keccak(data))
+
+
+def _outbids(new: Transaction, known: Transaction) -> bool:
+    return new.tip_wei * 10 >= known.tip_wei * 11 and new.max_fee_wei * 10 >= known.max_fee_wei * 11
 
 
 class MemoryTransactionStore:
@@ -204,9 +266,12 @@ class MemoryTransactionStore:
     def __init__(self) -> None:
         self.transactions: list[StoredTransaction] = []
 
-    async def load_open(self) -> Sequence[StoredTransaction]:
-        found = [one for one in self.transactions if one.state is TransactionState.OPEN]
+    async def load_watched(self) -> Sequence[StoredTransaction]:
+        found = [one for one in self.transactions if _is_watched(one)]
         return sorted(found, key=lambda one: one.nonce)
+
+    async def find_highest_nonce(self) -> int | None:
+        return max((one.nonce for one in self.transactions), default=None)
 
     async def is_confirmed(self, key: str) -> bool:
         return any(
@@ -216,10 +281,14 @@ class MemoryTransactionStore:
     async def add(self, transaction: StoredTransaction) -> None:
         self.transactions.append(transaction)
 
-    async def close_nonce(self, nonce: int, state: TransactionState) -> None:
+    async def settle(self, nonce: int, state: TransactionState, mined: BlockId | None) -> None:
         self.transactions = [
-            replace(one, state=state)
-            if one.nonce == nonce and one.state is TransactionState.OPEN
+            replace(one, state=state, mined=mined)
+            if one.nonce == nonce and _is_watched(one)
             else one
             for one in self.transactions
         ]
+
+
+def _is_watched(transaction: StoredTransaction) -> bool:
+    return transaction.state is TransactionState.OPEN or transaction.mined is not None

@@ -1,0 +1,148 @@
+"""A job's room: which messages are kept, passed on and served."""
+
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from d2m_node.ports import Verdict
+from protocol.evidence import verify_equivocation
+from protocol.types import RoundIndex
+from protocol.wire import messages as wire
+from tests.contracts.deposit_vectors import mirror
+from tests.support.job import JOB, Cast, Offer, sign
+from tests.support.market import DOMAIN
+
+COMMITS = wire.MessagesRequest(job_id=JOB, kind=1, step=0)
+
+
+@pytest.fixture
+def cast() -> Cast:
+    started = Cast()
+    started.start()
+    return started
+
+
+@pytest.fixture
+def offers(cast: Cast) -> tuple[Offer, Offer]:
+    """Two updates of seller 1 for one round."""
+    return Offer(cast.sellers[1], 1, value=1), Offer(cast.sellers[1], 1, value=2)
+
+
+async def test_a_second_commitment_is_passed_on_and_kept_as_evidence(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    first, second = (offer.commit for offer in offers)
+    assert [room.validate(first), room.validate(second)] == [Verdict.ACCEPT] * 2
+    assert room.heard(wire.UpdateCommit, 0) == {1: first}
+    found = room.equivocations[1]
+    assert (found.first, found.second) == (first, second)
+    verify_equivocation(DOMAIN, found.as_evidence(cast.sellers[1].signer.address))
+
+
+async def test_a_commitment_that_is_heard_again_is_no_evidence(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    first = offers[0].commit
+    mirrored = msgspec.structs.replace(first, signature=mirror(first.signature))
+    verdicts = [room.validate(one) for one in (first, first, mirrored)]
+    assert verdicts == [Verdict.ACCEPT, Verdict.IGNORE, Verdict.IGNORE]
+    assert room.equivocations == {}
+
+
+async def test_a_forged_second_commitment_is_rejected(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    room.validate(offers[0].commit)
+    forged = sign(cast.sellers[2], offers[1].commit)
+    assert room.validate(forged) is Verdict.REJECT
+    assert room.equivocations == {}
+
+
+async def test_a_third_commitment_is_not_passed_on(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    for offer in offers:
+        room.validate(offer.commit)
+    third = Offer(cast.sellers[1], 1, value=3).commit
+    assert room.validate(third) is Verdict.IGNORE
+    assert room.equivocations[1].second == offers[1].commit
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_both_sides_are_served_even_when_their_round_is_over(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery, is_old: bool
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    for offer in offers:
+        room.validate(offer.commit)
+    if is_old:
+        room.forget_before(RoundIndex(1))
+    assert room.serve(COMMITS) == [offer.commit for offer in offers]
+
+
+async def test_nodes_that_hear_different_sides_first_all_get_both(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    rooms = [await cast.open_room(node, nursery) for node in cast.cones]
+    for node in cast.cones[2:]:
+        node.network.is_deaf = True
+    cast.say(offers[0].commit, cast.cones[0])
+    for node in cast.cones[:2]:
+        node.network.is_deaf = True
+    for node in cast.cones[2:]:
+        node.network.is_deaf = False
+    cast.say(offers[1].commit, cast.cones[2])
+    assert all(room.equivocations == {} for room in rooms)
+    for node in cast.cones:
+        node.network.is_deaf = False
+    cast.say(offers[0].commit, cast.cones[4])
+    cast.say(offers[1].commit, cast.cones[1])
+    for room in rooms:
+        sides = {room.equivocations[1].first.commitment, room.equivocations[1].second.commitment}
+        assert sides == {offer.commit.commitment for offer in offers}
+
+
+async def test_an_opening_of_nothing_does_not_take_the_place_of_the_right_one(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    room.validate(offers[0].commit)
+    assert room.validate(offers[1].opening) is Verdict.IGNORE
+    assert room.validate(offers[0].opening) is Verdict.ACCEPT
+    assert room.opens_commitment(offers[0].opening)
+    assert not room.opens_commitment(offers[1].opening)
+
+
+async def test_an_opening_of_the_second_commitment_is_kept(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    for offer in offers:
+        room.validate(offer.commit)
+    assert room.validate(offers[1].opening) is Verdict.ACCEPT
+
+
+async def test_an_opening_may_come_before_its_commitment(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    assert room.validate(offers[0].opening) is Verdict.ACCEPT
+    assert not room.opens_commitment(offers[0].opening)
+    room.validate(offers[0].commit)
+    assert room.opens_commitment(offers[0].opening)
+
+
+@pytest.mark.parametrize("changes", [{"seller_index": 7}, {"round_index": 2}, {"job_id": 2}])
+async def test_what_is_from_nobody_or_far_away_is_not_kept(
+    cast: Cast, offers: tuple[Offer, Offer], nursery: trio.Nursery, changes: dict[str, Any]
+) -> None:
+    room = await cast.open_room(cast.cones[0], nursery)
+    stray = sign(cast.sellers[1], msgspec.structs.replace(offers[0].commit, **changes))
+    assert room.validate(stray) is not Verdict.ACCEPT
+    assert room.serve(COMMITS) == []

@@ -1,0 +1,100 @@
+"""The seller: its deposit, and one commitment per round across crashes and attempts."""
+
+import numpy as np
+import pytest
+import trio
+
+from d2m_node.calls import EnrolSeller
+from d2m_node.ports import Int32Array
+from d2m_node.roles.rooms import Rooms
+from d2m_node.roles.seller import SellerPolicy, run_seller
+from protocol.model import count_parameters
+from protocol.wire import messages as wire
+from tests.support.job import BODY, DEPOSIT_WEI, JOB, OPENED, Cast, retried
+from tests.support.market import Node
+
+POLICY = SellerPolicy(dataset_path="dataset.toml")
+
+
+class Trainer:
+    """Gives another update each time it is asked."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self.runs = 0
+
+    async def train(self, *_arguments: object, **_options: object) -> Int32Array:
+        self.runs += 1
+        return np.full(count_parameters(BODY.model), self.value + self.runs, dtype=np.int32)
+
+
+async def sell(node: Node, trainer: Trainer) -> None:
+    """Run a seller as a node does, until cancelled."""
+    async with trio.open_nursery() as nursery:
+        rooms = Rooms(node.ports, node.rooms, nursery)
+        await run_seller(node.ports, rooms, POLICY, trainer)  # type: ignore[arg-type]
+
+
+def commitments(cast: Cast) -> dict[int, list[bytes]]:
+    """What each seller committed to, by what its own room holds and what the buyer heard."""
+    room = cast.buyer.rooms[JOB]
+    assert room.equivocations == {}
+    heard = room.heard(wire.UpdateCommit, 0)
+    return {index: one.commitment for index, one in heard.items()}
+
+
+@pytest.fixture
+def cast() -> Cast:
+    return Cast()
+
+
+async def test_a_seller_enrols_with_the_deposit_that_the_terms_ask_for(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    cast.open_enrolment()
+    node = cast.sellers[2]
+    nursery.start_soon(sell, node, Trainer(0))
+    await cast.market.mine(1)
+    (call,) = cast.market.sent(EnrolSeller)
+    assert (call.dataset_id, call.value_wei) == (2, DEPOSIT_WEI)
+    deposit = cast.market.state.jobs[JOB].deposits[node.signer.address]
+    assert deposit.amount_wei == DEPOSIT_WEI
+
+
+async def test_a_restarted_seller_commits_to_the_same_update(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    cast.start()
+    await cast.open_room(cast.buyer, nursery)
+    async with trio.open_nursery() as before_crash:
+        trainers = [Trainer(100 * index) for index in range(len(cast.sellers))]
+        for node, trainer in zip(cast.sellers, trainers, strict=True):
+            before_crash.start_soon(sell, node, trainer)
+        await cast.market.mine_to(OPENED.seller_seed_block + 1)
+        before_crash.cancel_scope.cancel()
+    first = commitments(cast)
+    assert len(first) == 3, "three of four sellers are sampled"
+    later = Trainer(7777)
+    for node in cast.sellers:
+        node.restart()
+        nursery.start_soon(sell, node, later)
+    await cast.market.mine_to(OPENED.update_commit_end + 1)
+    assert commitments(cast) == first
+    assert later.runs == 0
+    openings = cast.buyer.rooms[JOB].heard(wire.UpdateOpening, 0)
+    assert openings.keys() == first.keys()
+    assert all(cast.buyer.rooms[JOB].opens_commitment(one) for one in openings.values())
+
+
+async def test_a_retry_asks_a_seller_for_nothing_new(cast: Cast, nursery: trio.Nursery) -> None:
+    cast.start()
+    await cast.open_room(cast.buyer, nursery)
+    trainers = [Trainer(100 * index) for index in range(len(cast.sellers))]
+    for node, trainer in zip(cast.sellers, trainers, strict=True):
+        nursery.start_soon(sell, node, trainer)
+    await cast.market.mine_to(OPENED.open_end)
+    first = commitments(cast)
+    cast.market.apply(retried())
+    await cast.market.mine_to(retried().availability_end)
+    assert commitments(cast) == first
+    assert sorted(trainer.runs for trainer in trainers) == [0, 1, 1, 1]

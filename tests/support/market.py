@@ -1,0 +1,391 @@
+"""A market in memory for tests of roles: a chain that turns calls into events, gossip, stores.
+
+Time is blocks: `Market.mine` waits until no task can go on, then folds the next block in.
+Calls become the events that the contracts would log, without the contracts' checks but one: a
+deposit is burned or returned once.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import trio
+import trio.testing
+from eth_keys.datatypes import PrivateKey
+
+from d2m_node.calls import (
+    ContractCall,
+    EnrolSeller,
+    LogBitmaps,
+    OpenAuction,
+    ReclaimDeposit,
+    ReportEquivocation,
+    SubmitCommits,
+    SubmitOpenings,
+)
+from d2m_node.errors import PeerUnreachable, TransactionReverted
+from d2m_node.ports import Access, Ports, Samples, Verdict
+from d2m_node.roles.library import NodeLibrary
+from d2m_node.roles.room import Room
+from protocol.deposits import DepositStatus
+from protocol.events import (
+    AuctionOpened,
+    BidCommitted,
+    BitmapsLogged,
+    CommitsRecorded,
+    DepositReturned,
+    EquivocationProved,
+    Event,
+    OpeningsRecorded,
+    RecordedEvent,
+    SellerDeposited,
+    SellerEnrolled,
+)
+from protocol.hashing import Domain, keccak
+from protocol.market import MarketState, advance, apply_event
+from protocol.sortition import encode_mini
+from protocol.types import Address, BlockNumber, Digest, JobId
+from protocol.wire.messages import GossipMessage, MessagesRequest
+from tests.support.params import PARAMS
+
+Found = TypeVar("Found")
+
+DOMAIN = Domain(31337, Address(b"\x11" * 20))
+
+
+async def wait_idle() -> None:
+    """Return when every task waits for the test: none runs, and none waits for a thread."""
+    threads = trio.to_thread.current_default_thread_limiter()
+    await trio.testing.wait_all_tasks_blocked()
+    while threads.borrowed_tokens > 0:
+        await trio.testing.wait_all_tasks_blocked(cushion=0.001)
+
+
+class Signer:
+    """An account whose key follows from its name."""
+
+    def __init__(self, name: str) -> None:
+        self._key = PrivateKey(keccak(name.encode()))
+
+    @property
+    def address(self) -> Address:
+        return Address(self._key.public_key.to_canonical_address())
+
+    def sign_digest(self, digest: Digest) -> bytes:
+        signature = self._key.sign_msg_hash(digest).to_bytes()
+        return signature[:64] + bytes([27 + signature[64]])
+
+
+class Journal:
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, str], bytes] = {}
+
+    async def remember(self, kind: str, key: str, value: bytes) -> bytes:
+        return self.values.setdefault((kind, key), value)
+
+    async def recall(self, kind: str, key: str) -> bytes | None:
+        return self.values.get((kind, key))
+
+    async def recall_all(self, kind: str, prefix: str = "") -> dict[str, bytes]:
+        found = {k: v for (one, k), v in self.values.items() if one == kind}
+        return {k: found[k] for k in sorted(found) if k.startswith(prefix)}
+
+
+class Blobs:
+    def __init__(self) -> None:
+        self.data: dict[Digest, bytes] = {}
+        self.rules: dict[Digest, set[Access]] = {}
+
+    async def put(self, data: bytes, access: Access | None = None) -> Digest:
+        digest = keccak(data)
+        self.data[digest] = data
+        if access is not None:
+            self.rules.setdefault(digest, set()).add(access)
+        return digest
+
+    async def get(self, digest: Digest) -> bytes | None:
+        return self.data.get(digest)
+
+    async def access(self, digest: Digest) -> frozenset[Access]:
+        return frozenset(self.rules.get(digest, ()))
+
+
+@dataclass(frozen=True)
+class Store:
+    journal: Journal = field(default_factory=Journal)
+    blobs: Blobs = field(default_factory=Blobs)
+
+
+class Market:
+    """The chain and the network that all nodes of a test share."""
+
+    def __init__(self) -> None:
+        self.state = MarketState()
+        self.nodes: dict[bytes, Node] = {}
+        self.calls: list[tuple[Address, ContractCall]] = []
+        """What was mined, with its sender."""
+        self._waiting: list[tuple[Address, ContractCall, trio.Event]] = []
+        self._grown = trio.Event()
+
+    def apply(self, *events: Event) -> None:
+        """Let the next block hold these events."""
+        for event in events:
+            recorded = RecordedEvent(
+                block_number=self.state.block_number,
+                log_index=0,
+                transaction_hash=bytes(32),
+                event=event,
+            )
+            self.state = apply_event(self.state, recorded)
+
+    async def mine(self, count: int = 1) -> None:
+        for _ in range(count):
+            await wait_idle()
+            self.state = advance(self.state, BlockNumber(self.state.block_number + 1))
+            mined, self._waiting = self._waiting, []
+            for sender, call, is_mined in mined:
+                self.calls.append((sender, call))
+                self.apply(*_events_of(self.state, sender, call))
+                is_mined.set()
+            self._grown.set()
+            self._grown = trio.Event()
+        await wait_idle()
+
+    async def mine_to(self, block: int) -> None:
+        await self.mine(block - self.state.block_number)
+
+    async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
+        while (found := find(self.state)) is None:
+            await self._grown.wait()
+        return found
+
+    async def submit(self, sender: Address, call: ContractCall) -> None:
+        _refuse_spent(self.state, call)
+        is_mined = trio.Event()
+        self._waiting.append((sender, call, is_mined))
+        await is_mined.wait()
+
+    def sent(self, kind: type[Found]) -> list[Found]:
+        """Mined calls of one kind."""
+        return [call for _, call in self.calls if isinstance(call, kind)]
+
+
+def _refuse_spent(state: MarketState, call: ContractCall) -> None:
+    """Refuse what the contract refuses when gas is estimated."""
+    if isinstance(call, ReportEquivocation):
+        deposit = state.jobs[call.job].deposits[call.seller]
+        if deposit.status is not DepositStatus.HELD:
+            raise TransactionReverted("report_equivocation", "deposits: nothing deposited")
+
+
+def _events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
+    if isinstance(call, OpenAuction):
+        return _events_of_auction(state, sender, call)
+    job_id: Any = getattr(call, "job", None)
+    job = state.jobs[job_id]
+    ballot = job.ballot
+    match call:
+        case EnrolSeller():
+            deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
+            index = len(job.sellers)
+            enrolled = SellerEnrolled(
+                job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
+            )
+            return enrolled, deposited
+        case ReclaimDeposit():
+            amount_wei = job.deposits[sender].amount_wei
+            return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
+        case ReportEquivocation():
+            deposit = job.deposits[call.seller]
+            if deposit.status is not DepositStatus.HELD:
+                return ()  # reverted when mined
+            proved = EquivocationProved(
+                job=job_id,
+                seller=call.seller,
+                round_index=call.round_index,
+                first_commitment=call.first[0],
+                second_commitment=call.second[0],
+                amount_wei=deposit.amount_wei,
+            )
+            return (proved,)
+    assert ballot is not None
+    mini = encode_mini(ballot.kind, ballot.attempt, ballot.current.mini_round_index)
+    match call:
+        case LogBitmaps():
+            return (
+                BitmapsLogged(job=job_id, ballot_number=ballot.ballot_number, entries=call.entries),
+            )
+        case SubmitCommits():
+            commits = tuple((index, commitment) for index, commitment, _ in call.entries)
+            return (
+                CommitsRecorded(
+                    job=job_id,
+                    ballot_number=ballot.ballot_number,
+                    mini=mini,
+                    batch_index=0,
+                    entries=commits,
+                ),
+            )
+        case SubmitOpenings():
+            openings = tuple((call.batch[o[0]][0], o[1], o[2]) for o in call.openings)
+            return (
+                OpeningsRecorded(
+                    job=job_id, ballot_number=ballot.ballot_number, mini=mini, entries=openings
+                ),
+            )
+        case _:
+            raise AssertionError(f"the market in memory does not know {type(call).__name__}")
+
+
+def _events_of_auction(state: MarketState, sender: Address, call: OpenAuction) -> Sequence[Event]:
+    commit_end = BlockNumber(state.block_number + call.commit_blocks)
+    opened = AuctionOpened(
+        auction=call.auction,
+        opener=sender,
+        tags=call.tags,
+        mode=call.mode,
+        deposit_wei=call.deposit_wei,
+        reserve_wei=call.reserve_wei,
+        commit_end=commit_end,
+        reveal_end=BlockNumber(commit_end + call.reveal_blocks),
+    )
+    committed = BidCommitted(
+        auction=call.auction,
+        bidder=sender,
+        commitment=call.commitment,
+        deposit_wei=call.value_wei,
+    )
+    return opened, committed
+
+
+class NodeChain:
+    """`ChainPort` of one account."""
+
+    def __init__(self, market: Market, account: Address) -> None:
+        self._market = market
+        self._account = account
+        self._confirmed: set[str] = set()
+
+    domain = DOMAIN
+    params = PARAMS
+
+    @property
+    def state(self) -> MarketState:
+        return self._market.state
+
+    async def wait_block(self, number: BlockNumber) -> None:
+        await self.wait_for(lambda state: True if state.block_number >= number else None)
+
+    async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
+        return await self._market.wait_for(find)
+
+    async def read_randomness(self, number: BlockNumber) -> bytes:
+        return keccak(b"randomness" + number.to_bytes(8, "big"))
+
+    async def read_header(self, number: BlockNumber) -> bytes:
+        return b"header" + number.to_bytes(8, "big")
+
+    async def submit(self, call: ContractCall, *, key: str) -> None:
+        if key not in self._confirmed:
+            await self._market.submit(self._account, call)
+            self._confirmed.add(key)
+
+
+class Network:
+    """`NetworkPort` in memory: gossip floods as far as nodes accept it."""
+
+    def __init__(self, market: Market, peer_id: bytes) -> None:
+        self._market = market
+        self.peer_id = peer_id
+        self.topics: dict[str, Callable[[GossipMessage], Verdict]] = {}
+        self.is_deaf = False
+        """Hears no gossip; pulls still work."""
+
+    @asynccontextmanager
+    async def join_topic(
+        self, topic: str, validate: Callable[[GossipMessage], Verdict]
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[GossipMessage]]:
+        send, receive = trio.open_memory_channel[GossipMessage](1)
+        self.topics[topic] = validate
+        with send, receive:
+            yield receive
+        del self.topics[topic]
+
+    async def publish(self, topic: str, message: GossipMessage) -> None:
+        for node in self._market.nodes.values():
+            if node.network is not self:
+                node.network.deliver(topic, message)
+
+    def deliver(self, topic: str, message: GossipMessage) -> Verdict:
+        """Judge a message, and pass it on to everybody if it is accepted."""
+        if self.is_deaf or topic not in self.topics:
+            return Verdict.IGNORE
+        verdict = self.topics[topic](message)
+        if verdict is Verdict.ACCEPT:
+            for node in self._market.nodes.values():
+                if node.network is not self:
+                    node.network.deliver(topic, message)
+        return verdict
+
+    async def fetch_blob(
+        self, digest: Digest, *, sources: Sequence[bytes], max_bytes: int
+    ) -> bytes:
+        for source in sources:
+            node = self._market.nodes[source]
+            data = None if self.peer_id in node.refused else await node.read_blob(self, digest)
+            if data is not None:
+                assert len(data) <= max_bytes
+                return data
+        raise PeerUnreachable(f"no source has {digest.hex()}")
+
+    async def fetch_messages(
+        self, peer_id: bytes, request: MessagesRequest
+    ) -> Sequence[GossipMessage]:
+        node = self._market.nodes[peer_id]
+        if self.peer_id in node.refused:
+            raise PeerUnreachable("it does not answer")
+        return await node.library.read_messages(self.peer_id, request)
+
+
+class Datasets:
+    """`DatasetPort` with one data set."""
+
+    async def load_samples(self, path: str) -> Samples:
+        return Samples(
+            inputs=np.zeros((4, 1, 2, 2), dtype=np.uint8), labels=np.zeros(4, dtype=np.int64)
+        )
+
+    async def load_tags(self, path: str) -> tuple[str, ...]:
+        return ("digits",)
+
+
+class Node:
+    """One node's ports, its rooms, and whom it does not serve."""
+
+    def __init__(self, market: Market, name: str) -> None:
+        self.name = name
+        self.signer = Signer(name)
+        self.peer_id = b"peer " + name.encode()
+        self.network = Network(market, self.peer_id)
+        self.store = Store()
+        self.chain = NodeChain(market, self.signer.address)
+        self.rooms: dict[JobId, Room] = {}
+        self.refused: set[bytes] = set()
+        self.library = NodeLibrary(self.store, self.chain, self.rooms)
+        self.ports = Ports(
+            chain=self.chain,
+            network=self.network,  # type: ignore[arg-type]
+            store=self.store,
+            signer=self.signer,
+            datasets=Datasets(),
+        )
+        market.nodes[self.peer_id] = self
+
+    async def read_blob(self, reader: Network, digest: Digest) -> bytes | None:
+        return await self.library.read_blob(reader.peer_id, digest)
+
+    def restart(self) -> None:
+        """Forget all but what is on disk."""
+        self.rooms.clear()
