@@ -1,0 +1,1 @@
+"""Rules to compare with: published aggregators and samplers beside ours, behind one interface."""
