@@ -1,0 +1,1 @@
+"""Planted bugs in the rules: the tests of the tests."""

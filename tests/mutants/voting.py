@@ -1,0 +1,396 @@
+"""Planted bugs on the way from seeds to a decided digest and to money."""
+
+from tests.mutants.mutant import Mutant
+
+SORTITION = (
+    Mutant(
+        bug="the execution set's seed has another domain",
+        file="sortition.py",
+        old='"es", domain.prefix',
+        new='"ES", domain.prefix',
+        killed_by=("test_sortition.py::test_es_seed_and_public_draw_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="domain and content of a hash are not separated",
+        file="hashing.py",
+        old='name.encode("ascii") + b"\\x00" + b"".join(parts)',
+        new='name.encode("ascii") + b"".join(parts)',
+        killed_by=("test_hashing.py::test_hash_domain_separates_name_from_content",),
+    ),
+    Mutant(
+        bug="block numbers of the stream are little-endian",
+        file="hashing.py",
+        old='index.to_bytes(8, "big")',
+        new='index.to_bytes(8, "little")',
+        killed_by=("test_hashing.py::test_stream_gives_the_recorded_words",),
+    ),
+    Mutant(
+        bug="words that bias a draw are kept",
+        file="hashing.py",
+        old="return _WORD_RANGE - _WORD_RANGE % bound",
+        new="return _WORD_RANGE",
+        killed_by=("test_hashing.py::test_words_that_would_bias_the_result_are_rejected",),
+    ),
+    Mutant(
+        bug="a drawn member can be drawn again",
+        file="hashing.py",
+        old="j = i + self.below(pool_size - i)",
+        new="j = self.below(pool_size)",
+        killed_by=("test_hashing.py::test_draw_gives_the_recorded_order",),
+    ),
+    Mutant(
+        bug="execution sets grow by the floor, not the ceiling",
+        file="sortition.py",
+        old="-(-growth_numerator * sizes[-1] // growth_denominator)",
+        new="growth_numerator * sizes[-1] // growth_denominator",
+        killed_by=("test_sortition.py::test_set_sizes_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="the threshold of a set leaves one node out",
+        file="sortition.py",
+        old="return set_size * TICKET_RANGE // pool_size",
+        new="return (set_size - 1) * TICKET_RANGE // pool_size",
+        killed_by=("test_sortition.py::test_every_ticket_is_drawn_in_exactly_one_mini_round",),
+    ),
+    Mutant(
+        bug="a ticket's element is hashed once too few",
+        file="sortition.py",
+        old="for _ in range(ballot_number):",
+        new="for _ in range(ballot_number - 1):",
+        killed_by=(
+            "test_sortition.py"
+            "::test_each_chain_element_hashes_to_the_root_in_as_many_steps_as_its_number",
+        ),
+    ),
+    Mutant(
+        bug="the public draw draws former members again",
+        file="sortition.py",
+        old="[node for node in pool if node not in known]",
+        new="list(pool)",
+        killed_by=("test_sortition.py::test_publicly_drawn_sets_are_nested_and_distinct",),
+    ),
+)
+
+CONSENSUS = (
+    Mutant(
+        bug="L is one too small",
+        file="consensus_odds.py",
+        old="lead, probability = 0, Fraction(1)\n    while probability > allowed_error:",
+        new="lead, probability = -1, Fraction(1)\n    while probability > allowed_error:",
+        killed_by=("test_consensus_odds.py::test_leads_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="the odds ask for one vote more than the lead",
+        file="consensus_odds.py",
+        old="is_wrong = (bad - good >= lead)",
+        new="is_wrong = (bad - good > lead)",
+        killed_by=("test_consensus_odds.py::test_error_probabilities_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="a digest needs one vote more than the lead",
+        file="consensus.py",
+        old="leader - runner_up - counted.no_data >= lead",
+        new="leader - runner_up - counted.no_data > lead",
+        killed_by=("test_consensus.py::test_decisions_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="half of the pool is a majority",
+        file="consensus.py",
+        old="or 2 * leader > pool_size",
+        new="or 2 * leader >= pool_size",
+        killed_by=("test_consensus.py::test_decisions_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="the votes decide by the majority of those who voted",
+        file="consensus.py",
+        old="or 2 * leader > pool_size",
+        new="or 2 * leader > leader + runner_up",
+        killed_by=("test_consensus.py::test_decisions_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug='"no data" does not count against the leader',
+        file="consensus.py",
+        old="leader - runner_up - counted.no_data >= lead",
+        new="leader - runner_up >= lead",
+        killed_by=("test_consensus.py::test_no_data_counts_against_the_leader",),
+    ),
+    Mutant(
+        bug='"no data" in the lead does not end the attempt',
+        file="consensus.py",
+        old="counted.no_data - leader >= lead",
+        new="counted.no_data - leader > lead",
+        killed_by=("test_consensus.py::test_no_data_in_the_lead_ends_the_attempt",),
+    ),
+    Mutant(
+        bug="the set grows beyond the pool",
+        file="consensus.py",
+        old="GrowSet() if set_size < pool_size else Undecided()",
+        new="GrowSet() if set_size <= pool_size else Undecided()",
+        killed_by=("test_consensus.py::test_the_set_grows_until_it_is_the_pool",),
+    ),
+    Mutant(
+        bug="a copied digest without the trace counts",
+        file="consensus.py",
+        old="counted[digest] += max(len(nodes) for nodes in by_trace.values())",
+        new="counted[digest] += sum(len(nodes) for nodes in by_trace.values())",
+        killed_by=("test_consensus.py::test_a_copier_without_the_trace_adds_nothing",),
+    ),
+    Mutant(
+        bug="traces of different mini-rounds are compared",
+        file="consensus.py",
+        old="groups.setdefault((vote.mini_round_index, vote.digest), {})",
+        new="groups.setdefault((0, vote.digest), {})",
+        killed_by=("test_consensus.py::test_traces_are_compared_inside_a_mini_round_only",),
+    ),
+    Mutant(
+        bug="the last vote of a node counts, not the first",
+        file="consensus.py",
+        old="first.setdefault(vote.node_index, vote)",
+        new="first[vote.node_index] = vote",
+        killed_by=("test_consensus.py::test_the_second_vote_of_a_node_is_ignored",),
+    ),
+    Mutant(
+        bug="every vote of a node counts",
+        file="consensus.py",
+        old="for vote in _select_first_votes(votes):\n        if vote.trace == NO_TRACE:",
+        new="for vote in votes:\n        if vote.trace == NO_TRACE:",
+        killed_by=("test_consensus.py::test_the_second_vote_of_a_node_is_ignored",),
+    ),
+    Mutant(
+        bug='"no data" is slashed as a wrong vote',
+        file="consensus.py",
+        old="if vote.trace != NO_TRACE and vote.digest != digest",
+        new="if vote.digest != digest",
+        killed_by=("test_consensus.py::test_no_data_is_never_wrong",),
+    ),
+    Mutant(
+        bug="half of the bitmaps make an update available",
+        file="bitmap.py",
+        old="for bitmap in availability) > len(availability)",
+        new="for bitmap in availability) >= len(availability)",
+        killed_by=("test_bitmap.py::test_input_set_needs_more_than_half_of_the_recorded_bitmaps",),
+    ),
+    Mutant(
+        bug="a vote's commitment does not bind its trace",
+        file="commitment.py",
+        old="        fixed_bytes(opening.trace),\n",
+        new="",
+        killed_by=("test_commitment.py::test_commitment_hashes_every_field_after_its_domain",),
+    ),
+    Mutant(
+        bug="the trace is the same in every mini-round",
+        file="digest.py",
+        old="fixed_bytes(es_seed)\n        +",
+        new="bytes(32)\n        +",
+        killed_by=("test_digest.py::test_trace_hashes_seed_logits_distances_and_state",),
+    ),
+)
+
+MONEY = (
+    Mutant(
+        bug="one commitment twice is evidence against its seller",
+        file="evidence.py",
+        old="if evidence.first.commitment == evidence.second.commitment:",
+        new="if evidence.first is evidence.second:",
+        killed_by=("test_evidence.py::test_equivocation_as_in_the_vectors",),
+    ),
+    Mutant(
+        bug="anybody can sign evidence against a seller",
+        file="evidence.py",
+        old="if signer != evidence.seller:",
+        new="if not signer:",
+        killed_by=("test_evidence.py::test_equivocation_as_in_the_vectors",),
+    ),
+    Mutant(
+        bug="the later of two equal bids wins",
+        file="auction.py",
+        old="(bid.amount_wei, -bid.commitment_index)",
+        new="(bid.amount_wei, bid.commitment_index)",
+        killed_by=("test_auction.py::test_the_earlier_commitment_wins_a_tie",),
+    ),
+    Mutant(
+        bug="all available sellers get the credit of a round",
+        file="round.py",
+        old="credits = add_credits(work.before.credits, accepted)",
+        new="credits = add_credits(work.before.credits, encode_bitmap(work.updates))",
+        killed_by=("test_round.py::test_only_accepted_sellers_gain_a_credit",),
+    ),
+    Mutant(
+        bug="rejected sellers get the credit of a round",
+        file="digest.py",
+        old="count + (accepted >> index & 1) for index",
+        new="count + 1 for index",
+        killed_by=("test_digest.py::test_accepted_sellers_gain_one_credit",),
+    ),
+    Mutant(
+        bug="payouts are rounded up",
+        file="settlement.py",
+        old="Wei(pool * weight // total if total else 0)",
+        new="Wei(-(-pool * weight // total) if total else 0)",
+        killed_by=("test_settlement.py::test_partial_settlement_is_the_recorded_one",),
+    ),
+    Mutant(
+        bug="paid accesses are not capped",
+        file="settlement.py",
+        old="tuple(min(weight, cap) for weight",
+        new="tuple(weight for weight",
+        killed_by=("test_settlement.py::test_paid_accesses_are_capped_at_three_equal_shares",),
+    ),
+    Mutant(
+        bug="the cap on paid accesses is rounded down",
+        file="settlement.py",
+        old="cap = -(-accesses // count)",
+        new="cap = accesses // count",
+        killed_by=("test_settlement.py::test_paid_accesses_are_capped_at_three_equal_shares",),
+    ),
+    Mutant(
+        bug="the floor is paid without progress",
+        file="settlement.py",
+        old="if progress < MIN_PAID_PROGRESS_BPS:",
+        new="if progress < 0:",
+        killed_by=("test_settlement.py::test_progress_below_a_tenth_is_paid_without_the_floor",),
+    ),
+    Mutant(
+        bug="a tenth of the way is not enough for the floor",
+        file="settlement.py",
+        old="if progress < MIN_PAID_PROGRESS_BPS:",
+        new="if progress <= MIN_PAID_PROGRESS_BPS:",
+        killed_by=("test_settlement.py::test_progress_below_a_tenth_is_paid_without_the_floor",),
+    ),
+    Mutant(
+        bug="progress can be negative",
+        file="settlement.py",
+        old="return max(0, min(progress, BPS))",
+        new="return min(progress, BPS)",
+        killed_by=("test_settlement.py::test_progress_is_the_share_of_the_way",),
+    ),
+    Mutant(
+        bug="the sellers' share is rounded by itself, and dust is lost",
+        file="settlement.py",
+        old="seller_share = inputs.price_wei - cone_share",
+        new="seller_share = inputs.price_wei * (BPS - inputs.cone_bps) // BPS",
+        killed_by=("test_settlement.py::test_partial_settlement_is_the_recorded_one",),
+    ),
+    Mutant(
+        bug="an odd last node is hashed with itself",
+        file="merkle.py",
+        old="parents.append(level[-1])",
+        new="parents.append(keccak(level[-1] + level[-1]))",
+        killed_by=("test_merkle.py::test_an_odd_last_node_moves_up_unchanged",),
+    ),
+    Mutant(
+        bug="a proof does not depend on the side of a node",
+        file="merkle.py",
+        old="keccak(sibling + node) if index % 2 else keccak(node + sibling)",
+        new="keccak(min(node, sibling) + max(node, sibling))",
+        killed_by=("test_merkle.py::test_every_leaf_is_proven_at_its_index_and_at_no_other",),
+    ),
+    Mutant(
+        bug="a leaf of the validation set does not bind its index",
+        file="validation_set.py",
+        old="keccak(_LEAF_DOMAIN + word(index) + ",
+        new="keccak(_LEAF_DOMAIN + ",
+        killed_by=("test_validation_set.py::test_a_leaf_binds_index_label_and_bytes",),
+    ),
+    Mutant(
+        bug="the samples of a round are in the order of the draw",
+        file="validation_set.py",
+        old="return tuple(sorted(selection[position] for position in positions))",
+        new="return tuple(selection[position] for position in positions)",
+        killed_by=(
+            "test_validation_set.py::test_a_round_is_evaluated_on_part_of_the_selection_samples",
+        ),
+    ),
+)
+
+PLANNING = (
+    Mutant(
+        bug="half a vote is not needed to decide a set",
+        file="incentives.py",
+        old="(size + lead + 1) // 2",
+        new="(size + lead) // 2",
+        killed_by=("test_incentives.py::test_a_targeted_briber_needs_so_many_votes",),
+    ),
+    Mutant(
+        bug="a job is judged by sets of exact sizes only",
+        file="incentives.py",
+        old="attacks = exact + by_tickets",
+        new="attacks = exact",
+        killed_by=("test_incentives.py::test_a_job_must_be_safe_if_tickets_draw_its_sets",),
+    ),
+    Mutant(
+        bug="a job is judged by sets that tickets draw only",
+        file="incentives.py",
+        old="return max(self.attack.odds.wrong, self.attack_by_tickets.odds.wrong)",
+        new="return self.attack_by_tickets.odds.wrong",
+        killed_by=("test_incentives.py::test_a_job_must_be_safe_in_sets_of_exact_sizes",),
+    ),
+    Mutant(
+        bug="the bribes of a seller cost what they bring",
+        file="incentives.py",
+        old="cost=max(1, attack.byzantine_count) * bribe",
+        new="cost=plan.gain",
+        killed_by=("test_incentives.py::test_a_weak_vote_and_no_stake_make_bribery_pay",),
+    ),
+    Mutant(
+        bug="a wrong digest that wins is never punished",
+        file="incentives.py",
+        old=" + odds.wrong * plan.audit",
+        new="",
+        killed_by=("test_incentives.py::test_punishment_needs_a_right_decision_or_an_audit",),
+    ),
+    Mutant(
+        bug="nodes that have voted are drawn again by their tickets",
+        file="ticket_odds.py",
+        old="/ (pool_size - former_size)",
+        new="/ pool_size",
+        killed_by=("test_consensus_odds.py::test_ticket_odds_are_those_of_all_ways_to_be_drawn",),
+    ),
+    Mutant(
+        bug="a profile is safe if it is in sets of exact sizes",
+        file="profiles.py",
+        old="return tickets.wrong <= goal.allowed_error",
+        new="return True",
+        killed_by=(
+            "test_consensus_profiles.py"
+            "::test_the_economy_profile_of_fifty_is_not_safe_under_tickets",
+        ),
+    ),
+    Mutant(
+        bug="small pools are planned for no hostile node",
+        file="profiles.py",
+        old="max(1, int(byzantine_share * pool_size))",
+        new="int(byzantine_share * pool_size)",
+        killed_by=(
+            "test_consensus_profiles.py"
+            "::test_small_pools_are_planned_for_one_hostile_node_at_least",
+        ),
+    ),
+    Mutant(
+        bug="an audit does not ask which model a final evaluation was of",
+        file="payment_audit.py",
+        old="final is not None and final.round_index == headers[-1].round_index",
+        new="final is not None",
+        killed_by=(
+            "test_payment_audit.py"
+            "::test_utilities_are_of_the_rounds_without_a_final_of_the_last_one",
+        ),
+    ),
+    Mutant(
+        bug="an audit takes a target that is met exactly for missed",
+        file="payment_audit.py",
+        old="final.utility >= job.target",
+        new="final.utility > job.target",
+        killed_by=(
+            "test_payment_audit.py"
+            "::test_a_target_that_was_not_reached_is_found_unless_the_buyer_kept_its_data_back",
+        ),
+    ),
+    Mutant(
+        bug="an audit believes who was counted",
+        file="payment_audit.py",
+        old='yield from _compare(f"voters of {name}", f"{voters:#x}", f"{ballot.voters:#x}")',
+        new="del voters",
+        killed_by=("test_payment_audit.py::test_a_copier_that_was_counted_is_found",),
+    ),
+)
