@@ -37,6 +37,9 @@ from protocol.types import Address, Wei
 
 CONFIG_NAME: Final = "config.toml"
 ENVIRONMENT_PREFIX: Final = "D2M_"
+KEPT_STATES: Final = 128
+"""Of so many newest blocks an endpoint keeps the state. The oldest that is asked for lies one
+below the confirmations and the blocks that a reorganisation may undo."""
 
 NOT_SETTINGS: Final = frozenset({"D2M_DATA_DIR", "D2M_DATA", "D2M_ANVIL"})
 """Where the node's own data lies (the CLI's flag), and what data sets and devnets look for."""
@@ -87,7 +90,10 @@ class SendingSettings:
     stuck_blocks: Annotated[int, Meta(ge=1)] = 4
     """Blocks without a receipt after which fees are raised."""
     max_fee_wei: Wei = Wei(5_000 * 10**9)
-    """No fee per gas above this is ever signed, whatever an endpoint says; "500gwei" is read."""
+    """No fee per gas above this is ever signed, whatever an endpoint says; "500gwei" is read.
+
+    Calls stop at 8/9 of it, so that an empty transaction can outbid them.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +111,8 @@ class ChainSettings:
     """Block in which the contracts were deployed, or any before."""
     reorg_blocks: Annotated[int, Meta(ge=1, le=120)] = 64
     """How deep a reorganisation may be to be undone without reading the history again. For as
-    long the node's own transactions are watched after they count. Endpoints keep the state of 128
-    blocks."""
+    long the node's own transactions are watched after they count. With `confirmations` at most 126
+    together."""
     range_blocks: Annotated[int, Meta(ge=1)] = 2000
     """Blocks per request for logs while far from the tip; fewer where an endpoint refuses."""
     endpoints: EndpointSettings = EndpointSettings()
@@ -350,6 +356,11 @@ def _check_together(settings: NodeSettings) -> None:
     for url in settings.chain.rpc_urls:
         if not url.startswith(("http://", "https://")):
             raise UserError(f"chain.rpc_urls: {url!r} does not begin with http:// or https://")
+    if settings.chain.reorg_blocks + settings.chain.confirmations > KEPT_STATES - 2:
+        raise UserError(
+            f"chain.reorg_blocks: with chain.confirmations at most {KEPT_STATES - 2} together; "
+            "endpoints keep no older state"
+        )
     if settings.roles.seller.enabled and settings.roles.seller.dataset is None:
         raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
     if settings.roles.cone.enabled and settings.roles.cone.stake_wei == 0:

@@ -16,7 +16,7 @@ class TransactionState(Enum):
     REVERTED = "reverted"
     """Mined without effect: the contract refused, or an empty transaction took the place."""
     REPLACED = "replaced"
-    """Something that this store does not know used the nonce: none of these was or will be."""
+    """Something used the nonce, and it is not known that one of these did; none will be."""
 
 
 @dataclass(frozen=True, slots=True)

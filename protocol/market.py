@@ -68,7 +68,10 @@ def advance(state: MarketState, block_number: BlockNumber) -> MarketState:
 
 
 def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
-    """Fold one event into the market. Events come in the order of the chain."""
+    """Fold one event into the market. Events come in the order of the chain, none left out.
+
+    Raises KeyError for an event of a job whose auction was not seen to open.
+    """
     event = recorded.event
     job_id = job_of_event(event)
     if isinstance(event, AuctionOpened):
@@ -76,7 +79,7 @@ def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
             state,
             jobs={**state.jobs, event.auction: open_job(event, recorded.block_number)},
         )
-    if job_id is not None and job_id in state.jobs:
+    if job_id is not None:
         job = apply_job_event(state.jobs[job_id], recorded)
         state = replace(state, jobs={**state.jobs, job_id: job})
     return _apply_registry_event(state, event)

@@ -171,7 +171,11 @@ class Endpoint:
 
     async def _post(self, content: bytes) -> bytes:
         """Send, and read the answer as far as the bound allows."""
-        headers = {"content-type": "application/json", "content-length": str(len(content))}
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(content)),
+            "accept-encoding": "identity",
+        }
         request = self._http.build_request("POST", self._url, headers=headers)
         request.stream = _Body(content)
         async with aclosing(await self._http.send(request, stream=True)) as response:
@@ -182,7 +186,8 @@ class Endpoint:
             body = bytearray()
             # Cancelled from within, because trio wants every generator of httpx to be exhausted.
             with trio.CancelScope() as reading:
-                async for part in response.aiter_bytes():
+                # Raw: what is compressed all the same grows past any bound when it is unpacked.
+                async for part in response.aiter_raw():
                     body += part
                     if len(body) > self._settings.answer_bytes:
                         reading.cancel()

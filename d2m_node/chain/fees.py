@@ -12,6 +12,8 @@ from protocol.types import Address, Wei
 
 _BASE_FEE_HEADROOM = 2  # six full blocks in a row
 _GAS_HEADROOM = (3, 2)  # the state may have moved when the call is mined
+_MOST_USED_NONCES = 10**8  # a transaction per second for three years
+_MOST_WAITING = 1_000  # more than a node's pool takes of one account
 _FEE_REQUESTS = (
     Request("eth_getBlockByNumber", ("latest", False)),
     Request("eth_maxPriorityFeePerGas"),
@@ -51,19 +53,21 @@ async def quote_call(
     TransactionReverted
         If the contract refuses, or the account cannot pay.
     ChainUnavailable
-        If no endpoint answers, or with nonsense, or gas costs more than ``max_fee_wei``.
+        If no endpoint answers, or with nonsense, or gas costs more than calls may pay under
+        ``max_fee_wei``; see `cap_call_fee`.
     """
-    gas_answer, balance_answer, nonce_answer, block, tip = await client.batch(
+    gas_answer, balance_answer, used_answer, nonce_answer, block, tip = await client.batch(
         [
             Request("eth_estimateGas", (describe_call(sender, call), "pending")),
             Request("eth_getBalance", (to_hex(sender), "latest")),
+            Request("eth_getTransactionCount", (to_hex(sender), "latest")),
             Request("eth_getTransactionCount", (to_hex(sender), "pending")),
             *_FEE_REQUESTS,
         ]
     )
     if isinstance(gas_answer, RequestRefused):
         raise explain_refusal(call.label, gas_answer)
-    fees = _read_fees(block, tip, max_fee_wei)
+    fees = _read_fees(block, tip, cap_call_fee(max_fee_wei))
     numerator, denominator = _GAS_HEADROOM
     gas = parse_quantity(gas_answer) * numerator // denominator
     cost = call.value_wei + gas * fees.max_fee_wei
@@ -75,8 +79,27 @@ async def quote_call(
     return Quote(
         gas=min(gas, parse_quantity(block.get("gasLimit"))),
         fees=fees,
-        next_nonce=parse_quantity(nonce_answer),
+        next_nonce=_read_next_nonce(used_answer, nonce_answer),
     )
+
+
+def _read_next_nonce(used_answer: Json, next_answer: Json) -> int:
+    """Read an account's next nonce. Raises ChainUnavailable if it is not to be believed.
+
+    What is signed for a nonce far ahead waits for ever, and so does all that is signed after it.
+    """
+    used, following = parse_quantity(used_answer), parse_quantity(next_answer)
+    if used > _MOST_USED_NONCES or following > used + _MOST_WAITING:
+        raise ChainUnavailable(
+            f"the endpoint says that the account's next nonce is {following}, {used} being used; "
+            "no account has sent that many transactions"
+        )
+    return following
+
+
+def cap_call_fee(max_fee_wei: Wei) -> Wei:
+    """Return what calls may pay per gas: an empty transaction can outbid them within the cap."""
+    return Wei(max_fee_wei * 8 // 9)
 
 
 async def quote_fees(client: RpcClient, *, max_fee_wei: Wei) -> Fees:
@@ -92,7 +115,7 @@ def _read_fees(block: Json, tip_answer: Json, max_fee_wei: Wei) -> Fees:
     base_fee = parse_quantity(block.get("baseFeePerGas"))
     if base_fee + tip > max_fee_wei:
         raise ChainUnavailable(
-            f"the chain asks {base_fee + tip} wei per gas, and chain.sending.max_fee_wei is "
+            f"the chain asks {base_fee + tip} wei per gas, and chain.sending.max_fee_wei allows "
             f"{max_fee_wei}; wait, or raise it"
         )
     return Fees(Wei(tip), Wei(min(base_fee * _BASE_FEE_HEADROOM + tip, max_fee_wei)))

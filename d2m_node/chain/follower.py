@@ -163,7 +163,7 @@ class Follower:
         if cursor.block_hash not in (None, parse_block(cursor_answer).block_hash):
             await self._rewind()
             return
-        await self._extend(parse_block(last_answer), self._decode(logs, first, last))
+        await self._extend(_parse_numbered(last_answer, last), self._decode(logs, first, last))
         self._range_blocks = min(
             self._settings.range_blocks, self._range_blocks + self._range_blocks // 8 + 1
         )
@@ -234,7 +234,9 @@ class Follower:
         answers = await self._ask(
             *(Request("eth_getBlockByNumber", (hex(number), False)) for number in numbers)
         )
-        blocks = [parse_block(answer) for answer in answers]
+        blocks = [
+            _parse_numbered(answer, number) for number, answer in zip(numbers, answers, strict=True)
+        ]
         return [*blocks, head] if last == head.number else blocks
 
     def _request_logs(self, block: Block) -> Request:
@@ -260,7 +262,10 @@ class Follower:
         events = [self._bindings.decode_log(entry) for entry in logs]
         if not all(first <= recorded.block_number <= last for recorded in events):
             raise ChainUnavailable("the endpoint gave logs of blocks that were not asked for")
-        return sorted(events, key=lambda one: (one.block_number, one.log_index))
+        events.sort(key=_place_of)
+        if any(_place_of(one) == _place_of(after) for one, after in pairwise(events)):
+            raise ChainUnavailable("the endpoint gave a log twice")
+        return events
 
     async def _extend(self, block: Block, events: Sequence[RecordedEvent]) -> None:
         """Fold events and step to ``block``; show it unless the state is of a higher one."""
@@ -291,6 +296,18 @@ class Follower:
         # Twice: after one, this task might run before those that it has just woken.
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
+
+
+def _parse_numbered(answer: Json, number: int) -> Block:
+    """Read the block that was asked for. Raises ChainUnavailable if it is another."""
+    block = parse_block(answer)
+    if block.number != number:
+        raise ChainUnavailable(f"the endpoint gave block {block.number} instead of {number}")
+    return block
+
+
+def _place_of(recorded: RecordedEvent) -> tuple[int, int]:
+    return recorded.block_number, recorded.log_index
 
 
 def _hash_of(checkpoint: _Checkpoint) -> str | None:

@@ -1,5 +1,6 @@
 """JSON-RPC 2.0 as bytes: batches of requests, their answers, and the values in them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from d2m_node.errors import ChainUnavailable
 
 Json = Any
 """What a JSON parser returns; whoever asked checks what it takes from it."""
+
+_QUANTITY = re.compile("0x[0-9a-fA-F]{1,64}")  # the EVM's words have 32 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,9 @@ def parse_quantity(value: Json) -> int:
     """Read a JSON-RPC quantity. Raises ChainUnavailable if it is none."""
     if isinstance(value, RequestRefused):
         raise value
-    try:
-        return int(value, 16)
-    except (TypeError, ValueError) as exc:
-        raise ChainUnavailable(f"{shorten(value)} is not a quantity") from exc
+    if not isinstance(value, str) or _QUANTITY.fullmatch(value) is None:
+        raise ChainUnavailable(f"{shorten(value)} is not a quantity")
+    return int(value, 16)
 
 
 def parse_bytes(value: Json, length: int | None = None) -> bytes:

@@ -10,6 +10,8 @@ each step of the follower, by the receipts of all hashes of its nonce:
   that was refused is not sent again, an empty transaction takes its nonce.
 - A stranger's transaction used its nonce: the stranger's hash proves it, and only then another
   nonce is taken. No call is signed for two nonces that could both be mined.
+- Something used its nonce so long ago that no endpoint says what: it may have been the call. It
+  is given up with an error, and not signed for another nonce, once somebody asks for it.
 - The pool has lost a stranger's transaction below ours: an empty one fills the gap.
 """
 
@@ -19,7 +21,7 @@ import structlog
 import trio
 
 from d2m_node.chain.client import RpcClient
-from d2m_node.chain.fees import Quote, quote_fees, raise_fees
+from d2m_node.chain.fees import Quote, cap_call_fee, quote_fees, raise_fees
 from d2m_node.chain.follower import Follower
 from d2m_node.chain.json_rpc import RequestRefused, to_hex
 from d2m_node.chain.receipts import (
@@ -107,7 +109,9 @@ class Nonces:
         block_number = self._follower.state.block_number
         hashes = [one.transaction_hash for slot in slots for one in slot.attempts]
         facts = await read_account(self._client, self._signer.address, hashes, block_number)
-        await self._fill_gap(slots[0], facts)
+        unused = [slot for slot in slots if slot.nonce >= facts.used_nonces]
+        if unused:
+            await self._fill_gap(unused[0], facts)
         for slot in slots:
             try:
                 await self._review_slot(slot, facts, block_number)
@@ -156,8 +160,7 @@ class Nonces:
         if not receipt.has_succeeded:
             account = self._signer.address
             reason = await find_revert_reason(self._client, account, transaction, receipt)
-            label = slot.key if slot.submission is None else slot.submission.call.label
-            error = TransactionReverted(label, reason)
+            error = TransactionReverted(slot.label, reason)
         has_effect = receipt.has_succeeded and not is_filler(transaction, self._signer.address)
         slot.state = TransactionState.CONFIRMED if has_effect else TransactionState.REVERTED
         slot.mined = receipt.block
@@ -172,7 +175,9 @@ class Nonces:
             slot.submission = None
 
     async def _review_missing(self, slot: Slot, block_number: int) -> None:
-        """Something used the nonce. Only if it was not ours, start over with another nonce."""
+        """Something used the nonce. Only if a stranger's did, start over with another nonce."""
+        if slot.submission is not None and not slot.submission.is_wanted:
+            return  # whoever asks for its key next is to hear of it, after a crash too
         user = await find_nonce_user(
             self._client,
             self._signer.address,
@@ -182,17 +187,37 @@ class Nonces:
         )
         if user in {one.transaction_hash for one in slot.attempts}:
             return  # the endpoint has the block, and not the receipt yet
+        if user is None:
+            await self._give_up(slot)
+            return
         log.warning("nonce_used_elsewhere", nonce=slot.nonce, key=slot.key)
         await self._store.settle(slot.nonce, TransactionState.REPLACED, None)
         del self._slots[slot.nonce]
         if slot.submission is not None:
             self._submissions.start_over(slot.submission)
 
+    async def _give_up(self, slot: Slot) -> None:
+        """Let go of a nonce that was used long ago: by ours or not, nobody can tell.
+
+        What was told of it stays true. To whoever still waits, it has failed.
+        """
+        log.error("nonce_user_unknown", nonce=slot.nonce, key=slot.key)
+        was_told = slot.state is not TransactionState.OPEN
+        state = slot.state if was_told else TransactionState.REPLACED
+        await self._store.settle(slot.nonce, state, None)
+        del self._slots[slot.nonce]
+        if slot.submission is not None:
+            reason = "its nonce was used long ago, and no endpoint says by what"
+            error = None if was_told else TransactionReverted(slot.label, reason)
+            self._submissions.finish(slot.submission, error)
+
     async def _review_waiting(self, slot: Slot) -> None:
         """See to a transaction that is not mined: send it, or raise its fees, or wait."""
         if slot.sent_block is None:
             if slot.state is TransactionState.REVERTED:
                 await self._empty(slot)
+                if not is_filler(slot.latest, self._signer.address):
+                    return  # it could not be outbid: the call itself must not happen any more
             await self._send(slot)
         elif slot.is_underpriced or self._is_stuck(slot):
             await self._raise(slot, slot.latest)
@@ -212,7 +237,9 @@ class Nonces:
     async def _fill_gap(self, lowest: Slot, facts: AccountFacts) -> None:
         """Use up a nonce below ours that a stranger took, and of which the pool knows nothing."""
         gap = facts.pool_nonce
-        if not facts.used_nonces <= gap < lowest.nonce or not self._is_stuck(lowest):
+        # Ours below the gap's end may be mined in the followed branch, and not in the endpoint's.
+        is_gap = facts.used_nonces <= gap < lowest.nonce and gap not in self._slots
+        if not is_gap or not self._is_stuck(lowest):
             return
         log.warning("nonce_gap_filled", nonce=gap)
         slot = Slot(gap, f"filler/{gap}", [], None)
@@ -224,6 +251,8 @@ class Nonces:
     async def _raise(self, slot: Slot, transaction: Transaction) -> None:
         """Sign a transaction with higher fees for its nonce, while the cap allows it."""
         cap = self._settings.sending.max_fee_wei
+        if not is_filler(transaction, self._signer.address):
+            cap = cap_call_fee(cap)
         market = await quote_fees(self._client, max_fee_wei=cap)
         raised = raise_fees(transaction, market, max_fee_wei=cap)
         if raised is None:

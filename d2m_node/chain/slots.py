@@ -38,6 +38,11 @@ class Slot:
         return parse_transaction(self.attempts[-1].raw)
 
     @property
+    def label(self) -> str:
+        """What it was signed for, for people."""
+        return self.key if self.submission is None else self.submission.call.label
+
+    @property
     def call(self) -> EncodedCall:
         """What the nonce was first signed for; the key must do as its label."""
         first = parse_transaction(self.attempts[0].raw)

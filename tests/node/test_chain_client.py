@@ -1,5 +1,6 @@
 """JSON-RPC over local sockets: endpoints that are dead, slow, lying, behind, or tired of us."""
 
+import gzip
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from threading import Event
@@ -247,7 +248,9 @@ async def test_an_answer_that_is_too_long_is_not_read_to_its_end_nor_asked_of_ot
     assert not second.asked
 
 
-@pytest.mark.parametrize("value", [None, 5, "", "0x", "zz"])
+@pytest.mark.parametrize(
+    "value", [None, 5, "", "0x", "zz", "ff", "-0x5", "0x_1", "0x1\n", " 0x1", "0x" + "f" * 65]
+)
 def test_what_is_no_quantity_is_the_endpoints_fault(value: object) -> None:
     with pytest.raises(ChainUnavailable):
         parse_quantity(value)
@@ -262,3 +265,13 @@ def test_what_is_no_data_of_that_length_is_the_endpoints_fault(value: object) ->
 def test_data_and_quantities_are_read() -> None:
     assert parse_bytes("0xab", 1) == b"\xab"
     assert parse_quantity("0x1f") == 31
+    assert parse_quantity("0x" + "F" * 64) == 2**256 - 1
+
+
+async def test_a_compressed_answer_is_not_unpacked() -> None:
+    body = gzip.compress(b'[{"jsonrpc":"2.0","id":0,"result":"0xa"}]')
+    packed = FakeNode(failure=Reply(body, headers={"Content-Encoding": "gzip"}))
+    with serve_rpc(packed) as url:
+        async with open_client([url]) as client:
+            with pytest.raises(ChainUnavailable, match="not JSON"):
+                await client.call("eth_blockNumber")

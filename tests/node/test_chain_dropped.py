@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -11,9 +12,11 @@ import trio
 from d2m_node.chain.json_rpc import Json, Request
 from d2m_node.chain.signing import parse_transaction
 from d2m_node.errors import TransactionReverted
+from d2m_node.settings import SendingSettings
 from d2m_node.storage.database import MIGRATIONS
 from d2m_node.storage.transactions import Transactions
 from d2m_node.transaction_store import TransactionState
+from protocol.types import Wei
 from tests.support.chain import SETTINGS, SIGNER, MemoryTransactionStore, ScriptedChain
 from tests.support.desk import DEPOSIT, Desk, open_desk
 
@@ -159,6 +162,86 @@ async def test_a_refused_call_that_is_dropped_does_not_happen_later() -> None:
     assert (again.nonce, again.value_wei) == (1, 5)
     states = [one.state for one in store.transactions if one.nonce == 0]
     assert set(states) == {TransactionState.REVERTED}
+
+
+async def fail(desk: Desk) -> None:
+    """Submit a deposit that fails when it is mined."""
+    desk.chain.next_status = 0
+
+    async def submit_in_vain() -> None:
+        with pytest.raises(TransactionReverted):
+            await desk.sender.submit(DEPOSIT, "stake")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(submit_in_vain)
+        await desk.mine()
+    desk.chain.next_status = 1
+
+
+async def test_a_refused_call_signed_near_the_cap_can_still_be_emptied() -> None:
+    cap = Wei(100 * 10**9)
+    chain, store = ScriptedChain(), MemoryTransactionStore()
+    chain.base_fee_wei = 60 * 10**9
+    chain.mine()
+    settings = replace(SETTINGS, sending=SendingSettings(max_fee_wei=cap))
+    async with open_desk(chain, store, settings) as desk:
+        await fail(desk)
+        chain.drop(1)
+        await desk.mine(4)
+    refused, emptied = (parse_transaction(one.raw) for one in store.transactions)
+    assert [parse_transaction(raw) for raw in chain.mined] == [emptied]
+    assert (emptied.to, emptied.data) == (SIGNER.address, b"")
+    assert refused.max_fee_wei < emptied.max_fee_wei <= cap
+
+
+async def test_a_refused_call_that_cannot_be_outbid_is_not_sent_again() -> None:
+    chain, store = ScriptedChain(), MemoryTransactionStore()
+    async with open_desk(chain, store) as desk:
+        await fail(desk)
+    chain.drop(1)
+    chain.mine_many(2)
+    signed = parse_transaction(store.transactions[0].raw)
+    settings = replace(SETTINGS, sending=SendingSettings(max_fee_wei=signed.max_fee_wei))
+    async with open_desk(chain, store, settings) as lowered:
+        await lowered.mine(3)
+        assert not chain.mined
+    async with open_desk(chain, store) as raised:
+        await raised.mine(3)
+    (emptied,) = (parse_transaction(raw) for raw in chain.mined)
+    assert (emptied.nonce, emptied.to, emptied.data) == (0, SIGNER.address, b"")
+
+
+class TurningChain(ScriptedChain):
+    """A chain that turns between the follower's look at it and the sender's."""
+
+    turning_blocks = 0
+
+    async def batch(self, batch: Sequence[Request]) -> list[Json]:
+        if any(one.method == "eth_getTransactionReceipt" for one in batch) and self.turning_blocks:
+            self.drop(self.turning_blocks)
+            self.forget_pool()
+            self.mine_many(self.turning_blocks)
+            self.turning_blocks = 0
+        return await super().batch(batch)
+
+
+async def test_a_call_that_only_the_followed_branch_holds_is_no_gap_to_fill() -> None:
+    chain, store = TurningChain(), MemoryTransactionStore()
+    chain.mine()
+    async with open_desk(chain, store) as desk:
+        await confirm(desk, "first")
+        chain.mines_transactions = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.sender.submit, DEPOSIT, "second")
+            await desk.mine(SETTINGS.sending.stuck_blocks - 1)
+            chain.turning_blocks = SETTINGS.sending.stuck_blocks + 1
+            await desk.mine()
+            assert not chain.turning_blocks
+            chain.mines_transactions = True
+            await desk.mine(3)
+    mined = [parse_transaction(raw) for raw in chain.mined]
+    assert [(one.nonce, one.value_wei) for one in mined] == [(0, 5), (1, 5)]
+    assert {one.key for one in store.transactions} == {"first", "second"}
 
 
 class Killed(BaseException):

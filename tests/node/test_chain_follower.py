@@ -10,7 +10,7 @@ from d2m_node.chain.follower import Follower
 from d2m_node.chain.json_rpc import Json
 from d2m_node.errors import ChainUnavailable
 from d2m_node.transaction_store import BlockId
-from protocol.events import AuctionOpened, BidReclaimed, PeerBound
+from protocol.events import AuctionOpened, BidReclaimed, PayoutClaimed, PeerBound, StakeLocked
 from protocol.market import MarketState
 from protocol.types import Address, BlockNumber, JobId, Wei
 from tests.support.chain import SETTINGS, ScriptedChain, make_bindings, make_log
@@ -179,6 +179,39 @@ async def test_logs_that_were_not_asked_for_are_the_endpoints_fault() -> None:
     chain.mine(peer_bound(SELLER, b"here"))
     chain.logs[chain.blocks[-1]["hash"]][0]["blockNumber"] = hex(99)
     with pytest.raises(ChainUnavailable, match="not asked for"):
+        await follow_all(follower)
+
+
+async def test_a_log_that_is_listed_twice_is_not_folded_twice() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(make_log(PayoutClaimed(payee=SELLER, amount_wei=Wei(7))))
+    logs = chain.logs[chain.blocks[-1]["hash"]]
+    logs += list(logs)
+    with pytest.raises(ChainUnavailable, match="a log twice"):
+        await follow_all(follower)
+    del logs[1:]
+    await follow_all(follower)
+    assert follower.state.claimed_wei == {SELLER: 7}
+
+
+async def test_an_auction_left_out_is_noticed_at_the_next_event_of_its_job() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(make_log(StakeLocked(job=JobId(1), account=SELLER, amount_wei=Wei(7))))
+    with pytest.raises(ChainUnavailable, match="do not fit"):
+        await follow_all(follower)
+    assert chain.distrusted == 1
+    assert not follower.state.stakes
+
+
+@pytest.mark.parametrize("missing", [1, SETTINGS.range_blocks])
+async def test_another_block_than_was_asked_for_is_the_endpoints_fault(missing: int) -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine_many(2 * missing)
+    chain.blocks[missing]["number"] = hex(missing + 1)
+    with pytest.raises(ChainUnavailable, match=f"instead of {missing}"):
         await follow_all(follower)
 
 

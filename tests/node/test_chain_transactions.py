@@ -152,33 +152,79 @@ async def test_a_nonce_used_elsewhere_is_replaced_by_a_new_one() -> None:
     ]
 
 
-async def test_a_nonce_used_elsewhere_long_ago_is_replaced_too() -> None:
-    chain = ScriptedChain()
-    store = MemoryTransactionStore()
-    chain.mines_transactions = False
+class LateReceipts(ScriptedChain):
+    """A chain on an endpoint that has no receipts, until told otherwise."""
+
+    knows_receipts = False
+
+    def _eth_getTransactionReceipt(self, transaction_hash: str) -> Json:
+        found = super()._eth_getTransactionReceipt(transaction_hash)
+        return found if self.knows_receipts else None
+
+
+async def test_a_call_whose_nonce_was_used_long_ago_is_not_signed_for_another() -> None:
+    chain, store = LateReceipts(), MemoryTransactionStore()
     async with open_desk(chain, store) as first, trio.open_nursery() as nursery:
         nursery.start_soon(first.sender.submit, DEPOSIT, "stake")
         await first.mine()
         nursery.cancel_scope.cancel()
-    chain.use_nonce_elsewhere()
     chain.mine_many(SETTINGS.reorg_blocks + 2)
-    chain.mines_transactions = True
-    async with open_desk(chain, store) as second, trio.open_nursery() as nursery:
-        nursery.start_soon(second.sender.submit, DEPOSIT, "stake")
-        await second.mine(3)
-    assert [parse_transaction(raw).nonce for raw in chain.mined] == [1]
+    async with open_desk(chain, store) as second:
+
+        async def submit_in_vain() -> None:
+            with pytest.raises(TransactionReverted, match="used long ago"):
+                await second.sender.submit(DEPOSIT, "stake")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit_in_vain)
+            await second.mine(3)
+    assert [parse_transaction(raw).nonce for raw in chain.mined] == [0]
+    assert {one.state for one in store.transactions} == {TransactionState.REPLACED}
+    assert not await store.load_watched()
+
+
+async def test_a_call_nobody_asks_for_stays_open_though_its_nonce_is_used() -> None:
+    chain, store = LateReceipts(), MemoryTransactionStore()
+    async with open_desk(chain, store) as first, trio.open_nursery() as nursery:
+        nursery.start_soon(first.sender.submit, DEPOSIT, "stake")
+        await first.mine()
+        nursery.cancel_scope.cancel()
+    chain.mine_many(SETTINGS.reorg_blocks + 2)
+    async with open_desk(chain, store) as second:
+        await second.mine(2)
+        assert store.transactions[0].state is TransactionState.OPEN
+        chain.pool[1] = b"a stranger's, signed elsewhere with the same key"
+        chain.mines_transactions = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second.sender.submit, DEPOSIT, "more stake")
+            await second.mine()
+            del chain.pool[1]
+            chain.mines_transactions = True
+            await second.mine(SETTINGS.sending.stuck_blocks + 1)
+            chain.knows_receipts = True
+            await second.mine()
+        await second.sender.submit(DEPOSIT, "stake")
+    assert [parse_transaction(raw).nonce for raw in chain.mined] == [0, 1, 2]
+
+
+async def test_what_was_confirmed_stays_so_when_no_endpoint_knows_its_receipt() -> None:
+    chain, store = LateReceipts(), MemoryTransactionStore()
+    chain.knows_receipts = True
+    async with open_desk(chain, store) as desk:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+            await desk.mine()
+        chain.knows_receipts = False
+        chain.mine_many(SETTINGS.reorg_blocks * 4)
+        await desk.mine(3)
+        await desk.sender.submit(DEPOSIT, "stake")
+    assert [parse_transaction(raw).nonce for raw in chain.mined] == [0]
+    assert {one.state for one in store.transactions} == {TransactionState.CONFIRMED}
+    assert not await store.load_watched()
 
 
 async def test_a_receipt_that_comes_late_is_no_lost_nonce() -> None:
     store = MemoryTransactionStore()
-
-    class LateReceipts(ScriptedChain):
-        knows_receipts = False
-
-        def _eth_getTransactionReceipt(self, transaction_hash: str) -> Json:
-            found = super()._eth_getTransactionReceipt(transaction_hash)
-            return found if self.knows_receipts else None
-
     chain = LateReceipts()
     async with open_desk(chain, store) as desk, trio.open_nursery() as nursery:
         nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
@@ -324,7 +370,7 @@ async def test_nonces_are_persisted_so_that_an_endpoint_behind_cannot_give_one_t
 async def test_a_nonce_whose_user_cannot_be_found_holds_up_no_other() -> None:
     class PrunedChain(ScriptedChain):
         def _eth_getTransactionCount(self, account: str, block: str) -> Json:
-            if block == "pending" or int(block, 16) == self.height:
+            if block in ("latest", "pending") or int(block, 16) == self.height:
                 return super()._eth_getTransactionCount(account, block)
             return RequestRefused("eth_getTransactionCount", -32000, "missing trie node", None)
 
@@ -341,6 +387,41 @@ async def test_a_nonce_whose_user_cannot_be_found_holds_up_no_other() -> None:
         assert confirmed == [1]
         nursery.cancel_scope.cancel()
     assert len(chain.sent) == 2
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"latest": 2**70, "pending": 2**70},
+        {"latest": 10**9, "pending": 10**9},
+        {"latest": 0, "pending": 1_001},
+    ],
+)
+async def test_a_next_nonce_that_cannot_be_is_never_signed(
+    counts: dict[str, int], autojump_clock: MockClock
+) -> None:
+    class LyingChain(ScriptedChain):
+        def _eth_getTransactionCount(self, account: str, block: str) -> Json:
+            return hex(counts.get(block, 0))
+
+    store = MemoryTransactionStore()
+    async with open_desk(LyingChain(), store) as desk:
+        with pytest.raises(ChainUnavailable, match="next nonce"):
+            await desk.sender.submit(DEPOSIT, "stake")
+    assert not store.transactions
+
+
+async def test_a_next_nonce_far_up_that_can_be_is_signed() -> None:
+    class BusyChain(ScriptedChain):
+        def _eth_getTransactionCount(self, account: str, block: str) -> Json:
+            return hex({"latest": 10**8, "pending": 10**8 + 1_000}.get(block, 0))
+
+    store = MemoryTransactionStore()
+    async with open_desk(BusyChain(), store) as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [one.nonce for one in store.transactions] == [10**8 + 1_000]
 
 
 def test_a_submission_that_is_done_is_not_confused_with_its_successor() -> None:

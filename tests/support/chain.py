@@ -229,8 +229,10 @@ class ScriptedChain:
         return hex(10**21)
 
     def _eth_getTransactionCount(self, _account: str, block: str) -> Json:
-        if block != "pending":
+        if block not in ("latest", "pending"):
             return hex(self._count(int(block, 16)))
+        if block == "latest":
+            return hex(self._count())
         count = self._count()
         while count in self.pool:
             count += 1
