@@ -1,13 +1,13 @@
 """The buyer role: bid, serve the validation set, take the model.
 
 A buyer's bid is journaled with its salt before its commitment is on the chain, so that it can
-always be revealed. A lost bid is taken back, a lost job refunded; the model is checked against
-the chain before it is kept.
+always be revealed. What the market owes back, `payday.py` pulls; the model is checked against the
+chain before it is kept.
 """
 
 import secrets
+from functools import partial
 
-import msgspec
 import structlog
 import trio
 
@@ -15,27 +15,38 @@ from d2m_node.calls import (
     CloseAuction,
     CommitBid,
     OpenAuction,
-    ReclaimBid,
-    ReclaimEscrow,
     RevealBid,
 )
-from d2m_node.errors import JobFailed, TransactionReverted, UserError
+from d2m_node.errors import TransactionReverted, UserError
 from d2m_node.model_file import encode_model_file
 from d2m_node.ports import Access, Audience, Ports, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
+from d2m_node.roles.bids import (
+    SealedBid,
+    bid_key,
+    commit_to,
+    find_earlier_bid,
+    find_open_auction,
+    recall_bid,
+    remember_bid,
+)
 from d2m_node.roles.boundary import run_to_failure
+from d2m_node.roles.jobs import bid_in, check_place, job_in, serve_jobs
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import fetch, load_body
 from d2m_node.roles.statements import UNSIGNED
+from d2m_node.roles.transitions import (
+    close_enrolment_after_pool,
+    settle_in_turn,
+    turn_after_pool,
+)
 from d2m_node.roles.turns import Turn, take_turn
 from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, load_split
-from protocol.auction import BidOpening, compute_bid_commitment
 from protocol.deposits import validate_seller_deposit
 from protocol.errors import InvalidParams, RuleViolation
 from protocol.job import JobPhase, JobState
-from protocol.market import MarketState
 from protocol.model import count_parameters
 from protocol.request import (
     RequestBody,
@@ -47,7 +58,7 @@ from protocol.request import (
 )
 from protocol.samples import encode_samples, validate_labels, validate_samples
 from protocol.sortition import BallotKind
-from protocol.terms import JobTerms, compute_request_hash, validate_terms
+from protocol.terms import validate_terms
 from protocol.types import BlockNumber, Digest, JobId, Wei
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.validation_set import compute_validation_root, encode_part, select_part
@@ -57,21 +68,9 @@ log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 60.0
 SEALED = 0
-MIN_BLOCKS_TO_JOIN = 2
-"""An auction that closes sooner is not joined: the commitment might come too late."""
 NO_JOB = JobId(0)
 NUMBER_TAKEN = "number taken"
 """The market's word for an auction that another one came before."""
-
-
-class SealedBid(msgspec.Struct, frozen=True, kw_only=True):
-    """A bid as the journal holds it."""
-
-    amount_wei: int
-    salt: bytes
-    body_hash: bytes
-    terms: JobTerms
-    dataset_path: str
 
 
 class BuyerDesk:
@@ -100,7 +99,12 @@ class BuyerDesk:
                 return JobId(int.from_bytes(placed, "big"))
             self._check_terms(request)
             samples = await self._ports.datasets.load_samples(request.validation_dataset)
-            body_hash = await self._store_body(request, samples)
+            # The same request has the same body after a crash, so that its bid is found again.
+            seed = await journal.recall("request-seed", idempotency_key)
+            body = self._make_body(request, samples, seed or secrets.token_bytes(32))
+            await journal.remember("request-seed", idempotency_key, body.initial_seed)
+            access = Access(Audience.PUBLIC, NO_JOB)
+            body_hash = await self._ports.store.blobs.put(encode_body(body), access)
             job_id = await self._place_after_races(request, body_hash)
             await journal.remember("bid-placed", idempotency_key, job_id.to_bytes(8, "big"))
             return job_id
@@ -114,8 +118,10 @@ class BuyerDesk:
         except InvalidParams as exc:
             raise UserError(f"terms.{exc}") from exc
 
-    async def _store_body(self, request: RequestFile, samples: Samples) -> Digest:
-        """Fix the request's body, if nodes would take it, and let anyone fetch it."""
+    def _make_body(
+        self, request: RequestFile, samples: Samples, initial_seed: bytes
+    ) -> RequestBody:
+        """Return the request's body, if nodes would take it."""
         try:
             validate_samples(request.model, samples.inputs)
             validate_labels(request.model, samples.labels)
@@ -124,7 +130,7 @@ class BuyerDesk:
         body = RequestBody(
             tags=sorted(request.tags),
             model=request.model,
-            initial_seed=secrets.token_bytes(32),
+            initial_seed=initial_seed,
             training=request.training,
             sampling=request.sampling,
             validation=ValidationSpec(
@@ -139,50 +145,60 @@ class BuyerDesk:
             validate_work(body, request.terms.sellers_per_round)
         except InvalidParams as exc:
             raise UserError(str(exc)) from exc
-        return await self._ports.store.blobs.put(encode_body(body), Access(Audience.PUBLIC, NO_JOB))
+        return body
 
     async def _place_after_races(self, request: RequestFile, body_hash: Digest) -> JobId:
         """Bid; if another auction took the number first, look again and join or open the next."""
+        refused: set[JobId] = set()
         while True:
+            job_id, is_placed = await self._choose_auction(request, body_hash, refused)
+            if is_placed:
+                return job_id
             try:
-                return await self._place(request, body_hash)
+                await self._place(request, body_hash, job_id)
             except TransactionReverted as refusal:
                 if NUMBER_TAKEN not in refusal.reason:
                     raise
                 log.info("auction_number_taken", reason=refusal.reason)
+                refused.add(job_id)
                 chain = self._ports.chain
                 await chain.wait_block(BlockNumber(chain.state.block_number + 1))
+            else:
+                log.info("bid_committed", job=job_id)
+                return job_id
 
-    async def _place(self, request: RequestFile, body_hash: Digest) -> JobId:
+    async def _choose_auction(
+        self, request: RequestFile, body_hash: Digest, refused: set[JobId]
+    ) -> tuple[JobId, bool]:
+        """Return the auction to bid in, and whether this request's bid is there already.
+
+        A bid that was on its way when the node stopped goes on under its key, never beside it.
+        """
+        earlier = await find_earlier_bid(self._ports, body_hash, refused)
+        if earlier is not None:
+            return earlier
+        state = self._ports.chain.state
+        joined = find_open_auction(state, compute_tag_hashes(list(request.tags)))
+        return JobId(len(state.jobs) + 1) if joined is None else joined.job_id, False
+
+    async def _place(self, request: RequestFile, body_hash: Digest, job_id: JobId) -> None:
         """Journal the sealed bid, then commit it on chain."""
         chain = self._ports.chain
-        tags = compute_tag_hashes(list(request.tags))
-        joined = find_open_auction(chain.state, tags)
-        job_id = JobId(len(chain.state.jobs) + 1) if joined is None else joined.job_id
-        bid = SealedBid(
+        fresh = SealedBid(
             amount_wei=request.bid_wei,
             salt=secrets.token_bytes(32),
             body_hash=body_hash,
             terms=request.terms,
             dataset_path=request.validation_dataset,
         )
-        key = f"{job_id}/{body_hash.hex()}"
-        await self._ports.store.journal.remember("bid", key, msgspec.msgpack.encode(bid))
-        commitment = compute_bid_commitment(
-            chain.domain,
-            BidOpening(
-                auction=job_id,
-                bidder=self._ports.signer.address,
-                amount_wei=Wei(bid.amount_wei),
-                request_hash=compute_request_hash(bid.terms, body_hash),
-                salt=bid.salt,
-            ),
-        )
+        bid = await remember_bid(self._ports, job_id, fresh)
+        commitment = commit_to(self._ports, job_id, bid)
+        joined = chain.state.jobs.get(job_id)
         call: OpenAuction | CommitBid
         if joined is None:
             call = OpenAuction(
                 auction=job_id,
-                tags=tags,
+                tags=compute_tag_hashes(list(request.tags)),
                 mode=SEALED,
                 deposit_wei=request.deposit_wei,
                 reserve_wei=request.reserve_wei,
@@ -194,23 +210,12 @@ class BuyerDesk:
         else:
             value = Wei(max(joined.deposit_wei, bid.amount_wei))
             call = CommitBid(auction=job_id, commitment=commitment, value_wei=value)
-        await chain.submit(call, key=f"bid/{key}")
-        log.info("bid_committed", job=job_id)
-        return job_id
+        await chain.submit(call, key=f"bid/{bid_key(job_id, body_hash)}")
 
     async def model(self, job_id: JobId) -> bytes | None:
         """Return a delivered model as a safetensors file, or None if there is none (yet)."""
         digest = await self._ports.store.journal.recall("model", str(job_id))
         return None if digest is None else await self._ports.store.blobs.get(Digest(digest))
-
-
-def find_open_auction(state: MarketState, tags: tuple[Digest, ...]) -> JobState | None:
-    """Return the oldest auction for these tags that can still be joined."""
-    for job in state.jobs.values():
-        is_open = state.block_number + MIN_BLOCKS_TO_JOIN <= job.commit_end
-        if job.phase is JobPhase.AUCTION and job.tags == tags and is_open:
-            return job
-    return None
 
 
 async def run_buyer(
@@ -221,41 +226,29 @@ async def run_buyer(
 ) -> None:
     """Follow every bid of this account to its end, until cancelled."""
     me = ports.signer.address
-    taken: set[JobId] = set()
-
-    def find_job(state: MarketState) -> JobState | None:
-        for job in state.jobs.values():
-            if me in job.bids and job.job_id not in taken:
-                return job
-        return None
-
     task_status.started()
-    async with trio.open_nursery() as jobs:
-        while True:
-            job = await ports.chain.wait_for(find_job)
-            taken.add(job.job_id)
-            jobs.start_soon(_follow_bid, ports, rooms, job.job_id, name=f"job {job.job_id}")
+    await serve_jobs(ports.chain, lambda _, job: me in job.bids, partial(_follow_bid, ports, rooms))
 
 
 async def _follow_bid(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
     async def work() -> None:
         await _see_auction(ports, job_id)
-        if ports.chain.state.jobs[job_id].buyer == ports.signer.address:
+        if job_in(ports.chain.state, job_id).buyer == ports.signer.address:
             await _see_job(ports, rooms, job_id)
 
     await run_to_failure("buyer", job_id, work)
 
 
 async def _see_auction(ports: Ports, job_id: JobId) -> None:
-    """Reveal, see the auction closed, and take back what it does not need."""
+    """Reveal, and see the auction closed."""
     chain, me = ports.chain, ports.signer.address
 
     def job() -> JobState:
-        return chain.state.jobs[job_id]
+        return job_in(chain.state, job_id)
 
-    bid = await _recall_bid(ports, job())
+    bid = await recall_bid(ports, job())
     await chain.wait_block(job().commit_end)
-    own = job().bids[me]
+    own = bid_in(job(), me)
     if own.amount_wei is None and chain.state.block_number < job().reveal_end:
         call = RevealBid(
             auction=job_id,
@@ -264,8 +257,13 @@ async def _see_auction(ports: Ports, job_id: JobId) -> None:
             body_hash=Digest(bid.body_hash),
             salt=bid.salt,
         )
-        await chain.submit(call, key=f"reveal/{job_id}")
-        log.info("bid_revealed", job=job_id, amount_wei=bid.amount_wei)
+        try:
+            await chain.submit(call, key=f"reveal/{job_id}")
+            log.info("bid_revealed", job=job_id, amount_wei=bid.amount_wei)
+        except TransactionReverted as refusal:
+            # The auction must be closed all the same: it holds the deposit.
+            log.warning("reveal_refused", job=job_id, reason=refusal.reason)
+    bid_in(job(), me)
     bidders = sorted(job().bids)
     await take_turn(
         chain,
@@ -276,38 +274,33 @@ async def _see_auction(ports: Ports, job_id: JobId) -> None:
             key=f"close-auction/{job_id}/{chain.state.block_number}",
         ),
     )
-    is_winner = job().buyer == me
-    if not job().bids[me].reclaimed and not (is_winner and own.deposit_wei == job().price_wei):
-        await chain.submit(ReclaimBid(auction=job_id), key=f"reclaim-bid/{job_id}")
-
-
-async def _recall_bid(ports: Ports, job: JobState) -> SealedBid:
-    """Return the journaled bid whose commitment is on the chain."""
-    me = ports.signer.address
-    for stored in (await ports.store.journal.recall_all("bid", f"{job.job_id}/")).values():
-        bid = msgspec.msgpack.decode(stored, type=SealedBid)
-        opening = BidOpening(
-            auction=job.job_id,
-            bidder=me,
-            amount_wei=Wei(bid.amount_wei),
-            request_hash=compute_request_hash(bid.terms, Digest(bid.body_hash)),
-            salt=bid.salt,
-        )
-        if compute_bid_commitment(ports.chain.domain, opening) == job.bids[me].commitment:
-            return bid
-    raise JobFailed(job.job_id, "the bid on chain was not made with this data directory")
 
 
 async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
+    """See the job's enrolment closed, serve it while it runs, and see it settled."""
+    chain, me = ports.chain, ports.signer.address
+
+    def job() -> JobState:
+        """Return the job; raise if a reorganisation took it, or its auction's close, back."""
+        found = job_in(chain.state, job_id)
+        return check_place(found, is_held=found.buyer == me)
+
+    room = await rooms.enter(job_id)
+    await close_enrolment_after_pool(chain, job, me)
+    if job().phase is JobPhase.CANCELLED:
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            settle_in_turn, chain, job, lambda block: turn_after_pool(job(), me, block)
+        )
+        await _serve_job(ports, room)
+
+
+async def _serve_job(ports: Ports, room: Room) -> None:
     """Serve the validation set for as long as the job runs; then take the model."""
     chain = ports.chain
-    room = await rooms.enter(job_id)
-    bid = await _recall_bid(ports, room.job)
+    bid = await recall_bid(ports, room.job)
     body = await load_body(ports, room.job)
-    await chain.wait_for(lambda _: True if room.job.phase is not JobPhase.ENROLMENT else None)
-    if room.job.phase is JobPhase.CANCELLED:
-        await chain.submit(ReclaimEscrow(job=job_id), key=f"reclaim-escrow/{job_id}")
-        return
     samples = await ports.datasets.load_samples(bid.dataset_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_serve_part, ports, room, samples, body, SELECTION_PART)
@@ -316,9 +309,10 @@ async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
             nursery.start_soon(_serve_part, ports, room, samples, body, FINAL_PART)
         await chain.wait_for(lambda _: True if room.job.ended or _is_over(room) else None)
         nursery.cancel_scope.cancel()
-    if room.job.ended is not None and room.job.decided_rounds:
+    job = room.job
+    if job.ended is not None and job.decided_rounds:
         await retry_transient(
-            lambda: _take_model(ports, room.job, body), patience_seconds=PATIENCE_SECONDS
+            lambda: _take_model(ports, job, body), patience_seconds=PATIENCE_SECONDS
         )
 
 

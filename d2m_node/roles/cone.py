@@ -19,7 +19,7 @@ from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.inputs import agree_inputs, collect_updates
-from d2m_node.roles.payday import settle_in_turn
+from d2m_node.roles.jobs import job_in, serve_jobs
 from d2m_node.roles.records import (
     RoundSources,
     record_final,
@@ -30,6 +30,7 @@ from d2m_node.roles.records import (
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import load_body, load_model_state
+from d2m_node.roles.transitions import settle_in_turn
 from d2m_node.roles.turns import Turn, take_turn
 from d2m_node.roles.validation import (
     FINAL_PART,
@@ -90,15 +91,8 @@ async def run_cone(
     me = ports.signer.address
     await _top_up_stake(ports, policy)
     task_status.started()
-    taken: set[JobId] = set()
 
-    def find_job(state: MarketState) -> JobState | None:
-        for job in state.jobs.values():
-            if job.job_id not in taken and _concerns(job, state):
-                return job
-        return None
-
-    def _concerns(job: JobState, state: MarketState) -> bool:
+    def concerns(state: MarketState, job: JobState) -> bool:
         if job.cone_index(me) is not None:
             return job.phase not in OVER
         stake = state.stakes.get(me)
@@ -111,13 +105,7 @@ async def run_cone(
             and state.block_number < job.enrolment_end
         )
 
-    async with trio.open_nursery() as jobs:
-        while True:
-            job = await ports.chain.wait_for(find_job)
-            taken.add(job.job_id)
-            jobs.start_soon(
-                _serve_job, ports, rooms, executor, job.job_id, name=f"job {job.job_id}"
-            )
+    await serve_jobs(ports.chain, concerns, partial(_serve_job, ports, rooms, executor))
 
 
 async def _top_up_stake(ports: Ports, policy: ConePolicy) -> None:
@@ -139,7 +127,7 @@ async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: Job
 
 async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat:
     """Read the request, apply for the job's pool, and enter its room."""
-    job = ports.chain.state.jobs[job_id]
+    job = job_in(ports.chain.state, job_id)
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     tickets = await _load_tickets(ports, job)
     me = ports.signer.address
@@ -147,11 +135,7 @@ async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: Job
         assert job.terms is not None
         call = EnrolCone(job=job_id, terms=job.terms, ticket_root=tickets.root)
         await ports.chain.submit(call, key=f"enrol-cone/{job_id}")
-        await ports.chain.wait_for(
-            lambda state: True if state.jobs[job_id].cone_index(me) is not None else None
-        )
-    index = ports.chain.state.jobs[job_id].cone_index(me)
-    assert index is not None
+    index = await ports.chain.wait_for(lambda state: job_in(state, job_id).cone_index(me))
     log.info("cone_enrolled", job=job_id, index=index)
     return Seat(
         ports=ports,
@@ -198,7 +182,9 @@ async def _follow_job(seat: Seat) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_start_training_in_turn, seat)
             nursery.start_soon(_work, seat, nursery.cancel_scope)
-        await settle_in_turn(seat)
+        await settle_in_turn(
+            chain, lambda: seat.job, lambda block: Turn(block, seat.rank(2), len(seat.pool))
+        )
         await record_settlement(seat)
 
 
@@ -235,7 +221,7 @@ async def _work(seat: Seat, work_scope: trio.CancelScope) -> None:
 
 def _next_ballot(seat: Seat, after: int, state: MarketState) -> Ballot | JobPhase | None:
     """Return the next ballot, or the phase once there can be none."""
-    job = state.jobs[seat.job_id]
+    job = job_in(state, seat.job_id)
     if job.ballot is not None and job.ballot.ballot_number > after:
         return job.ballot
     over = job.phase in (JobPhase.SETTLING, *OVER)
@@ -270,7 +256,6 @@ class _Parts:
 
 async def _run_ballot(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
     """Work on one ballot for as long as it is the open one."""
-    seat.room.forget_before(ballot.round_index)
     log.info(
         "ballot_opened",
         job=seat.job_id,

@@ -38,9 +38,12 @@ async def report_equivocations(seat: Seat) -> None:
 async def _report(seat: Seat, index: int) -> None:
     """See the deposit of one seller burned; this node sends the evidence if it has the turn."""
     key = f"{seat.job_id}/{index}"
+    sellers = seat.job.sellers
+    if index >= len(sellers):  # a reorganisation took the enrolment back
+        return
     found = seat.room.equivocations[index]
     await seat.ports.store.journal.remember(KIND, key, _encode(found))
-    seller = seat.job.sellers[index].account
+    seller = sellers[index].account
     evidence = found.as_evidence(seller)
     call = ReportEquivocation(
         job=evidence.job,
@@ -49,10 +52,15 @@ async def _report(seat: Seat, index: int) -> None:
         first=(evidence.first.commitment, evidence.first.signature),
         second=(evidence.second.commitment, evidence.second.signature),
     )
+
+    def is_done() -> bool:
+        deposit = seat.job.deposits.get(seller)
+        return deposit is not None and deposit.status is not DepositStatus.HELD
+
     await take_turn(
         seat.ports.chain,
         Turn(seat.head, seat.rank(index), len(seat.pool)),
-        is_done=lambda: seat.job.deposits[seller].status is not DepositStatus.HELD,
+        is_done=is_done,
         act=lambda: seat.ports.chain.submit(call, key=f"report-equivocation/{key}"),
     )
 

@@ -131,13 +131,50 @@ async def _fetch_update(seat: Seat, index: int, digest: Digest, holdings: Holdin
     holdings.digests[index] = digest
 
 
+class _LoggedBitmaps:
+    """What the nodes told about one ballot by the chain; each logged bitmap is checked once."""
+
+    def __init__(self, seat: Seat, ballot: Ballot) -> None:
+        self._seat = seat
+        self._ballot = ballot
+        self._read: tuple[tuple[int, int, bytes], ...] = ()
+        self._first: dict[int, int] = {}
+
+    def verified(self) -> dict[int, int]:
+        """Return each node's first validly signed bitmap; the contract only logs them."""
+        logged = self._seat.ballot(self._ballot).bitmaps
+        if logged[: len(self._read)] != self._read:  # the chain turned
+            self._read, self._first = (), {}
+        for index, bitmap, signature in logged[len(self._read) :]:
+            if index not in self._first and self._is_signed(index, bitmap, signature):
+                self._first[index] = bitmap
+        self._read = logged
+        return self._first
+
+    def _is_signed(self, index: int, bitmap: int, signature: bytes) -> bool:
+        seat, pool = self._seat, self._seat.pool
+        if index >= len(pool):
+            return False
+        told = Availability(
+            job=seat.job_id,
+            round_index=self._ballot.round_index,
+            attempt=self._ballot.attempt,
+            bitmap=bitmap,
+        )
+        try:
+            return recover_signer(told.digest(seat.domain), signature) == pool[index]
+        except InvalidSignature:
+            return False
+
+
 async def agree_inputs(
     seat: Seat, ballot: Ballot, sampled: tuple[int, ...], holdings: Holdings
 ) -> InputSet:
     """Tell which updates this node holds, then read from the chain which ones the round uses."""
-    await _tell_availability(seat, ballot, holdings)
+    logged = _LoggedBitmaps(seat, ballot)
+    await _tell_availability(seat, ballot, holdings, logged)
     await seat.ports.chain.wait_block(ballot.availability_end)
-    told = _verified_bitmaps(seat, seat.ballot(ballot))
+    told = logged.verified()
     available = compute_input_set([told[i] for i in sorted(told)], encode_bitmap(sampled))
     lacking = [i for i in decode_bitmap(available) if i not in holdings.updates]
     if lacking:
@@ -145,7 +182,9 @@ async def agree_inputs(
     return InputSet(available, holdings)
 
 
-async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> None:
+async def _tell_availability(
+    seat: Seat, ballot: Ballot, holdings: Holdings, logged: _LoggedBitmaps
+) -> None:
     key = f"{seat.job_id}/{ballot.ballot_number}"
     # An equivocator is lacking: others may hold another update of it under the same bit.
     own = msgspec.msgpack.encode(word(encode_bitmap(holdings.updates.keys() - seat.equivocators)))
@@ -166,7 +205,7 @@ async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> 
 
     def unrecorded() -> dict[int, wire.AvailabilityBitmap]:
         # Anybody may log anything: only what its node signed counts as recorded.
-        recorded = _verified_bitmaps(seat, seat.ballot(ballot))
+        recorded = logged.verified()
         heard = seat.room.heard(wire.AvailabilityBitmap, step)
         return {index: one for index, one in heard.items() if index not in recorded}
 
@@ -192,27 +231,6 @@ def _order(seat: Seat, ballot: Ballot, indices: list[int]) -> list[int]:
     """Order nodes by a turn that moves with the ballot."""
     count = len(seat.pool)
     return sorted(indices, key=lambda index: (index - seat.job_id - ballot.ballot_number) % count)
-
-
-def _verified_bitmaps(seat: Seat, ballot: Ballot) -> dict[int, int]:
-    """Return each node's first validly signed bitmap; the contract only logs them."""
-    first: dict[int, int] = {}
-    for index, bitmap, signature in ballot.bitmaps:
-        if index >= len(seat.pool) or index in first:
-            continue
-        told = Availability(
-            job=seat.job_id,
-            round_index=ballot.round_index,
-            attempt=ballot.attempt,
-            bitmap=bitmap,
-        )
-        try:
-            signer = recover_signer(told.digest(seat.domain), signature)
-        except InvalidSignature:
-            continue
-        if signer == seat.pool[index]:
-            first[index] = bitmap
-    return first
 
 
 async def _fetch_lacking(

@@ -31,8 +31,9 @@ class NodeLibrary:
         self, peer_id: bytes, request: MessagesRequest
     ) -> Sequence[GossipMessage]:
         """Return kept gossip of a job to those who take part in it."""
-        room = self._rooms.get(JobId(request.job_id))
-        if room is None or not self._is_any(participants(room.job), peer_id):
+        job_id = JobId(request.job_id)
+        room, job = self._rooms.get(job_id), self._chain.state.jobs.get(job_id)
+        if room is None or job is None or not self._is_any(participants(job), peer_id):
             return []
         return room.serve(request)
 

@@ -1,16 +1,22 @@
-"""The end of a job: settled by whoever has the turn, pulled by each payee for itself."""
+"""The end of a job: each account pulls what is its own."""
+
+from collections.abc import Callable
 
 import structlog
 import trio
 
-from d2m_node.calls import ClaimPayout, ContractCall, ReclaimDeposit, ReleaseStake, SettleJob
+from d2m_node.calls import (
+    ClaimPayout,
+    ContractCall,
+    ReclaimBid,
+    ReclaimDeposit,
+    ReclaimEscrow,
+    ReleaseStake,
+)
 from d2m_node.errors import TransactionReverted, TransientError
 from d2m_node.ports import Ports
 from d2m_node.roles.rooms import OVER
-from d2m_node.roles.seat import Seat
-from d2m_node.roles.turns import Turn, take_turn
 from protocol.deposits import DepositStatus
-from protocol.digest import RoundHeader, add_credits
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.types import Address, BlockNumber, JobId, Wei
@@ -20,51 +26,18 @@ log = structlog.get_logger(__name__)
 PAUSE_BLOCKS = 10
 
 
-def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
-    """Return (payee, accepted rounds) of each seller; empty if no round was decided."""
-    if not job.decided_rounds:
-        return ()
-    weights: tuple[int, ...] = (0,) * len(job.sellers)
-    for one in job.decided_rounds:
-        weights = add_credits(weights, RoundHeader.decode(one.header).accepted)
-    accounts = (seller.account for seller in job.sellers)
-    return tuple(zip(accounts, weights, strict=True))
-
-
-async def settle_in_turn(seat: Seat) -> None:
-    """See the job settled; this node sends the settlement if it has the turn."""
-    await seat.ports.chain.wait_for(
-        lambda _: True if seat.job.ended is not None or seat.job.phase in OVER else None
-    )
-    if seat.job.ended is None:
-        return
-
-    async def act() -> None:
-        ended = seat.job.ended
-        assert ended is not None
-        # The contract's way out if nobody can open the credit root: no leaves, much later.
-        is_stuck = seat.head > ended.final_block + seat.ports.chain.params.max_window_blocks
-        leaves = () if is_stuck else list_credits(seat.job)
-        call = SettleJob(job=seat.job_id, terms=seat.terms, leaves=leaves)
-        await seat.ports.chain.submit(call, key=f"settle/{seat.job_id}/{seat.head}")
-
-    await take_turn(
-        seat.ports.chain,
-        Turn(seat.job.ended.final_block, seat.rank(2), len(seat.pool)),
-        is_done=lambda: seat.job.phase is JobPhase.SETTLED,
-        act=act,
-    )
-
-
 async def run_payday(ports: Ports) -> None:
     """Pull whatever this account is owed, for as long as the node runs.
 
-    It looks at the chain alone, so what was credited while the node was down is pulled too.
+    It looks at the chain alone, so what was credited while the node was down is pulled too, and
+    what a job that failed at this node left behind.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_claim_payouts, ports)
         nursery.start_soon(_release_stakes, ports)
-        nursery.start_soon(_reclaim_deposits, ports)
+        nursery.start_soon(_reclaim, ports, "deposit", _is_deposit_owed, _reclaim_deposit)
+        nursery.start_soon(_reclaim, ports, "bid", _is_bid_owed, _reclaim_bid)
+        nursery.start_soon(_reclaim, ports, "escrow", _is_escrow_owed, _reclaim_escrow)
 
 
 async def _claim_payouts(ports: Ports) -> None:
@@ -101,7 +74,8 @@ async def _release_stakes(ports: Ports) -> None:
     def find_job(state: MarketState) -> JobId | None:
         stake = state.stakes.get(me)
         for job_id, amount_wei in stake.locked_wei.items() if stake else ():
-            if amount_wei > 0 and state.jobs[job_id].phase in OVER:
+            job = state.jobs.get(job_id)
+            if amount_wei > 0 and job is not None and job.phase in OVER:
                 return job_id
         return None
 
@@ -111,17 +85,49 @@ async def _release_stakes(ports: Ports) -> None:
         await _try(ports, call, f"release-stake/{job_id}")
 
 
-async def _reclaim_deposits(ports: Ports) -> None:
+async def _reclaim(
+    ports: Ports,
+    name: str,
+    is_owed: Callable[[JobState, Address], bool],
+    make_call: Callable[[JobId], ContractCall],
+) -> None:
+    """Take back one kind of money from every job that still holds it."""
     me = ports.signer.address
 
     def find_job(state: MarketState) -> JobId | None:
-        for job_id, job in state.jobs.items():
-            deposit = job.deposits.get(me)
-            is_held = deposit is not None and deposit.status is DepositStatus.HELD
-            if is_held and job.phase in OVER:
-                return job_id
-        return None
+        return next((job.job_id for job in state.jobs.values() if is_owed(job, me)), None)
 
     while True:
         job_id = await ports.chain.wait_for(find_job)
-        await _try(ports, ReclaimDeposit(job=job_id), f"reclaim-deposit/{job_id}")
+        await _try(ports, make_call(job_id), f"reclaim-{name}/{job_id}")
+
+
+def _is_deposit_owed(job: JobState, account: Address) -> bool:
+    deposit = job.deposits.get(account)
+    is_held = deposit is not None and deposit.status is DepositStatus.HELD
+    return is_held and job.phase in OVER
+
+
+def _reclaim_deposit(job_id: JobId) -> ContractCall:
+    return ReclaimDeposit(job=job_id)
+
+
+def _is_bid_owed(job: JobState, account: Address) -> bool:
+    """Tell whether the auction is closed and keeps more of a bid than the winner's price."""
+    bid = job.bids.get(account)
+    if bid is None or bid.reclaimed or job.phase is JobPhase.AUCTION:
+        return False
+    return job.buyer != account or bid.deposit_wei > job.price_wei
+
+
+def _reclaim_bid(job_id: JobId) -> ContractCall:
+    return ReclaimBid(auction=job_id)
+
+
+def _is_escrow_owed(job: JobState, account: Address) -> bool:
+    is_refundable = job.buyer == account and job.phase is JobPhase.CANCELLED
+    return is_refundable and not job.escrow_reclaimed
+
+
+def _reclaim_escrow(job_id: JobId) -> ContractCall:
+    return ReclaimEscrow(job=job_id)

@@ -17,6 +17,7 @@ import trio
 
 from d2m_node.errors import TransientError
 from d2m_node.ports import Ports, Verdict
+from d2m_node.roles.jobs import job_in
 from d2m_node.roles.statements import (
     Equivocation,
     SignedMessage,
@@ -66,8 +67,8 @@ class Room:
 
     @property
     def job(self) -> JobState:
-        """The job as the chain tells it now."""
-        return self._ports.chain.state.jobs[self._job_id]
+        """The job as the chain tells it now. Raises JobFailed if it is gone."""
+        return job_in(self._ports.chain.state, self._job_id)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen to the job's topics until cancelled."""
@@ -133,10 +134,13 @@ class Room:
 
     def opens_commitment(self, opening: wire.UpdateOpening) -> bool:
         """Tell whether an opening fits a commitment that was heard from its seller."""
+        seller = self._account_of(opening)
+        if seller is None:  # a reorganisation took the enrolment back
+            return False
         secret = UpdateSecret(
             job=self._job_id,
             round_index=RoundIndex(opening.round_index),
-            seller=self.job.sellers[opening.seller_index].account,
+            seller=seller,
             update_digest=Digest(opening.digest),
             salt=opening.salt,
         )
@@ -194,7 +198,9 @@ class Room:
 
     def validate(self, message: GossipMessage) -> Verdict:
         """Check a message and keep it if it is valid and new. Never raises."""
-        if message.job_id != self._job_id or not self._is_near(message):
+        if message.job_id != self._job_id or self._job_id not in self._ports.chain.state.jobs:
+            return Verdict.IGNORE
+        if not self._is_near(message):
             return Verdict.IGNORE
         former = (
             self._heard.get(type(message), {}).get(step_of(message), {}).get(sender_of(message))
@@ -213,7 +219,9 @@ class Room:
         if message.commitment == former.commitment or former.seller_index in self._equivocations:
             return Verdict.IGNORE
         found = Equivocation(former, message)
-        seller = self.job.sellers[former.seller_index].account
+        seller = self._account_of(message)
+        if seller is None:  # a reorganisation took the enrolment back
+            return Verdict.IGNORE
         try:
             verify_equivocation(self._ports.chain.domain, found.as_evidence(seller))
         except ProtocolError:
@@ -317,6 +325,7 @@ class Room:
         steps = self._heard.setdefault(type(message), {})
         heard = Heard(message, self._ports.chain.state.block_number)
         steps.setdefault(step_of(message), {})[sender_of(message)] = heard
+        self._forget_old()
         self._wake()
 
     def _wake(self) -> None:
@@ -327,10 +336,12 @@ class Room:
         async for _ in channel:
             self._wake()
 
-    def forget_before(self, round_index: RoundIndex) -> None:
-        """Drop the messages of rounds before this one."""
+    def _forget_old(self) -> None:
+        """Drop the messages of rounds that are not among the latest."""
+        ballot = self.job.ballot
+        newest_old = (0 if ballot is None else ballot.round_index) - ROUNDS_KEPT
         for kind, steps in self._heard.items():
             if kind in (wire.ValidationOffer, wire.ValidationReceipt):
                 continue
-            for step in [step for step in steps if round_of_step(kind, step) < round_index]:
+            for step in [step for step in steps if round_of_step(kind, step) <= newest_old]:
                 del steps[step]

@@ -1,11 +1,14 @@
 """The rooms of all jobs that a node takes part in, shared by its roles."""
 
+from functools import partial
+
 import structlog
 import trio
 
 from d2m_node.ports import Ports
 from d2m_node.roles.room import Room
 from protocol.job import JobPhase
+from protocol.market import MarketState
 from protocol.types import JobId
 
 log = structlog.get_logger(__name__)
@@ -35,8 +38,12 @@ class Rooms:
         async with trio.open_nursery() as nursery:
             await nursery.start(room.run)
             task_status.started()
-            await self._ports.chain.wait_for(
-                lambda state: True if state.jobs[job_id].phase in OVER else None
-            )
+            await self._ports.chain.wait_for(partial(_is_gone_or_over, job_id))
             nursery.cancel_scope.cancel()
         del self._rooms[job_id]
+
+
+def _is_gone_or_over(job_id: JobId, state: MarketState) -> bool | None:
+    """Tell when to close a job's room; a reorganisation may take the job itself."""
+    job = state.jobs.get(job_id)
+    return True if job is None or job.phase in OVER else None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from d2m_node.ports import Ports
 from d2m_node.roles.executor import Executor
+from d2m_node.roles.jobs import check_place, job_in
 from d2m_node.roles.room import Room
 from d2m_node.roles.sources import round_rules
 from protocol.aggregation import RoundRules
@@ -30,8 +31,13 @@ class Seat:
 
     @property
     def job(self) -> JobState:
-        """The job as the chain tells it now."""
-        return self.ports.chain.state.jobs[self.job_id]
+        """The job as the chain tells it now.
+
+        Raises JobFailed, or TransientError if only this seat is gone.
+        """
+        job = job_in(self.ports.chain.state, self.job_id)
+        is_mine = job.cone_index(self.ports.signer.address) == self.index
+        return check_place(job, is_held=is_mine)
 
     @property
     def domain(self) -> Domain:
@@ -99,5 +105,5 @@ class Seat:
     def ballot(self, former: Ballot) -> Ballot:
         """Return the newest view of a ballot that is still current."""
         ballot = self.job.ballot
-        assert ballot is not None, "a ballot is open"
-        return ballot if ballot.ballot_number == former.ballot_number else former
+        is_current = ballot is not None and ballot.ballot_number == former.ballot_number
+        return ballot if ballot is not None and is_current else former

@@ -18,10 +18,16 @@ from d2m_node.errors import JobFailed
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
+from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import load_body, load_model_state
 from d2m_node.roles.statements import UNSIGNED
+from d2m_node.roles.transitions import (
+    close_enrolment_after_pool,
+    settle_in_turn,
+    turn_after_pool,
+)
 from protocol.errors import RuleViolation
 from protocol.hashing import keccak
 from protocol.job import Ballot, JobPhase, JobState
@@ -60,8 +66,13 @@ class Stall:
 
     @property
     def job(self) -> JobState:
-        """The job as the chain tells it now."""
-        return self.ports.chain.state.jobs[self.job_id]
+        """The job as the chain tells it now.
+
+        Raises JobFailed, or TransientError if only this stall is gone.
+        """
+        job = job_in(self.ports.chain.state, self.job_id)
+        is_mine = job.seller_index(self.ports.signer.address) == self.index
+        return check_place(job, is_held=is_mine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,27 +106,17 @@ async def run_seller(
     dataset = await _register(ports, policy)
     task_status.started()
     me = ports.signer.address
-    taken: set[JobId] = set()
 
-    def find_job(state: MarketState) -> JobState | None:
-        for job in state.jobs.values():
-            if job.job_id in taken:
-                continue
-            is_open = (
-                job.phase is JobPhase.ENROLMENT
-                and state.block_number < job.enrolment_end
-                and set(job.tags) <= set(dataset.tags)
-            )
-            if is_open or (job.seller_index(me) is not None and job.phase not in OVER):
-                return job
-        return None
+    def concerns(state: MarketState, job: JobState) -> bool:
+        is_open = (
+            job.phase is JobPhase.ENROLMENT
+            and state.block_number < job.enrolment_end
+            and set(job.tags) <= set(dataset.tags)
+        )
+        return is_open or (job.seller_index(me) is not None and job.phase not in OVER)
 
     shop = Shop(ports=ports, rooms=rooms, trainer=trainer, samples=samples, dataset=dataset)
-    async with trio.open_nursery() as jobs:
-        while True:
-            job = await ports.chain.wait_for(find_job)
-            taken.add(job.job_id)
-            jobs.start_soon(_serve_job, shop, job.job_id, name=f"job {job.job_id}")
+    await serve_jobs(ports.chain, concerns, partial(_serve_job, shop))
 
 
 async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
@@ -143,7 +144,7 @@ async def _serve_job(shop: Shop, job_id: JobId) -> None:
 async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
     """Read the request, enrol, and enter the job's room."""
     ports = shop.ports
-    job = ports.chain.state.jobs[job_id]
+    job = job_in(ports.chain.state, job_id)
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     try:
         validate_samples(body.model, shop.samples.inputs)
@@ -160,7 +161,7 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
             value_wei=job.terms.seller_deposit_wei,
         )
         await ports.chain.submit(call, key=f"enrol-seller/{job_id}")
-    index = await ports.chain.wait_for(lambda state: state.jobs[job_id].seller_index(me))
+    index = await ports.chain.wait_for(lambda state: job_in(state, job_id).seller_index(me))
     log.info("seller_enrolled", job=job_id, index=index)
     return Stall(
         ports=ports,
@@ -175,7 +176,8 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
 
 async def _run_job(stall: Stall) -> None:
     """Offer an update in each round this seller is sampled for."""
-    chain = stall.ports.chain
+    chain, me = stall.ports.chain, stall.ports.signer.address
+    await close_enrolment_after_pool(chain, lambda: stall.job, me)
     last_round = -1
     while True:
         found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_round))
@@ -186,10 +188,13 @@ async def _run_job(stall: Stall) -> None:
             nursery.start_soon(_offer_update, stall, found)
             await chain.wait_for(partial(_is_closed, stall, found))
             nursery.cancel_scope.cancel()
+    await settle_in_turn(
+        chain, lambda: stall.job, lambda block: turn_after_pool(stall.job, me, block)
+    )
 
 
 def _next_round(stall: Stall, after: int, state: MarketState) -> Ballot | JobPhase | None:
-    job = state.jobs[stall.job_id]
+    job = job_in(state, stall.job_id)
     if job.phase in (JobPhase.SETTLING, *OVER):
         return job.phase
     ballot = job.ballot
@@ -198,7 +203,7 @@ def _next_round(stall: Stall, after: int, state: MarketState) -> Ballot | JobPha
 
 
 def _is_closed(stall: Stall, ballot: Ballot, state: MarketState) -> bool | None:
-    job = state.jobs[stall.job_id]
+    job = job_in(state, stall.job_id)
     is_open = (
         job.phase is JobPhase.TRAINING
         and job.ballot is not None

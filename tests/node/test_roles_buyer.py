@@ -8,16 +8,22 @@ import msgspec
 import pytest
 import trio
 
-from d2m_node.calls import OpenAuction
+from d2m_node.calls import CommitBid, OpenAuction, ReclaimBid, ReclaimEscrow, RevealBid
 from d2m_node.errors import JobFailed, UserError
 from d2m_node.request_file import RequestFile
-from d2m_node.roles.buyer import BuyerDesk
+from d2m_node.roles.bids import SealedBid, commit_to, remember_bid
+from d2m_node.roles.buyer import BuyerDesk, run_buyer
+from d2m_node.roles.payday import run_payday
+from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.sources import load_body
 from protocol.deposits import compute_deposit_range
+from protocol.events import AuctionOpened
 from protocol.layers import Clip, Flatten, Linear
+from protocol.market import advance
 from protocol.model import ModelDescription, count_model_operations
-from protocol.types import Wei
-from tests.support.job import BODY, JOB, TERMS, Cast
+from protocol.types import BlockNumber, Wei
+from tests.support.job import BODY, JOB, TAGS, TERMS, Cast
+from tests.support.market import wait_idle
 from tests.support.params import PARAMS
 
 BID_WEI = Wei(30)
@@ -138,3 +144,111 @@ async def test_no_node_takes_a_request_whose_work_lasts_too_long(
     monkeypatch.setattr("protocol.request.MAX_OPERATIONS_PER_BALLOT", WORK_OF_A_ROUND - 1)
     with pytest.raises(JobFailed, match=r"request is not valid: validation\.subset_count"):
         await load_body(ports, job)
+
+
+async def submit_and_crash(cast: Cast, **options: Any) -> None:
+    """Bid, and stop before the bid is confirmed: its transaction stays on its way."""
+    async with trio.open_nursery() as before_crash:
+        desk = BuyerDesk(cast.buyer.ports)
+        before_crash.start_soon(partial(desk.submit, make_request(), **options))
+        await wait_idle()
+        before_crash.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("blocks_between", [0, 1, 6])
+async def test_the_same_key_bids_once_across_a_crash(
+    nursery: trio.Nursery, blocks_between: int
+) -> None:
+    cast = Cast()
+    await submit_and_crash(cast, idempotency_key="key")
+    await cast.market.mine(blocks_between)
+    desk = BuyerDesk(cast.buyer.ports)
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine(3)
+    assert len(cast.market.calls) == 1
+    with trio.fail_after(5):
+        assert await desk.submit(make_request(), idempotency_key="key") == JOB
+
+
+async def test_a_bid_on_its_way_goes_on_although_its_auction_is_too_late_to_join(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    cast.market.apply(
+        AuctionOpened(
+            auction=JOB, opener=cast.cones[0].signer.address, tags=TAGS, mode=0,
+            deposit_wei=BID_WEI, reserve_wei=Wei(1), commit_end=BlockNumber(4),
+            reveal_end=BlockNumber(8),
+        )
+    )  # fmt: skip
+    await submit_and_crash(cast, idempotency_key="key")
+    cast.market.state = advance(cast.market.state, BlockNumber(3))
+    desk = BuyerDesk(cast.buyer.ports)
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine(2)
+    assert cast.market.sent(OpenAuction) == []
+    assert len(cast.market.sent(CommitBid)) == 1
+
+
+async def test_another_key_bids_again(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    await submit_and_crash(cast, idempotency_key="key")
+    await cast.market.mine()
+    desk = BuyerDesk(cast.buyer.ports)
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="other"))
+    await wait_idle()
+    assert len(cast.buyer.store.journal.values) == 4, "two seeds and two bids"
+
+
+async def test_a_buyer_gets_its_escrow_back_when_no_cone_node_enrols(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    cast.buyer.store.blobs.data.clear()  # not even the request is readable
+    bid = SealedBid(amount_wei=30, salt=bytes(32), body_hash=bytes(32), terms=TERMS,
+                    dataset_path="")  # fmt: skip
+    await remember_bid(cast.buyer.ports, JOB, bid)
+    job = cast.market.state.jobs[JOB]
+    me = cast.buyer.signer.address
+    sealed = replace(job.bids[me], commitment=commit_to(cast.buyer.ports, JOB, bid))
+    jobs = {JOB: replace(job, bids={me: sealed})}
+    cast.market.state = replace(cast.market.state, jobs=jobs)
+    nursery.start_soon(run_payday, cast.buyer.ports)
+    nursery.start_soon(buy, cast)
+    await cast.market.mine_to(job.enrolment_end + 4)
+    assert cast.market.sent(ReclaimEscrow) == [ReclaimEscrow(job=JOB)]
+    assert cast.market.state.jobs[JOB].escrow_reclaimed
+
+
+async def test_a_refused_reveal_does_not_strand_the_deposit(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    cast.market.refuses = lambda call: isinstance(call, RevealBid)
+    nursery.start_soon(run_payday, cast.buyer.ports)
+    nursery.start_soon(buy, cast)
+    desk = BuyerDesk(cast.buyer.ports)
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine(15)
+    assert cast.market.sent(RevealBid) == []
+    assert cast.market.sent(ReclaimBid) == [ReclaimBid(auction=JOB)]
+
+
+async def buy(cast: Cast) -> None:
+    """Run the buyer as a node does, until cancelled."""
+    node = cast.buyer
+    async with trio.open_nursery() as nursery:
+        await run_buyer(node.ports, Rooms(node.ports, node.rooms, nursery))
+
+
+async def test_a_bid_that_a_reorganisation_took_back_does_not_end_the_node(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    nursery.start_soon(buy, cast)
+    desk = BuyerDesk(cast.buyer.ports)
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine()
+    job = cast.market.state.jobs[JOB]
+    cast.market.state = replace(cast.market.state, jobs={JOB: replace(job, bids={})})
+    await cast.market.mine_to(job.commit_end + 1)
+    assert cast.market.sent(RevealBid) == []

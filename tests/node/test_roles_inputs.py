@@ -10,9 +10,11 @@ from d2m_node.roles.inputs import InputSet, agree_inputs, collect_updates
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.vote import Finding, cast_vote
 from protocol.commitment import NO_TRACE, compute_nodata_digest
+from protocol.events import BitmapsLogged
 from protocol.job import Ballot
+from protocol.signatures import recover_signer
 from protocol.sortition import BallotKind, encode_mini
-from protocol.types import RoundIndex
+from protocol.types import Address, Digest, RoundIndex
 from tests.support.job import CONES, JOB, OPENED, Cast, Offer, retried
 from tests.support.market import Node
 
@@ -162,3 +164,25 @@ async def test_who_hears_of_an_equivocation_late_leaves_the_seller_out_of_the_ne
     await cast.market.mine_to(retried().availability_end)
     assert pool.told == dict.fromkeys(range(CONES), 0b101)
     assert pool.available == {0b101}
+
+
+async def test_a_logged_bitmap_is_verified_once_by_each_node(
+    cast: Cast, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+
+    def count(digest: Digest, signature: bytes) -> Address:
+        checks.append(signature)
+        return recover_signer(digest, signature)
+
+    monkeypatch.setattr("d2m_node.roles.inputs.recover_signer", count)
+    pool = await seat_pool(cast, nursery)
+    pool.start()
+    offers = await offer_all(cast)
+    forged = (0, 0b1, bytes(65))
+    cast.market.apply(BitmapsLogged(job=JOB, ballot_number=1, entries=(forged,)))
+    await open_all(cast, offers)
+    await cast.market.mine_to(OPENED.availability_end + 3)
+    logged = current_ballot(cast).bitmaps
+    assert len(logged) == CONES + 1
+    assert len(checks) == CONES * len(logged)

@@ -1,5 +1,6 @@
 """A job's room: which messages are kept, passed on and served."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -7,11 +8,11 @@ import pytest
 import trio
 
 from d2m_node.ports import Verdict
+from d2m_node.roles.room import ROUNDS_KEPT
 from protocol.evidence import verify_equivocation
-from protocol.types import RoundIndex
 from protocol.wire import messages as wire
 from tests.contracts.deposit_vectors import mirror
-from tests.support.job import JOB, Cast, Offer, sign
+from tests.support.job import JOB, OPENED, Cast, Offer, sign
 from tests.support.market import DOMAIN
 
 COMMITS = wire.MessagesRequest(job_id=JOB, kind=1, step=0)
@@ -82,8 +83,31 @@ async def test_both_sides_are_served_even_when_their_round_is_over(
     for offer in offers:
         room.validate(offer.commit)
     if is_old:
-        room.forget_before(RoundIndex(1))
+        turn_to_round(cast, ROUNDS_KEPT)
+        room.validate(make_offer(cast, 2, ROUNDS_KEPT))
+        assert room.heard(wire.UpdateCommit, 0) == {}
     assert room.serve(COMMITS) == [offer.commit for offer in offers]
+
+
+def turn_to_round(cast: Cast, round_index: int) -> None:
+    cast.market.apply(replace(OPENED, ballot_number=1 + round_index, round_index=round_index))
+
+
+def make_offer(cast: Cast, index: int, round_index: int) -> Any:
+    """A seller's commitment in a later round."""
+    commit = Offer(cast.sellers[index], index).commit
+    return sign(cast.sellers[index], msgspec.structs.replace(commit, round_index=round_index))
+
+
+async def test_every_room_keeps_the_messages_of_the_latest_rounds_only(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    room = await cast.open_room(cast.sellers[0], nursery)
+    for round_index in range(6):
+        turn_to_round(cast, round_index)
+        assert room.validate(make_offer(cast, 1, round_index)) is Verdict.ACCEPT
+    kept = [one for one in range(6) if room.heard(wire.UpdateCommit, one)]
+    assert kept == list(range(6 - ROUNDS_KEPT, 6))
 
 
 async def test_nodes_that_hear_different_sides_first_all_get_both(

@@ -8,7 +8,7 @@ deposit is burned or returned once.
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import trio
@@ -17,37 +17,20 @@ from eth_keys.datatypes import PrivateKey
 
 from d2m_node.calls import (
     ContractCall,
-    EnrolSeller,
-    LogBitmaps,
-    OpenAuction,
-    ReclaimDeposit,
-    ReportEquivocation,
-    SubmitCommits,
-    SubmitOpenings,
 )
 from d2m_node.errors import PeerUnreachable, TransactionReverted
 from d2m_node.ports import Access, Ports, Samples, Verdict
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.room import Room
-from protocol.deposits import DepositStatus
 from protocol.events import (
-    AuctionOpened,
-    BidCommitted,
-    BitmapsLogged,
-    CommitsRecorded,
-    DepositReturned,
-    EquivocationProved,
     Event,
-    OpeningsRecorded,
     RecordedEvent,
-    SellerDeposited,
-    SellerEnrolled,
 )
 from protocol.hashing import Domain, keccak
 from protocol.market import MarketState, advance, apply_event
-from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, Digest, JobId
 from protocol.wire.messages import GossipMessage, MessagesRequest
+from tests.support.call_events import events_of, refuse_spent
 from tests.support.params import PARAMS
 
 Found = TypeVar("Found")
@@ -126,6 +109,8 @@ class Market:
         self.nodes: dict[bytes, Node] = {}
         self.calls: list[tuple[Address, ContractCall]] = []
         """What was mined, with its sender."""
+        self.refuses: Callable[[ContractCall], bool] = lambda _: False
+        """What the contract refuses, by the test's word."""
         self._waiting: list[tuple[Address, ContractCall, trio.Event]] = []
         self._grown = trio.Event()
 
@@ -147,7 +132,7 @@ class Market:
             mined, self._waiting = self._waiting, []
             for sender, call, is_mined in mined:
                 self.calls.append((sender, call))
-                self.apply(*_events_of(self.state, sender, call))
+                self.apply(*events_of(self.state, sender, call))
                 is_mined.set()
             self._grown.set()
             self._grown = trio.Event()
@@ -161,103 +146,22 @@ class Market:
             await self._grown.wait()
         return found
 
-    async def submit(self, sender: Address, call: ContractCall) -> None:
-        _refuse_spent(self.state, call)
+    def send(self, sender: Address, call: ContractCall) -> trio.Event:
+        """Put a call on its way; return what tells that it is mined."""
+        self._refuse(call)
         is_mined = trio.Event()
         self._waiting.append((sender, call, is_mined))
-        await is_mined.wait()
+        return is_mined
+
+    def _refuse(self, call: ContractCall) -> None:
+        """Refuse what the contract, or the test, refuses when gas is estimated."""
+        refuse_spent(self.state, call)
+        if self.refuses(call):
+            raise TransactionReverted(call.function, "the test refuses it")
 
     def sent(self, kind: type[Found]) -> list[Found]:
         """Mined calls of one kind."""
         return [call for _, call in self.calls if isinstance(call, kind)]
-
-
-def _refuse_spent(state: MarketState, call: ContractCall) -> None:
-    """Refuse what the contract refuses when gas is estimated."""
-    if isinstance(call, ReportEquivocation):
-        deposit = state.jobs[call.job].deposits[call.seller]
-        if deposit.status is not DepositStatus.HELD:
-            raise TransactionReverted("report_equivocation", "deposits: nothing deposited")
-
-
-def _events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    if isinstance(call, OpenAuction):
-        return _events_of_auction(state, sender, call)
-    job_id: Any = getattr(call, "job", None)
-    job = state.jobs[job_id]
-    ballot = job.ballot
-    match call:
-        case EnrolSeller():
-            deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
-            index = len(job.sellers)
-            enrolled = SellerEnrolled(
-                job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
-            )
-            return enrolled, deposited
-        case ReclaimDeposit():
-            amount_wei = job.deposits[sender].amount_wei
-            return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
-        case ReportEquivocation():
-            deposit = job.deposits[call.seller]
-            if deposit.status is not DepositStatus.HELD:
-                return ()  # reverted when mined
-            proved = EquivocationProved(
-                job=job_id,
-                seller=call.seller,
-                round_index=call.round_index,
-                first_commitment=call.first[0],
-                second_commitment=call.second[0],
-                amount_wei=deposit.amount_wei,
-            )
-            return (proved,)
-    assert ballot is not None
-    mini = encode_mini(ballot.kind, ballot.attempt, ballot.current.mini_round_index)
-    match call:
-        case LogBitmaps():
-            return (
-                BitmapsLogged(job=job_id, ballot_number=ballot.ballot_number, entries=call.entries),
-            )
-        case SubmitCommits():
-            commits = tuple((index, commitment) for index, commitment, _ in call.entries)
-            return (
-                CommitsRecorded(
-                    job=job_id,
-                    ballot_number=ballot.ballot_number,
-                    mini=mini,
-                    batch_index=0,
-                    entries=commits,
-                ),
-            )
-        case SubmitOpenings():
-            openings = tuple((call.batch[o[0]][0], o[1], o[2]) for o in call.openings)
-            return (
-                OpeningsRecorded(
-                    job=job_id, ballot_number=ballot.ballot_number, mini=mini, entries=openings
-                ),
-            )
-        case _:
-            raise AssertionError(f"the market in memory does not know {type(call).__name__}")
-
-
-def _events_of_auction(state: MarketState, sender: Address, call: OpenAuction) -> Sequence[Event]:
-    commit_end = BlockNumber(state.block_number + call.commit_blocks)
-    opened = AuctionOpened(
-        auction=call.auction,
-        opener=sender,
-        tags=call.tags,
-        mode=call.mode,
-        deposit_wei=call.deposit_wei,
-        reserve_wei=call.reserve_wei,
-        commit_end=commit_end,
-        reveal_end=BlockNumber(commit_end + call.reveal_blocks),
-    )
-    committed = BidCommitted(
-        auction=call.auction,
-        bidder=sender,
-        commitment=call.commitment,
-        deposit_wei=call.value_wei,
-    )
-    return opened, committed
 
 
 class NodeChain:
@@ -266,7 +170,7 @@ class NodeChain:
     def __init__(self, market: Market, account: Address) -> None:
         self._market = market
         self._account = account
-        self._confirmed: set[str] = set()
+        self._sent: dict[str, trio.Event] = {}
 
     domain = DOMAIN
     params = PARAMS
@@ -288,9 +192,9 @@ class NodeChain:
         return b"header" + number.to_bytes(8, "big")
 
     async def submit(self, call: ContractCall, *, key: str) -> None:
-        if key not in self._confirmed:
-            await self._market.submit(self._account, call)
-            self._confirmed.add(key)
+        if key not in self._sent:
+            self._sent[key] = self._market.send(self._account, call)
+        await self._sent[key].wait()
 
 
 class Network:

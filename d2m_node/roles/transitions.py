@@ -1,0 +1,102 @@
+"""The transitions of a job that do not depend on its pool: the buyer and the sellers see to them.
+
+The pool has the first turns. If no CONE node enrolled, or all are silent, whoever has money in the
+job goes on: the buyer first, then the sellers in the order of their enrolment.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from d2m_node.calls import CloseEnrolment, SettleJob
+from d2m_node.errors import TransactionReverted
+from d2m_node.ports import ChainPort
+from d2m_node.roles.rooms import OVER
+from d2m_node.roles.turns import Turn, take_turn, wait_block_or
+from protocol.digest import RoundHeader, add_credits
+from protocol.job import JobPhase, JobState
+from protocol.types import Address
+
+log = structlog.get_logger(__name__)
+
+
+def turn_after_pool(job: JobState, account: Address, first_block: int) -> Turn:
+    """Return the turn of the buyer or of a seller of this job."""
+    others = [job.buyer, *(seller.account for seller in job.sellers)]
+    place = len(job.cones) + others.index(account)
+    return Turn(first_block, place, len(job.cones) + len(others))
+
+
+async def close_enrolment_after_pool(
+    chain: ChainPort, job: Callable[[], JobState], account: Address
+) -> None:
+    """See a job's enrolment closed; this account closes it if the pool does not."""
+
+    def is_done() -> bool:
+        return job().phase is not JobPhase.ENROLMENT
+
+    async def act() -> None:
+        terms = job().terms
+        assert terms is not None, "a job in enrolment has terms"
+        head = chain.state.block_number
+        call = CloseEnrolment(job=job().job_id, terms=terms)
+        await chain.submit(call, key=f"close-enrolment/{job().job_id}/{head}")
+
+    # Only then is it known how many enrolled.
+    await wait_block_or(chain, job().enrolment_end, is_done)
+    turn = turn_after_pool(job(), account, job().enrolment_end)
+    await take_turn(chain, turn, is_done=is_done, act=act)
+
+
+def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
+    """Return (payee, accepted rounds) of each seller; empty if no round was decided."""
+    if not job.decided_rounds:
+        return ()
+    weights: tuple[int, ...] = (0,) * len(job.sellers)
+    for one in job.decided_rounds:
+        weights = add_credits(weights, RoundHeader.decode(one.header).accepted)
+    accounts = (seller.account for seller in job.sellers)
+    return tuple(zip(accounts, weights, strict=True))
+
+
+async def settle_in_turn(
+    chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
+) -> None:
+    """See the job settled; this node sends the settlement if it has the turn.
+
+    ``turn_from`` gives its turn from the first block on in which the job can be settled.
+    """
+    final_block = await chain.wait_for(lambda _: _final_block(job()))
+    if final_block < 0:
+        return
+    await take_turn(
+        chain,
+        turn_from(final_block),
+        is_done=lambda: job().phase in OVER,
+        act=lambda: _settle(chain, job()),
+    )
+
+
+def _final_block(job: JobState) -> int | None:
+    """Return when a job can be settled; -1 if it is over without; None if it still runs."""
+    if job.ended is not None:
+        return job.ended.final_block
+    return -1 if job.phase in OVER else None
+
+
+async def _settle(chain: ChainPort, job: JobState) -> None:
+    """Settle by the leaves that the chain tells; without them if they do not open the root."""
+    assert job.terms is not None, "a job that ran has terms"
+    head = chain.state.block_number
+    key = f"settle/{job.job_id}/{head}"
+    call = SettleJob(job=job.job_id, terms=job.terms, leaves=list_credits(job))
+    try:
+        await chain.submit(call, key=key)
+    except TransactionReverted as refusal:
+        # The contract's way out if nobody can open the credit root: no leaves, much later.
+        ended = job.ended
+        if ended is None or head <= ended.final_block + chain.params.max_window_blocks:
+            raise
+        log.warning("settling_without_leaves", job=job.job_id, reason=refusal.reason)
+        call = SettleJob(job=job.job_id, terms=job.terms, leaves=())
+        await chain.submit(call, key=f"{key}/without-leaves")

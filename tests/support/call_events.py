@@ -1,0 +1,196 @@
+"""The events that the contracts log for a call, for the market in memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from d2m_node.calls import (
+    CloseAuction,
+    CloseEnrolment,
+    CommitBid,
+    ContractCall,
+    EnrolSeller,
+    LogBitmaps,
+    OpenAuction,
+    ReclaimBid,
+    ReclaimDeposit,
+    ReclaimEscrow,
+    ReportEquivocation,
+    SettleJob,
+    SubmitCommits,
+    SubmitOpenings,
+)
+from d2m_node.errors import TransactionReverted
+from protocol.deposits import DepositStatus
+from protocol.events import (
+    AuctionCancelled,
+    AuctionOpened,
+    BidCommitted,
+    BidReclaimed,
+    BitmapsLogged,
+    CommitsRecorded,
+    DepositReturned,
+    EnrolmentClosed,
+    EquivocationProved,
+    EscrowReclaimed,
+    Event,
+    JobCancelled,
+    JobSettled,
+    OpeningsRecorded,
+    SellerDeposited,
+    SellerEnrolled,
+)
+from protocol.job import JobState
+from protocol.market import MarketState
+from protocol.sortition import encode_mini
+from protocol.types import Address, BlockNumber, Wei
+
+
+def refuse_spent(state: MarketState, call: ContractCall) -> None:
+    """Refuse what the contract refuses when gas is estimated."""
+    if isinstance(call, ReportEquivocation):
+        deposit = state.jobs[call.job].deposits.get(call.seller)
+        if deposit is None or deposit.status is not DepositStatus.HELD:
+            raise TransactionReverted("report_equivocation", "deposits: nothing deposited")
+
+
+def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
+    if isinstance(call, OpenAuction):
+        return _events_of_auction(state, sender, call)
+    job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
+    job = state.jobs[job_id]
+    ballot = job.ballot
+    found = _events_of_transition(job, sender, call)
+    if found:
+        return found
+    match call:
+        case EnrolSeller():
+            deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
+            index = len(job.sellers)
+            enrolled = SellerEnrolled(
+                job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
+            )
+            return enrolled, deposited
+        case ReclaimDeposit():
+            amount_wei = job.deposits[sender].amount_wei
+            return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
+        case ReportEquivocation():
+            deposit = job.deposits[call.seller]
+            if deposit.status is not DepositStatus.HELD:
+                return ()  # reverted when mined
+            proved = EquivocationProved(
+                job=job_id,
+                seller=call.seller,
+                round_index=call.round_index,
+                first_commitment=call.first[0],
+                second_commitment=call.second[0],
+                amount_wei=deposit.amount_wei,
+            )
+            return (proved,)
+    assert ballot is not None
+    mini = encode_mini(ballot.kind, ballot.attempt, ballot.current.mini_round_index)
+    match call:
+        case LogBitmaps():
+            return (
+                BitmapsLogged(job=job_id, ballot_number=ballot.ballot_number, entries=call.entries),
+            )
+        case SubmitCommits():
+            commits = tuple((index, commitment) for index, commitment, _ in call.entries)
+            return (
+                CommitsRecorded(
+                    job=job_id,
+                    ballot_number=ballot.ballot_number,
+                    mini=mini,
+                    batch_index=0,
+                    entries=commits,
+                ),
+            )
+        case SubmitOpenings():
+            openings = tuple((call.batch[o[0]][0], o[1], o[2]) for o in call.openings)
+            return (
+                OpeningsRecorded(
+                    job=job_id, ballot_number=ballot.ballot_number, mini=mini, entries=openings
+                ),
+            )
+        case _:
+            raise AssertionError(f"the market in memory does not know {type(call).__name__}")
+
+
+def _events_of_transition(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
+    """Return the events of what a bidder or a buyer may send; none for other calls."""
+    match call:
+        case CommitBid():
+            joined = BidCommitted(
+                auction=job.job_id,
+                bidder=sender,
+                commitment=call.commitment,
+                deposit_wei=call.value_wei,
+            )
+            return (joined,)
+        case CloseAuction():  # nobody revealed: no test here needs a winner by reveal
+            return (AuctionCancelled(auction=job.job_id),)
+        case ReclaimBid():
+            left_wei = job.bids[sender].deposit_wei
+            reclaimed = BidReclaimed(
+                auction=job.job_id, bidder=sender, amount_wei=left_wei, forfeited_wei=Wei(0)
+            )
+            return (reclaimed,)
+        case CloseEnrolment():
+            return (_event_of_enrolment_end(job),)
+        case ReclaimEscrow():
+            return (EscrowReclaimed(job=job.job_id, buyer=sender, amount_wei=job.price_wei),)
+        case SettleJob():
+            return (_event_of_settlement(job),)
+        case _:
+            return ()
+
+
+def _event_of_enrolment_end(job: JobState) -> Event:
+    assert job.terms is not None
+    is_short = len(job.sellers) < job.terms.sellers_min or len(job.cones) < job.terms.cones_min
+    if is_short:
+        return JobCancelled(job=job.job_id, refund_wei=job.price_wei)
+    return EnrolmentClosed(
+        job=job.job_id,
+        sellers=len(job.sellers),
+        cones=len(job.cones),
+        enrolment_end=job.enrolment_end,
+        validation_end=BlockNumber(job.enrolment_end + 10),
+    )
+
+
+def _event_of_settlement(job: JobState) -> Event:
+    assert job.buyer is not None
+    assert job.ended is not None
+    return JobSettled(
+        job=job.job_id,
+        buyer=job.buyer,
+        price_wei=job.price_wei,
+        cone_pool_wei=Wei(0),
+        seller_pool_wei=Wei(0),
+        refund_wei=job.price_wei,
+        rounds_done=job.ended.rounds_done,
+        initial_utility=0,
+        last_utility=0,
+        model_digest=job.ended.model_digest,
+    )
+
+
+def _events_of_auction(state: MarketState, sender: Address, call: OpenAuction) -> Sequence[Event]:
+    commit_end = BlockNumber(state.block_number + call.commit_blocks)
+    opened = AuctionOpened(
+        auction=call.auction,
+        opener=sender,
+        tags=call.tags,
+        mode=call.mode,
+        deposit_wei=call.deposit_wei,
+        reserve_wei=call.reserve_wei,
+        commit_end=commit_end,
+        reveal_end=BlockNumber(commit_end + call.reveal_blocks),
+    )
+    committed = BidCommitted(
+        auction=call.auction,
+        bidder=sender,
+        commitment=call.commitment,
+        deposit_wei=call.value_wei,
+    )
+    return opened, committed
