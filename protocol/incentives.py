@@ -13,6 +13,7 @@ one counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from enum import Enum
 from math import expm1, inf, isfinite, log1p
 from typing import Final
@@ -262,7 +263,7 @@ def describe_incentives(incentives: Incentives) -> dict[str, str]:
         else "there is a bribe that suits both sides; raise the stake or the lead",
         "stake": "enough against who knows a set and buys its votes"
         if stake >= least
-        else f"too small: give {least:.6g}"
+        else f"too small: give {_round_up(least)}"
         if isfinite(least)
         else "no stake is enough, because nothing that is wrong is ever punished",
         "lead": "wrong digests are as rare as they must be"
@@ -389,6 +390,11 @@ def _compute_least_stake(plan: JobPlan, attack: Attack) -> float:
     caught = attack.byzantine_count * attack.q_caught
     missing = _divide(attack.beta_job * plan.gain, caught) - attack.remaining_pay
     return _divide(max(0.0, missing), plan.slash_wrong)
+
+
+def _round_up(amount: float) -> str:
+    """Write an amount with six digits that is enough wherever the amount is."""
+    return f"{Context(prec=6, rounding=ROUND_CEILING).create_decimal_from_float(amount):g}"
 
 
 def _divide(dividend: float, divisor: float) -> float:

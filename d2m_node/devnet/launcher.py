@@ -68,7 +68,22 @@ async def run_devnet(options: DevnetOptions, show: Show) -> None:
         If a tool is missing, a port is taken or the folder is not empty.
     NodeError
         If a node dies or the job does not come to its end in time.
+    KeyboardInterrupt
+        At a SIGTERM too: chain and nodes are ended as at a Ctrl-C.
     """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_interrupt_at_sigterm)
+        await _run_market(options, show)
+        nursery.cancel_scope.cancel()
+
+
+async def _interrupt_at_sigterm() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            raise KeyboardInterrupt
+
+
+async def _run_market(options: DevnetOptions, show: Show) -> None:
     async with open_devnet(options, show) as devnet:
         with trio.move_on_after(JOB_SECONDS) as limit:
             job_id = await _place_bids(devnet, options)

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,19 @@ def run_devnet(folder: Path, *options: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in finished.stdout.splitlines()]
 
 
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def list_commands() -> Iterator[str]:
+    """Yield the command line of every process."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # A process may end while it is looked at.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_bytes().decode(errors="replace")
+
+
 def audit(folder: Path) -> list[dict[str, Any]]:
     """Recompute every decided ballot in a process that never met the market."""
     command = [sys.executable, "-m", "d2m_node", "--data-dir", str(folder), "audit", "1", "--json"]
@@ -52,6 +67,26 @@ def audit(folder: Path) -> list[dict[str, Any]]:
 def decisions(events: list[dict[str, Any]]) -> list[str]:
     kinds = ("round_decided", "final_decided")
     return [event["digest"] for event in events if event["event"] in kinds]
+
+
+def test_a_devnet_that_is_terminated_leaves_nothing_running(tmp_path: Path) -> None:
+    port = find_free_port()
+    command = [sys.executable, "-m", "d2m_node", "devnet", "--json", "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--dir", str(tmp_path / "devnet")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as devnet:
+        assert devnet.stdout is not None
+        events = (json.loads(line)["event"] for line in devnet.stdout)
+        assert "nodes_started" in events
+        assert is_listening(port)
+        devnet.terminate()
+        _, errors = devnet.communicate(timeout=60)
+    assert devnet.returncode == 130, errors.decode()
+    assert errors == b""
+    assert not is_listening(port)
+    assert not any(str(tmp_path) in command for command in list_commands())
 
 
 def test_one_job_goes_from_bid_to_payout(tmp_path: Path) -> None:

@@ -282,6 +282,13 @@ def test_a_stake_that_a_targeted_briber_can_pay_for_is_not_honest() -> None:
     assert compute_incentives(replace(PLAN, stake=67)).honest
 
 
+def test_the_stake_that_is_advised_is_enough() -> None:
+    plan = replace(PLAN, pool_size=10, byzantine_max=3)
+    advice = describe_incentives(compute_incentives(replace(plan, stake=1)))["stake"]
+    advised = float(advice.removeprefix("too small: give "))
+    assert compute_incentives(replace(plan, stake=advised)).honest
+
+
 def test_without_audits_and_appeals_no_stake_is_enough() -> None:
     found = compute_incentives(replace(PLAN, audit=0))
     assert found.minimum_stake == inf
