@@ -15,6 +15,7 @@ from protocol.linear_algebra import compute_rounded_mean
 from protocol.metrics import compute_utility
 from protocol.model import ModelDescription
 from protocol.osmd import MISSES_MAX, State, StepRules, compute_floor, update
+from protocol.params import BPS
 from protocol.samples import SampleArray
 from protocol.terms import Metric
 from protocol.types import UtilityQ20
@@ -22,7 +23,6 @@ from protocol.update import apply_update
 
 DEFAULT_KEEP_BPS = 7000
 MIN_KEPT = 5
-_BPS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,15 +150,10 @@ def _step(
     rules: RoundRules, parameters: Int32, candidates: Candidates, utilities: Mapping[int, int]
 ) -> tuple[Int32, tuple[int, ...]]:
     """Filter by utility, let KRUM choose, and apply the step."""
-    per_round = rules.sellers_per_round
-    kept_max = max(MIN_KEPT, -(-rules.keep_bps * per_round // _BPS))
-    best_first = sorted(utilities, key=lambda index: (-utilities[index], index))
-    refined = sorted(best_first[:kept_max])
+    refined = select_refined(utilities, rules.sellers_per_round, rules.keep_bps)
     if not refined:
         return parameters, ()
-    byzantine_count = max(0, compute_tolerated(per_round) - (per_round - len(refined)))
-    if len(refined) >= MIN_KEPT:
-        byzantine_count = max(1, byzantine_count)
+    byzantine_count = compute_byzantine_count(rules.sellers_per_round, len(refined))
     position = {index: i for i, index in enumerate(candidates.indices)}
     chosen = [position[index] for index in refined]
     accepted = select_krum(
@@ -169,6 +164,27 @@ def _step(
     )
     step = compute_rounded_mean([candidates.updates[position[index]] for index in accepted])
     return apply_update(parameters, step), accepted
+
+
+def select_refined(
+    utilities: Mapping[int, int], sellers_per_round: int, keep_bps: int
+) -> tuple[int, ...]:
+    """Keep the sellers with the best utilities, ascending: Rf, at most nk. Source: MECHANISM 13."""
+    kept_max = max(MIN_KEPT, -(-keep_bps * sellers_per_round // BPS))
+    best_first = sorted(utilities, key=lambda index: (-utilities[index], index))
+    return tuple(sorted(best_first[:kept_max]))
+
+
+def compute_byzantine_count(sellers_per_round: int, refined_count: int) -> int:
+    """Compute fR, the corrupted sellers that KRUM expects among the refined. Source: MECHANISM 13.
+
+    Those that are lacking or were rejected count as found.
+    """
+    lacking = sellers_per_round - refined_count
+    byzantine_count = max(0, compute_tolerated(sellers_per_round) - lacking)
+    if refined_count >= MIN_KEPT:
+        byzantine_count = max(1, byzantine_count)
+    return byzantine_count
 
 
 def compute_tolerated(sellers_per_round: int) -> int:

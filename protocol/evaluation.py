@@ -45,7 +45,7 @@ from protocol.operations import (
     run_plain_layer,
     unfold,
 )
-from protocol.samples import DTYPES, SampleArray
+from protocol.samples import SampleArray, shape_samples
 
 _BATCH_VALUES = 1 << 16
 # What a layer reads for one batch of samples: half a megabyte, which stays in the cache while
@@ -170,9 +170,7 @@ def _evaluate(
     dtype: DTypeLike,
 ) -> Int64:
     validate_model(model)
-    if samples.dtype != DTYPES[model.input_kind]:
-        raise ValueError(f"{samples.dtype} is not the type of {model.input_kind} samples")
-    samples = samples.reshape(len(samples), *model.input_shape)
+    samples = shape_samples(model, samples)
     program = _split_steps(model, steps, dtype)
     remaining = iter(candidates)
     per_pass = max(1, min(_MODELS_PER_PASS, _PARAMETERS_PER_PASS // count_parameters(model)))

@@ -77,11 +77,6 @@ def log2_16(values: Int64) -> Int64:
     return result
 
 
-def idiv_round(numerator: int, denominator: int) -> int:
-    """Divide by a positive integer, rounding half up."""
-    return (2 * numerator + denominator) // (2 * denominator)
-
-
 def lower_median(values: Iterable[int]) -> int:
     """Return the middle value, the smaller one of two."""
     ordered = sorted(values)

@@ -96,6 +96,16 @@ def validate_samples(model: ModelDescription, samples: SampleArray) -> None:
         raise RuleViolation(f"token {samples.max()} in a model for {first.vocabulary} tokens")
 
 
+def shape_samples(model: ModelDescription, samples: SampleArray) -> SampleArray:
+    """Bring n rows of a model's values to (n, *input shape), for an evaluator.
+
+    Raises ValueError if their type or number is not the model's.
+    """
+    if samples.dtype != DTYPES[model.input_kind]:
+        raise ValueError(f"{samples.dtype} is not the type of {model.input_kind} samples")
+    return samples.reshape(len(samples), *model.input_shape)
+
+
 def validate_labels(model: ModelDescription, labels: Int64) -> None:
     """Check that labels are classes of a model or, for a regression, targets in Q16.
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from protocol.params import BPS
 from protocol.types import UtilityQ20, Wei
 
-BPS = 10_000
 MIN_PAID_PROGRESS_BPS = 1000
 """Below a tenth of the way the floor is not paid: it would reward noise."""
 

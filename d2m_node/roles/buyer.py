@@ -38,7 +38,7 @@ from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import fetch, load_body
 from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.transitions import (
-    close_enrolment_after_pool,
+    close_enrolment_in_turn,
     settle_in_turn,
     turn_after_pool,
 )
@@ -285,14 +285,15 @@ async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
         found = job_in(chain.state, job_id)
         return check_place(found, is_held=found.buyer == me)
 
+    def turn_from(block: int) -> Turn:
+        return turn_after_pool(job(), me, block)
+
     room = await rooms.enter(job_id)
-    await close_enrolment_after_pool(chain, job, me)
+    await close_enrolment_in_turn(chain, job, turn_from)
     if job().phase is JobPhase.CANCELLED:
         return
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(
-            settle_in_turn, chain, job, lambda block: turn_after_pool(job(), me, block)
-        )
+        nursery.start_soon(settle_in_turn, chain, job, turn_from)
         await _serve_job(ports, room)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 import trio
 
-from d2m_node.calls import CloseEnrolment, DepositStake, EnrolCone, StartTraining
+from d2m_node.calls import DepositStake, EnrolCone, StartTraining
 from d2m_node.ports import Access, Audience, Ports
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
@@ -30,7 +30,7 @@ from d2m_node.roles.records import (
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import load_body, load_model_state
-from d2m_node.roles.transitions import settle_in_turn
+from d2m_node.roles.transitions import close_enrolment_in_turn, settle_in_turn
 from d2m_node.roles.turns import Turn, take_turn
 from d2m_node.roles.validation import (
     FINAL_PART,
@@ -169,14 +169,8 @@ async def _run_job(seat: Seat) -> None:
 async def _follow_job(seat: Seat) -> None:
     """Follow one job from the end of its enrolment to its settlement."""
     chain = seat.ports.chain
-    await take_turn(
-        chain,
-        Turn(seat.job.enrolment_end, seat.rank(0), len(seat.pool)),
-        is_done=lambda: seat.job.phase is not JobPhase.ENROLMENT,
-        act=lambda: chain.submit(
-            CloseEnrolment(job=seat.job_id, terms=seat.terms),
-            key=f"close-enrolment/{seat.job_id}/{seat.head}",
-        ),
+    await close_enrolment_in_turn(
+        chain, lambda: seat.job, lambda block: Turn(block, seat.rank(0), len(seat.pool))
     )
     if seat.job.phase is not JobPhase.CANCELLED:
         async with trio.open_nursery() as nursery:

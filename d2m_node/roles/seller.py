@@ -24,10 +24,11 @@ from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import load_body, load_model_state
 from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.transitions import (
-    close_enrolment_after_pool,
+    close_enrolment_in_turn,
     settle_in_turn,
     turn_after_pool,
 )
+from d2m_node.roles.turns import Turn
 from protocol.errors import RuleViolation
 from protocol.hashing import keccak
 from protocol.job import Ballot, JobPhase, JobState
@@ -177,7 +178,11 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
 async def _run_job(stall: Stall) -> None:
     """Offer an update in each round this seller is sampled for."""
     chain, me = stall.ports.chain, stall.ports.signer.address
-    await close_enrolment_after_pool(chain, lambda: stall.job, me)
+
+    def turn_from(block: int) -> Turn:
+        return turn_after_pool(stall.job, me, block)
+
+    await close_enrolment_in_turn(chain, lambda: stall.job, turn_from)
     last_round = -1
     while True:
         found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_round))
@@ -188,9 +193,7 @@ async def _run_job(stall: Stall) -> None:
             nursery.start_soon(_offer_update, stall, found)
             await chain.wait_for(partial(_is_closed, stall, found))
             nursery.cancel_scope.cancel()
-    await settle_in_turn(
-        chain, lambda: stall.job, lambda block: turn_after_pool(stall.job, me, block)
-    )
+    await settle_in_turn(chain, lambda: stall.job, turn_from)
 
 
 def _next_round(stall: Stall, after: int, state: MarketState) -> Ballot | JobPhase | None:

@@ -1,4 +1,4 @@
-"""The transitions of a job that do not depend on its pool: the buyer and the sellers see to them.
+"""The transitions of a job that its pool, its buyer and its sellers all see to, in turn.
 
 The pool has the first turns. If no CONE node enrolled, or all are silent, whoever has money in the
 job goes on: the buyer first, then the sellers in the order of their enrolment.
@@ -27,10 +27,14 @@ def turn_after_pool(job: JobState, account: Address, first_block: int) -> Turn:
     return Turn(first_block, place, len(job.cones) + len(others))
 
 
-async def close_enrolment_after_pool(
-    chain: ChainPort, job: Callable[[], JobState], account: Address
+async def close_enrolment_in_turn(
+    chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
 ) -> None:
-    """See a job's enrolment closed; this account closes it if the pool does not."""
+    """See a job's enrolment closed; this node closes it if it has the turn.
+
+    ``turn_from`` gives its turn from the end of the enrolment on; it is asked then, because only
+    then is it known how many enrolled.
+    """
 
     def is_done() -> bool:
         return job().phase is not JobPhase.ENROLMENT
@@ -42,10 +46,8 @@ async def close_enrolment_after_pool(
         call = CloseEnrolment(job=job().job_id, terms=terms)
         await chain.submit(call, key=f"close-enrolment/{job().job_id}/{head}")
 
-    # Only then is it known how many enrolled.
     await wait_block_or(chain, job().enrolment_end, is_done)
-    turn = turn_after_pool(job(), account, job().enrolment_end)
-    await take_turn(chain, turn, is_done=is_done, act=act)
+    await take_turn(chain, turn_from(job().enrolment_end), is_done=is_done, act=act)
 
 
 def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:

@@ -47,7 +47,7 @@ from protocol.model import (
     validate_model,
 )
 from protocol.operations import Plain, Table, Values, Weights, prepare_parameters
-from protocol.samples import DTYPES, TABULAR_BITS, SampleArray
+from protocol.samples import TABULAR_BITS, SampleArray, shape_samples
 
 PASS_VALUES = 1 << 25
 """Values that the widest step of one pass reads: 256 MiB, and a pass holds a few such arrays."""
@@ -107,9 +107,7 @@ class TorchEvaluator:
         Candidates are consumed lazily, some at a time. Raises as `compute_logits_of_all`.
         """
         validate_model(model)
-        samples = samples.reshape(len(samples), *model.input_shape)
-        if samples.dtype != DTYPES[model.input_kind]:
-            raise ValueError(f"{samples.dtype} is not the type of {model.input_kind} samples")
+        samples = shape_samples(model, samples)
         remaining = iter(candidates)
         per_pass = self._count_models_per_pass(model)
         results: list[Int64] = [np.zeros((0, len(samples), model.outputs), dtype=np.int64)]

@@ -9,11 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from protocol.aggregation import DEFAULT_KEEP_BPS, MIN_KEPT, compute_tolerated
+from protocol.aggregation import DEFAULT_KEEP_BPS, compute_byzantine_count, select_refined
 from protocol.baselines.interface import Aggregate, Aggregator, Offers, require_at_least
 from protocol.gate import select_aligned, select_candidates
 from protocol.krum import KrumMode, aggregate_krum
-from protocol.settlement import BPS
 
 
 class Stage(Protocol):
@@ -85,9 +84,7 @@ class UtilityFilter:
     def select(self, offers: Offers) -> Offers:
         """Keep the best; the utilities of all stay, because the sampler learns from all."""
         utilities = offers.measure_all()
-        kept_max = max(MIN_KEPT, -(-self.keep_bps * self.sellers_per_round // BPS))
-        best_first = sorted(utilities, key=lambda index: (-utilities[index], index))
-        refined = tuple(sorted(best_first[:kept_max]))
+        refined = select_refined(utilities, self.sellers_per_round, self.keep_bps)
         by_seller = offers.by_seller
         return replace(
             offers,
@@ -139,9 +136,5 @@ class RoundKrum:
 
     def aggregate(self, offers: Offers) -> Aggregate:
         """Compute the step."""
-        count = len(offers.by_seller)
-        lacking = self.sellers_per_round - count
-        byzantine_count = max(0, compute_tolerated(self.sellers_per_round) - lacking)
-        if count >= MIN_KEPT:
-            byzantine_count = max(1, byzantine_count)
+        byzantine_count = compute_byzantine_count(self.sellers_per_round, len(offers.by_seller))
         return CorrectedKrum(byzantine_count, mode=self.mode).aggregate(offers)

@@ -20,7 +20,7 @@ from protocol.osmd import (
     sample_sellers,
     update,
 )
-from protocol.settlement import BPS
+from protocol.params import BPS
 from protocol.terms import Metric
 from protocol.update import FRACTION_BITS
 

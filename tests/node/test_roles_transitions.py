@@ -9,7 +9,8 @@ import trio
 from d2m_node.calls import CloseEnrolment, ContractCall, SettleJob
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.seller import SellerPolicy, run_seller
-from d2m_node.roles.transitions import close_enrolment_after_pool, settle_in_turn, turn_after_pool
+from d2m_node.roles.transitions import close_enrolment_in_turn, settle_in_turn, turn_after_pool
+from d2m_node.roles.turns import Turn
 from protocol.events import SellerDeposited, SellerEnrolled, TrainingEnded
 from protocol.job import JobPhase, JobState
 from protocol.types import NO_DIGEST, Address, BlockNumber
@@ -75,6 +76,10 @@ async def test_a_seller_closes_an_enrolment_that_nobody_else_closes(nursery: tri
     assert job_of(cast).phase is JobPhase.CANCELLED
 
 
+def turn_of(cast: Cast, account: Address, first_block: int) -> Turn:
+    return turn_after_pool(job_of(cast), account, first_block)
+
+
 async def test_the_buyer_closes_before_the_sellers_and_nobody_after_it(
     nursery: trio.Nursery,
 ) -> None:
@@ -83,7 +88,10 @@ async def test_the_buyer_closes_before_the_sellers_and_nobody_after_it(
     enrol_sellers(cast, cast.sellers)
     for node in (cast.buyer, *cast.sellers):
         nursery.start_soon(
-            close_enrolment_after_pool, node.chain, partial(job_of, cast), node.signer.address
+            close_enrolment_in_turn,
+            node.chain,
+            partial(job_of, cast),
+            partial(turn_of, cast, node.signer.address),
         )
     await cast.market.mine_to(job_of(cast).enrolment_end + 8)
     assert [sender for sender, _ in cast.market.calls] == [cast.buyer.signer.address]

@@ -10,7 +10,6 @@ from protocol.fixed_point import (
     EXP2_ROOTS_Q62,
     exp2,
     exp2_16,
-    idiv_round,
     log2_16,
     lower_median,
 )
@@ -64,11 +63,6 @@ def test_log2_16_is_monotone_and_within_1e_3(values: list[int]) -> None:
     assert (np.diff(logarithms) >= 0).all()
     for value, logarithm in zip(values, logarithms, strict=True):
         assert abs(logarithm / 2**16 - math.log2(value)) < 1e-3
-
-
-@pytest.mark.parametrize(("numerator", "denominator", "quotient"), VECTORS["idiv_round"])
-def test_division_rounds_half_up(numerator: int, denominator: int, quotient: int) -> None:
-    assert idiv_round(numerator, denominator) == quotient
 
 
 def test_lower_median_takes_the_smaller_of_two_middle_values() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.fixed_point import Int32, idiv_round
+from protocol.fixed_point import Int32
 from protocol.linear_algebra import (
     MAX_SCALE_Q20,
     ONE_Q20,
@@ -18,7 +18,9 @@ from protocol.linear_algebra import (
 )
 from protocol.model import MAX_PARAMETERS
 from protocol.update import MAX_UPDATE
+from tests.protocol.vectors import load_vectors
 
+VECTORS = load_vectors()
 COORDINATE = st.one_of(
     st.integers(-MAX_UPDATE, MAX_UPDATE),
     st.sampled_from([-MAX_UPDATE, -(1 << 19), -1, 0, 1, 1 << 19, MAX_UPDATE]),
@@ -95,9 +97,17 @@ def test_a_scaled_half_is_rounded_up(value: int, rounded: int) -> None:
     assert halved.build().tolist() == [rounded]
 
 
+@pytest.mark.parametrize(("total", "count", "mean"), VECTORS["idiv_round"])
+def test_the_mean_of_the_specification_rounds_half_up(total: int, count: int, mean: int) -> None:
+    rows = [[total], *([[0]] * (count - 1))]
+    assert compute_rounded_mean(measure_rows(rows)).tolist() == [mean]
+
+
 @given(ROWS)
 def test_the_mean_rounds_each_coordinate_half_up(rows: list[list[int]]) -> None:
-    expected = [idiv_round(sum(column), len(rows)) for column in zip(*rows, strict=True)]
+    count = len(rows)
+    sums = [sum(column) for column in zip(*rows, strict=True)]
+    expected = [(2 * total + count) // (2 * count) for total in sums]
     assert compute_rounded_mean(measure_rows(rows)).tolist() == expected
 
 
