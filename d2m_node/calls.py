@@ -7,6 +7,7 @@ along. The chain adapter needs nothing else to encode a call.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from protocol.course import Course
 from protocol.terms import JobTerms
 from protocol.types import Address, Digest, JobId, Wei
 
@@ -25,6 +26,8 @@ class RegisterDataset:
     function: ClassVar[str] = "register_dataset"
     tags: tuple[Digest, ...]
     metadata_hash: Digest
+    min_price_wei: Wei
+    min_price_token: Wei
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,10 @@ class ReleaseStake:
     account: Address
 
 
+Permit = tuple[Wei, int, int, bytes, bytes]
+"""A token's permit: value, deadline, v, r, s. Calls take at most one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAuction:
     contract: ClassVar[str] = "Market"
@@ -63,12 +70,17 @@ class OpenAuction:
     """The number the auction will get; the bid's commitment holds it, so another one reverts."""
     tags: tuple[Digest, ...]
     mode: int
+    currency: Address
     deposit_wei: Wei
     reserve_wei: Wei
     commit_blocks: int
     reveal_blocks: int
     commitment: Digest
+    bond_wei: Wei
+    """What the bid puts up: at least the auction's deposit and its own amount."""
+    permits: tuple[Permit, ...]
     value_wei: Wei
+    """The bond in an auction in ether, else zero; likewise in the calls below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +89,36 @@ class CommitBid:
     function: ClassVar[str] = "commit_bid"
     auction: JobId
     commitment: Digest
+    bond_wei: Wei
+    permits: tuple[Permit, ...]
+    value_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenClearAuction:
+    contract: ClassVar[str] = "Market"
+    function: ClassVar[str] = "open_clear_auction"
+    auction: JobId
+    tags: tuple[Digest, ...]
+    currency: Address
+    reserve_wei: Wei
+    bid_blocks: int
+    amount_wei: Wei
+    terms: JobTerms
+    body_hash: Digest
+    permits: tuple[Permit, ...]
+    value_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceBid:
+    contract: ClassVar[str] = "Market"
+    function: ClassVar[str] = "bid"
+    auction: JobId
+    amount_wei: Wei
+    terms: JobTerms
+    body_hash: Digest
+    permits: tuple[Permit, ...]
     value_wei: Wei
 
 
@@ -107,11 +149,12 @@ class ReclaimBid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolSeller:
-    contract: ClassVar[str] = "Market"
+    contract: ClassVar[str] = "Enrolment"
     function: ClassVar[str] = "enrol_seller"
     job: JobId
     terms: JobTerms
     dataset_id: int
+    permits: tuple[Permit, ...]
     value_wei: Wei
     """The deposit that the terms ask for."""
 
@@ -137,7 +180,7 @@ class ReportEquivocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolCone:
-    contract: ClassVar[str] = "Market"
+    contract: ClassVar[str] = "Enrolment"
     function: ClassVar[str] = "enrol_cone"
     job: JobId
     terms: JobTerms
@@ -146,10 +189,16 @@ class EnrolCone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseEnrolment:
-    contract: ClassVar[str] = "Market"
+    contract: ClassVar[str] = "Enrolment"
     function: ClassVar[str] = "close_enrolment"
     job: JobId
     terms: JobTerms
+    sellers: tuple[Address, ...]
+    """All that applied, in order."""
+    cones: tuple[tuple[Address, Digest], ...]
+    """All that applied, in order: (account, ticket root)."""
+    header: bytes
+    """RLP header of the draw's seed block; empty if nobody has to be left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +210,12 @@ class ReclaimEscrow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitReceipts:
-    contract: ClassVar[str] = "Rounds"
+    contract: ClassVar[str] = "Statements"
     function: ClassVar[str] = "submit_receipts"
     job: JobId
     part: int
-    entries: tuple[tuple[int, bytes], ...]
+    entries: tuple[tuple[int, bytes, bytes], ...]
+    """(CONE index, r, vs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +224,17 @@ class StartTraining:
     function: ClassVar[str] = "start_training"
     job: JobId
     terms: JobTerms
+    course: Course
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogBitmaps:
-    contract: ClassVar[str] = "Rounds"
+    contract: ClassVar[str] = "Statements"
     function: ClassVar[str] = "log_bitmaps"
     job: JobId
-    entries: tuple[tuple[int, int, bytes], ...]
+    ballot_number: int
+    entries: tuple[tuple[int, int, bytes, bytes], ...]
+    """(CONE index, bitmap, r, vs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +242,10 @@ class SubmitCommits:
     contract: ClassVar[str] = "Rounds"
     function: ClassVar[str] = "submit_commits"
     job: JobId
-    entries: tuple[tuple[int, Digest, bytes], ...]
-    """(CONE index, commitment, signature)."""
+    sender_index: int
+    """The sender's index in the pool, for its refund."""
+    entries: tuple[tuple[int, Digest, bytes, bytes], ...]
+    """(CONE index, commitment, r, vs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,12 +253,15 @@ class SubmitOpenings:
     contract: ClassVar[str] = "Rounds"
     function: ClassVar[str] = "submit_openings"
     job: JobId
-    terms: JobTerms
+    sender_index: int
     batch_index: int
-    batch: tuple[tuple[int, Digest], ...]
-    openings: tuple[tuple[int, Digest, Digest, bytes, bytes], ...]
-    """(position in the batch, digest, trace, salt, chain element)."""
+    batch: tuple[tuple[int, int, bytes], ...]
+    """(CONE index, position of its vote, chain element); of what is not opened the number of
+    votes, and the commitment."""
+    votes: tuple[tuple[Digest, Digest], ...]
+    """(digest, trace)."""
     header: bytes
+    """RLP header of the attempt's first seed block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +270,22 @@ class Tally:
     function: ClassVar[str] = "tally"
     job: JobId
     terms: JobTerms
+    course: Course
     groups: tuple[tuple[int, Digest, Digest], ...]
     """(mini-round, digest, trace), ascending."""
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TallyPool:
+    contract: ClassVar[str] = "Rounds"
+    function: ClassVar[str] = "tally_pool"
+    job: JobId
+    terms: JobTerms
+    course: Course
+    parent: Course
+    """The course before the decision that is checked."""
+    groups: tuple[tuple[int, Digest, Digest], ...]
     header: bytes
 
 
@@ -223,6 +295,40 @@ class ExpireBallot:
     function: ClassVar[str] = "expire"
     job: JobId
     terms: JobTerms
+    course: Course
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditDecision:
+    contract: ClassVar[str] = "Rounds"
+    function: ClassVar[str] = "audit"
+    job: JobId
+    terms: JobTerms
+    course: Course
+    header: bytes
+    """RLP header of the audit's seed block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppealDecision:
+    contract: ClassVar[str] = "Appeals"
+    function: ClassVar[str] = "appeal"
+    job: JobId
+    terms: JobTerms
+    course: Course
+    is_seller: bool
+    index: int
+    """Of the appellant among the job's sellers, or in its pool."""
+    permits: tuple[Permit, ...]
+    value_wei: Wei
+    """The bond."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawBond:
+    contract: ClassVar[str] = "Appeals"
+    function: ClassVar[str] = "withdraw"
+    currency: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +336,7 @@ class ExecuteSlashes:
     contract: ClassVar[str] = "Rounds"
     function: ClassVar[str] = "execute_slashes"
     job: JobId
+    course: Course
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +345,7 @@ class SettleJob:
     function: ClassVar[str] = "settle"
     job: JobId
     terms: JobTerms
+    course: Course
     leaves: tuple[tuple[Address, int], ...]
     """(payee, accepted rounds), in seller order."""
 
@@ -246,6 +354,25 @@ class SettleJob:
 class ClaimPayout:
     contract: ClassVar[str] = "Settlement"
     function: ClassVar[str] = "claim"
+    currency: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimConeShare:
+    contract: ClassVar[str] = "Settlement"
+    function: ClassVar[str] = "claim_cone_share"
+    job: JobId
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimSellerShare:
+    contract: ClassVar[str] = "Settlement"
+    function: ClassVar[str] = "claim_seller_share"
+    job: JobId
+    index: int
+    v: int
+    proof: tuple[Digest, ...]
 
 
 ContractCall = (
@@ -257,6 +384,8 @@ ContractCall = (
     | ReleaseStake
     | OpenAuction
     | CommitBid
+    | OpenClearAuction
+    | PlaceBid
     | RevealBid
     | CloseAuction
     | ReclaimBid
@@ -272,8 +401,14 @@ ContractCall = (
     | SubmitCommits
     | SubmitOpenings
     | Tally
+    | TallyPool
     | ExpireBallot
+    | AuditDecision
+    | AppealDecision
+    | WithdrawBond
     | ExecuteSlashes
     | SettleJob
     | ClaimPayout
+    | ClaimConeShare
+    | ClaimSellerShare
 )

@@ -7,6 +7,7 @@ last block of its window.
 
 from dataclasses import dataclass
 
+from protocol.course import Course
 from protocol.terms import JobTerms
 from protocol.types import Address, BlockNumber, Digest, JobId, Wei
 
@@ -26,6 +27,10 @@ class DatasetRegistered:
     seller: Address
     tags: tuple[Digest, ...]
     metadata_hash: Digest
+    min_price_wei: Wei
+    """The seller enrols in no job that pays less, in ether."""
+    min_price_token: Wei
+    """The same for a price in the deployment's token, in its smallest unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +90,21 @@ class AuctionOpened:
     opener: Address
     tags: tuple[Digest, ...]
     mode: int
+    """0: sealed. 1: sealed, second price. 2: open."""
+    currency: Address
+    """Zero for ether, else the deployment's token; amounts are in its smallest unit."""
     deposit_wei: Wei
     reserve_wei: Wei
     commit_end: BlockNumber
     reveal_end: BlockNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuctionExtended:
+    """A late bid in an open auction moved its end."""
+
+    auction: JobId
+    commit_end: BlockNumber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +198,22 @@ class ConeEnrolled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SellersDrawn:
+    """More sellers applied than there are places: these, by the order of their applications."""
+
+    job: JobId
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConesDrawn:
+    """More CONE nodes applied than there are places: these, by the order of their applications."""
+
+    job: JobId
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolmentClosed:
     job: JobId
     sellers: int
@@ -235,8 +267,8 @@ class AttemptOpened:
 class BitmapsLogged:
     job: JobId
     ballot_number: int
-    entries: tuple[tuple[int, int, bytes], ...]
-    """(CONE index, bitmap, signature); the contract has not checked the signature."""
+    entries: tuple[tuple[int, int, bytes, bytes], ...]
+    """(CONE index, bitmap, r, vs); the contract has checked neither signature nor deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,21 +282,12 @@ class CommitsRecorded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedCaptured:
-    job: JobId
-    ballot_number: int
-    seed_block: BlockNumber
-    randomness: bytes
-    es_seed: Digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningsRecorded:
     job: JobId
     ballot_number: int
     mini: int
-    entries: tuple[tuple[int, Digest, Digest], ...]
-    """(CONE index, digest, trace)."""
+    groups: tuple[tuple[Digest, Digest, int], ...]
+    """(digest, trace, bitmap of the CONE nodes whose equal votes were recorded now)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +311,8 @@ class RoundDecided:
     """Bitmap of the CONE nodes paid for this ballot."""
     wrong: int
     unopened: int
+    appeal_end: BlockNumber
+    """Last block in which the whole pool may be called to check the decision."""
     header: bytes
 
 
@@ -301,8 +326,46 @@ class FinalDecided:
     voters: int
     wrong: int
     unopened: int
+    appeal_end: BlockNumber
     initial_utility: int
     utility: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCalled:
+    """Whoever of the pool has not voted is called to a decided ballot."""
+
+    job: JobId
+    ballot_number: int
+    mini: int
+    is_audit: bool
+    """True: by chance. False: by an appeal."""
+    seed_block: BlockNumber
+    commit_end: BlockNumber
+    open_end: BlockNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionUpheld:
+    """The whole pool was called, and the decision stands. Counts are those of the whole pool."""
+
+    job: JobId
+    ballot_number: int
+    digest: Digest
+    votes: int
+    voters: int
+    wrong: int
+    unopened: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionOverturned:
+    """The whole pool was called and decided otherwise; the new decision's event follows."""
+
+    job: JobId
+    ballot_number: int
+    digest: Digest
+    """What had been decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +397,39 @@ class TrainingEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CourseChanged:
+    """What the chain keeps of a job in training, as one hash: calls bring it along."""
+
+    job: JobId
+    course: Course
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppealOpened:
+    job: JobId
+    appellant: Address
+    bond_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppealResolved:
+    """The bond went back to the appellant, or to those who voted because of the appeal."""
+
+    job: JobId
+    is_overturned: bool
+    bond_wei: Wei
+    reward_each_wei: Wei
+    burned_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BondWithdrawn:
+    account: Address
+    currency: Address
+    amount_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettled:
     job: JobId
     buyer: Address
@@ -348,11 +444,21 @@ class JobSettled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharesOpened:
+    """A job has too many payees to credit: each claims its share of the pools."""
+
+    job: JobId
+    cone_pool_wei: Wei
+    seller_pool_wei: Wei
+    credit_root: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PayoutCredited:
     job: JobId
     payee: Address
     role: int
-    """1: CONE node. 2: seller. 3: buyer's refund."""
+    """1: CONE node. 2: seller. 3: buyer's refund. 4: CONE node, for the gas of batches."""
     index: int
     weight: int
     amount_wei: Wei
@@ -361,17 +467,49 @@ class PayoutCredited:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayoutClaimed:
     payee: Address
+    currency: Address
+    amount_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoneySwept:
+    """Burned: nobody claimed it for longer than the deployment allows."""
+
+    payee: Address
+    currency: Address
+    amount_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharesSwept:
+    """Burned: the shares of a job that nobody claimed for longer than the deployment allows."""
+
+    job: JobId
     amount_wei: Wei
 
 
 StakeEvent = StakeDeposited | UnbondingStarted | StakeWithdrawn | SlashShared
 LockEvent = StakeLocked | StakeReleased | StakeSlashed
-AuctionEvent = BidCommitted | BidRevealed | AuctionClosed | AuctionCancelled | BidReclaimed
+AuctionEvent = (
+    AuctionExtended | BidCommitted | BidRevealed | AuctionClosed | AuctionCancelled | BidReclaimed
+)
 DepositEvent = SellerDeposited | DepositReturned | DepositForfeited | EquivocationProved
-EnrolmentEvent = SellerEnrolled | ConeEnrolled | EnrolmentClosed | JobCancelled | EscrowReclaimed
-BallotEvent = BitmapsLogged | CommitsRecorded | SeedCaptured | OpeningsRecorded | MiniRoundOpened
+EnrolmentEvent = (
+    SellerEnrolled
+    | ConeEnrolled
+    | SellersDrawn
+    | ConesDrawn
+    | EnrolmentClosed
+    | JobCancelled
+    | EscrowReclaimed
+)
+BallotEvent = BitmapsLogged | CommitsRecorded | OpeningsRecorded | MiniRoundOpened
 DecisionEvent = RoundDecided | FinalDecided | AttemptUndecided | RoundVoided | TrainingEnded
-SettlementEvent = JobSettled | PayoutCredited | PayoutClaimed
+PoolEvent = PoolCalled | DecisionUpheld | DecisionOverturned
+AppealEvent = AppealOpened | AppealResolved | BondWithdrawn
+SettlementEvent = (
+    JobSettled | SharesOpened | PayoutCredited | PayoutClaimed | MoneySwept | SharesSwept
+)
 
 Event = (
     PeerBound
@@ -386,6 +524,9 @@ Event = (
     | AttemptOpened
     | BallotEvent
     | DecisionEvent
+    | PoolEvent
+    | CourseChanged
+    | AppealEvent
     | SettlementEvent
 )
 

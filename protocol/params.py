@@ -7,9 +7,9 @@ Source: MECHANISM 1.
 from dataclasses import dataclass, fields
 
 from protocol.errors import InvalidParams
-from protocol.hashing import keccak, word
+from protocol.hashing import address_word, keccak, word
 from protocol.terms import TermLimits
-from protocol.types import Digest, Wei
+from protocol.types import Address, Digest, Wei
 
 BPS = 10_000
 MAX_DEPLOYMENT_WINDOW_BLOCKS = 1 << 32
@@ -39,6 +39,14 @@ class ProtocolParams:
     """Further attempts of a round after an undecided one."""
     finals_max: int
     """Final evaluations that one job may hold."""
+    audit_bps: int
+    """Chance that the whole pool is called to a decided ballot, in 1/10000."""
+    sweep_blocks: int
+    """From a settlement to the block after which money that nobody claimed may be burned."""
+    refund_cap_bps: int
+    """Most of the CONE nodes' pool that pays for the gas of batches, in 1/10000."""
+    token: Address
+    """The ERC-20 that prices may be in besides ether; zero for none."""
 
     @property
     def term_limits(self) -> TermLimits:
@@ -48,7 +56,8 @@ class ProtocolParams:
 
 def encode_params(params: ProtocolParams) -> bytes:
     """ABI-encode the static struct: one 32-byte word per field, in order."""
-    return b"".join(word(getattr(params, field.name)) for field in fields(params))
+    numbers = [getattr(params, field.name) for field in fields(params) if field.name != "token"]
+    return b"".join(map(word, numbers)) + address_word(params.token)
 
 
 def compute_params_hash(params: ProtocolParams) -> Digest:
@@ -64,11 +73,10 @@ def validate_params(params: ProtocolParams) -> None:
     InvalidParams
         Naming the first field out of range and what would be in range.
     """
-    for field in fields(params):
-        low, high = _RANGES[field.name]
-        value = getattr(params, field.name)
+    for name, (low, high) in _RANGES.items():
+        value = getattr(params, name)
         if not low <= value <= high:
-            raise InvalidParams(field.name, f"is {value}; give {low} to {high}")
+            raise InvalidParams(name, f"is {value}; give {low} to {high}")
 
 
 _RANGES: dict[str, tuple[int, int]] = {
@@ -84,4 +92,7 @@ _RANGES: dict[str, tuple[int, int]] = {
     "seed_delay_blocks": (1, MAX_DEPLOYMENT_WINDOW_BLOCKS),
     "retries": (0, MAX_RETRIES),
     "finals_max": (0, MAX_FINALS),
+    "audit_bps": (0, BPS),
+    "sweep_blocks": (1, MAX_DEPLOYMENT_WINDOW_BLOCKS),
+    "refund_cap_bps": (0, BPS),
 }

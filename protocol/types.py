@@ -29,3 +29,6 @@ UtilityQ20 = NewType("UtilityQ20", int)
 
 NO_DIGEST = Digest(bytes(32))
 """What stands where no digest can: the header before the first round, say."""
+
+NO_ACCOUNT = Address(bytes(20))
+"""No account. As a currency it is ether; any other currency is a token's address."""

@@ -25,6 +25,10 @@ struct Params:
     seed_delay_blocks: uint256
     retries: uint256
     finals_max: uint256
+    audit_bps: uint256
+    sweep_blocks: uint256
+    refund_cap_bps: uint256
+    token: address
 
 
 @internal
@@ -61,3 +65,8 @@ def _validate(params: Params):
     ), "params: seed_delay_blocks out of range"
     assert params.retries <= MAX_RETRIES, "params: retries out of range"
     assert params.finals_max <= MAX_FINALS, "params: finals_max out of range"
+    assert params.audit_bps <= limits.BPS, "params: audit_bps out of range"
+    assert (
+        params.sweep_blocks >= 1 and params.sweep_blocks <= MAX_WINDOW_BLOCKS
+    ), "params: sweep_blocks out of range"
+    assert params.refund_cap_bps <= limits.BPS, "params: refund_cap_bps out of range"

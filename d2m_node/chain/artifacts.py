@@ -19,7 +19,10 @@ CONTRACTS = (
     "StakePool",
     "SellerDeposits",
     "Market",
+    "Enrolment",
+    "Statements",
     "Rounds",
+    "Appeals",
     "Settlement",
 )
 """In the order of deployment."""

@@ -17,6 +17,7 @@ from d2m_node.calls import ContractCall
 from d2m_node.chain.artifacts import Artifact, EventSignature, Parameter
 from d2m_node.chain.json_rpc import Json, parse_bytes, parse_quantity
 from d2m_node.errors import ChainUnavailable
+from protocol.course import Course
 from protocol.events import Event, RecordedEvent
 from protocol.terms import JobTerms, Metric
 from protocol.types import Address, BlockNumber, Wei
@@ -38,7 +39,8 @@ class EncodedCall:
 class _EventDecoder:
     event_class: type[Event]
     signature: EventSignature
-    terms_fields: frozenset[str]
+    structs: Mapping[str, type]
+    """The fields that are structs of the rules, with their class."""
 
 
 class Bindings:
@@ -132,8 +134,8 @@ def event_classes() -> Mapping[str, type[Event]]:
 def _bind_event(signature: EventSignature) -> _EventDecoder:
     event_class = event_classes()[signature.name]
     hints = get_type_hints(event_class)
-    terms_fields = frozenset(name for name, hint in hints.items() if hint is JobTerms)
-    return _EventDecoder(event_class, signature, terms_fields)
+    structs = {name: hint for name, hint in hints.items() if hint in (JobTerms, Course)}
+    return _EventDecoder(event_class, signature, structs)
 
 
 def _decode_event(decoder: _EventDecoder, topics: list[bytes], data: bytes) -> Event:
@@ -145,8 +147,8 @@ def _decode_event(decoder: _EventDecoder, topics: list[bytes], data: bytes) -> E
         (values[field.name],) = _decode_fields([field], topic)
     for field, value in zip(plain, _decode_fields(plain, data), strict=True):
         values[field.name] = value
-    for name in decoder.terms_fields:
-        values[name] = _build_terms(values[name])
+    for name, struct in decoder.structs.items():
+        values[name] = _build_struct(struct, values[name])
     build: Callable[..., Event] = decoder.event_class
     return build(**values)
 
@@ -187,6 +189,8 @@ def _to_abi(value: Any) -> Any:
     return astuple(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def _build_terms(values: tuple[int, ...]) -> JobTerms:
-    by_name = dict(zip((field.name for field in fields(JobTerms)), values, strict=True))
-    return JobTerms(**{**by_name, "metric": Metric(by_name["metric"])})  # type: ignore[arg-type]
+def _build_struct(struct: type, values: tuple[Any, ...]) -> Any:
+    by_name = dict(zip((field.name for field in fields(struct)), values, strict=True))
+    if struct is JobTerms:
+        by_name["metric"] = Metric(by_name["metric"])
+    return struct(**by_name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rlp
 import trio
+from eth_utils.address import is_hex_address, to_canonical_address
 
 from d2m_node.chain.artifacts import CONTRACTS, load_artifact
 from d2m_node.chain.bindings import EncodedCall, encode_constructor
@@ -56,9 +57,10 @@ def load_params(path: Path) -> ProtocolParams:
         raise UserError(f"{path}: unknown key {name}; remove it")
     for name in sorted(names - content.keys()):
         raise UserError(f"{path}: {name} is missing; add it")
+    token = _read_address(path, "token", content.pop("token"))
     values = {name: _read_integer(path, name, value) for name, value in content.items()}
     min_stake_wei = Wei(values.pop("min_stake_wei"))
-    params = ProtocolParams(min_stake_wei=min_stake_wei, **values)
+    params = ProtocolParams(min_stake_wei=min_stake_wei, token=token, **values)
     try:
         validate_params(params)
     except InvalidParams as exc:
@@ -164,3 +166,9 @@ def _read_integer(path: Path, name: str, value: object) -> int:
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     raise UserError(f"{path}: {name} is {value!r}; give a whole number")
+
+
+def _read_address(path: Path, name: str, value: object) -> Address:
+    if isinstance(value, str) and is_hex_address(value):
+        return Address(to_canonical_address(value))
+    raise UserError(f"{path}: {name} is {value!r}; give an address, 0x and 40 hex digits")

@@ -1,7 +1,7 @@
 """The deployment's parameters that tests of rules and roles share."""
 
 from protocol.params import ProtocolParams
-from protocol.types import Wei
+from protocol.types import NO_ACCOUNT, Wei
 
 PARAMS = ProtocolParams(
     cone_bps=3000,
@@ -15,4 +15,8 @@ PARAMS = ProtocolParams(
     seed_delay_blocks=1,
     retries=1,
     finals_max=3,
+    audit_bps=1000,
+    sweep_blocks=1000,
+    refund_cap_bps=2000,
+    token=NO_ACCOUNT,
 )

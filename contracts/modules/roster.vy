@@ -1,0 +1,100 @@
+#pragma version 0.4.3
+"""
+@title Rosters: the frozen members of a job
+@license Apache-2.0
+@notice A roster is the code of an account that has no other purpose: one byte that stops
+        execution, then one record for each member. Reading a record of code costs a fraction of
+        reading storage. A CONE record is an account and the end of its ticket chain; a seller
+        record is an account.
+"""
+
+from modules import limits
+
+CONE_SIZE: constant(uint256) = 52
+SELLER_SIZE: constant(uint256) = 20
+# 256 sellers of 20 bytes; 64 CONE nodes need less.
+MAX_SIZE: constant(uint256) = 5120
+# Pushes the length, copies what follows these ten bytes to memory, and returns it.
+LOADER: constant(Bytes[8]) = x"80600a5f395ff300"
+
+
+@internal
+def _freeze(records: Bytes[MAX_SIZE]) -> address:
+    """
+    @notice Make a roster.
+    @param records Records, one after the other.
+    @return The roster's account.
+    """
+    size: uint16 = convert(len(records) + 1, uint16)
+    return raw_create(concat(x"61", convert(size, bytes2), LOADER, records))
+
+
+@internal
+@view
+def _cone(roster: address, index: uint256) -> (address, bytes32):
+    """
+    @notice A CONE node of a roster. Reverts beyond the last one.
+    @param roster Roster of CONE nodes.
+    @param index Position in the pool.
+    @return Account, and end of the ticket chain.
+    """
+    record: Bytes[CONE_SIZE] = slice(roster.code, 1 + index * CONE_SIZE, CONE_SIZE)
+    account: address = convert(convert(slice(record, 0, 20), bytes20), address)
+    return account, extract32(record, 20)
+
+
+@internal
+@view
+def _cone_account(roster: address, index: uint256) -> address:
+    """
+    @notice Account of a CONE node of a roster. Reverts beyond the last one.
+    @param roster Roster of CONE nodes.
+    @param index Position in the pool.
+    @return The account.
+    """
+    return convert(convert(slice(roster.code, 1 + index * CONE_SIZE, 20), bytes20), address)
+
+
+@internal
+@view
+def _seller(roster: address, index: uint256) -> address:
+    """
+    @notice Account of a seller of a roster. Reverts beyond the last one.
+    @param roster Roster of sellers.
+    @param index Seller index.
+    @return The account.
+    """
+    return convert(convert(slice(roster.code, 1 + index * SELLER_SIZE, 20), bytes20), address)
+
+
+@internal
+@view
+def _count(roster: address, record_size: uint256) -> uint256:
+    """
+    @notice Number of members.
+    @param roster Roster.
+    @param record_size Bytes per member.
+    @return The count; zero for an account without code.
+    """
+    size: uint256 = roster.codesize
+    if size == 0:
+        return 0
+    return (size - 1) // record_size
+
+
+@internal
+@view
+def _holds(roster: address, record_size: uint256, account: address) -> bool:
+    """
+    @notice Whether an account is a member.
+    @param roster Roster.
+    @param record_size Bytes per member.
+    @param account Account to find.
+    @return True if one of the records is of the account.
+    """
+    count: uint256 = self._count(roster, record_size)
+    for index: uint256 in range(count, bound=limits.MAX_SELLERS):
+        found: Bytes[20] = slice(roster.code, 1 + index * record_size, 20)
+        if convert(convert(found, bytes20), address) == account:
+            return True
+    return False

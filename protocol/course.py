@@ -1,0 +1,50 @@
+"""What the contracts keep of a job in training between two ballots, as one hash.
+
+`contracts/Rounds.vy` stores the hash and announces each course in an event. Whoever calls a
+transition brings the course along, so that a round changes two words of storage instead of ten.
+"""
+
+from dataclasses import dataclass, fields
+
+from protocol.hashing import fixed_bytes, keccak, word
+from protocol.types import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """The fields of the contract's struct, in its order; packed words stay packed."""
+
+    terms_hash: Digest
+    parent: Digest
+    """Hash of the course before the last decision, for as long as that may be appealed."""
+    decision: Digest
+    """What was decided last, for a round or a final evaluation."""
+    digest: Digest
+    """What was decided for the last decided round."""
+    model_digest: Digest
+    credit_root: Digest
+    utilities: int
+    progress: int
+    decided_ballot: int
+    resumed_ballot: int
+    slashes: int
+    participation: tuple[int, ...]
+    """Four words of sixteen counters: ballots decided with each node's vote."""
+    refunds: tuple[int, ...]
+    """Eight words of eight numbers: what each node spent on batches, in units of 10 gwei."""
+
+
+def encode_course(course: Course) -> bytes:
+    """ABI-encode the static struct: 32-byte words in order, arrays in place."""
+    return b"".join(_encode_field(getattr(course, field.name)) for field in fields(course))
+
+
+def compute_course_hash(course: Course) -> Digest:
+    """Hash the encoded course, as the chain keeps it."""
+    return keccak(encode_course(course))
+
+
+def _encode_field(value: Digest | int | tuple[int, ...]) -> bytes:
+    if isinstance(value, tuple):
+        return b"".join(map(word, value))
+    return word(value) if isinstance(value, int) else fixed_bytes(value)
