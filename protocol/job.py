@@ -139,7 +139,7 @@ class Ballot:
     availability_end: BlockNumber
     mini_rounds: tuple[MiniRound, ...]
     bitmaps: tuple[tuple[int, int, bytes, bytes], ...] = ()
-    """(CONE index, bitmap, r, vs) in the order of the chain, logged in time, signatures unchecked."""
+    """(CONE index, bitmap, r, vs) as logged, in time and in order; signatures are unchecked."""
     batches: tuple[CommitBatch, ...] = ()
     openings: tuple[RecordedOpening, ...] = ()
     es_seed: Digest | None = None
