@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from protocol.events import (
     AuctionOpened,
+    BitmapsLogged,
     DatasetRegistered,
     Event,
     PayoutClaimed,
@@ -70,7 +71,8 @@ def advance(state: MarketState, block_number: BlockNumber) -> MarketState:
 def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
     """Fold one event into the market. Events come in the order of the chain, none left out.
 
-    Raises KeyError for an event of a job whose auction was not seen to open.
+    Raises KeyError for an event of a job whose auction was not seen to open. Bitmaps are an
+    exception: the contract logs whatever anybody sends, for jobs that do not exist too.
     """
     event = recorded.event
     job_id = job_of_event(event)
@@ -79,6 +81,8 @@ def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
             state,
             jobs={**state.jobs, event.auction: open_job(event, recorded.block_number)},
         )
+    if isinstance(event, BitmapsLogged) and event.job not in state.jobs:
+        return state
     if job_id is not None:
         job = apply_job_event(state.jobs[job_id], recorded)
         state = replace(state, jobs={**state.jobs, job_id: job})

@@ -12,6 +12,7 @@ TICKET: constant(Bytes[14]) = b"D2M/v1/ticket\x00"
 ES_SEED: constant(Bytes[10]) = b"D2M/v1/es\x00"
 CREDIT: constant(Bytes[14]) = b"D2M/v1/credit\x00"
 AUDIT: constant(Bytes[13]) = b"D2M/v1/audit\x00"
+ENROL_SEED: constant(Bytes[13]) = b"D2M/v1/enrol\x00"
 
 
 @internal
@@ -126,6 +127,19 @@ def _audit_seed(
         concat(AUDIT, abi_encode(chain.id, market, job, round_index, mini, randomness))
     )
     return convert(seed, uint256)
+
+
+@internal
+@view
+def _enrol_seed(market: address, job: uint256, randomness: bytes32) -> bytes32:
+    """
+    @notice Seed that draws the members of a job (MECHANISM 3.1, 4).
+    @param market Market of the job.
+    @param job Number of the job.
+    @param randomness Beacon value of the seed block.
+    @return The seed.
+    """
+    return keccak256(concat(ENROL_SEED, abi_encode(chain.id, market, job, randomness)))
 
 
 @internal

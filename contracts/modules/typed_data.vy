@@ -120,13 +120,11 @@ def _signer(digest: bytes32, signature: Bytes[65]) -> address:
 @pure
 def _signer_compact(digest: bytes32, r: bytes32, vs: bytes32) -> address:
     """
-    @notice Who signed a digest, from a signature of two words (EIP-2098).
+    @notice Who signed a digest, by a signature of two words (EIP-2098).
     @param digest EIP-712 digest.
-    @param r First half of the signature.
-    @param vs Second half, with the recovery bit on top.
+    @param r First word of the signature.
+    @param vs Its second word, with the recovery bit on top.
     @return The signer; zero if the words are no signature.
     """
-    packed: uint256 = convert(vs, uint256)
-    return ecrecover(
-        digest, 27 + (packed >> 255), convert(r, uint256), packed & (2**255 - 1)
-    )
+    word: uint256 = convert(vs, uint256)
+    return ecrecover(digest, 27 + (word >> 255), convert(r, uint256), word & (2**255 - 1))
