@@ -80,7 +80,7 @@ def approve(_spender: address, _value: uint256) -> bool:
 def permit(
     owner: address,
     spender: address,
-    value: uint256,
+    amount: uint256,
     deadline: uint256,
     v: uint8,
     r: bytes32,
@@ -90,7 +90,7 @@ def permit(
     @notice Allow an account to send money, by a signature of its owner.
     @param owner Owner of the money.
     @param spender Account that may send it.
-    @param value Amount.
+    @param amount Amount.
     @param deadline Last second in which the signature counts.
     @param v Recovery number of the signature.
     @param r First half of the signature.
@@ -98,12 +98,12 @@ def permit(
     """
     assert block.timestamp <= deadline, "token: permit expired"
     message: bytes32 = keccak256(
-        abi_encode(PERMIT, owner, spender, value, self.nonces[owner], deadline)
+        abi_encode(PERMIT, owner, spender, amount, self.nonces[owner], deadline)
     )
     digest: bytes32 = keccak256(concat(b"\x19\x01", self._domain_separator(), message))
     assert owner != empty(address) and ecrecover(digest, v, r, s) == owner, "token: not signed"
     self.nonces[owner] += 1
-    self._approve(owner, spender, value)
+    self._approve(owner, spender, amount)
 
 
 @external
