@@ -11,6 +11,7 @@ VOTE: constant(Bytes[12]) = b"D2M/v1/vote\x00"
 TICKET: constant(Bytes[14]) = b"D2M/v1/ticket\x00"
 ES_SEED: constant(Bytes[10]) = b"D2M/v1/es\x00"
 CREDIT: constant(Bytes[14]) = b"D2M/v1/credit\x00"
+ENROL_SEED: constant(Bytes[13]) = b"D2M/v1/enrol\x00"
 
 
 @internal
@@ -103,6 +104,19 @@ def _es_seed(
     return keccak256(
         concat(ES_SEED, abi_encode(chain.id, market, job, round_index, mini, randomness))
     )
+
+
+@internal
+@view
+def _enrol_seed(market: address, job: uint256, randomness: bytes32) -> bytes32:
+    """
+    @notice Seed that draws the members of a job (MECHANISM 3.1, 4).
+    @param market Market of the job.
+    @param job Number of the job.
+    @param randomness Beacon value of the seed block.
+    @return The seed.
+    """
+    return keccak256(concat(ENROL_SEED, abi_encode(chain.id, market, job, randomness)))
 
 
 @internal

@@ -191,6 +191,26 @@ def _deposit_range(
 
 @internal
 @pure
+def _seller_deposit(
+    price_wei: uint256, terms: job_terms.JobTerms, params: deployment.Params
+) -> uint256:
+    """
+    @notice What each seller of a job puts up.
+    @dev The terms were checked against the amount of the bid. The price of a second-price auction
+         may be lower, and a seller must not be asked for more than it can earn.
+    @param price_wei Price of the job.
+    @param terms Terms of the job.
+    @param params Parameters of the deployment.
+    @return The deposit of the terms, or the largest one that the price allows if that is less.
+    """
+    _: uint256 = 0
+    most_wei: uint256 = 0
+    _, most_wei = self._deposit_range(price_wei, terms.sellers_min, params)
+    return min(terms.seller_deposit_wei, most_wei)
+
+
+@internal
+@pure
 def _is_forfeit(result: IRounds.TrainingResult) -> bool:
     """
     @notice Whether the sellers that were accepted lose their deposits.
