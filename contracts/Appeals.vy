@@ -104,9 +104,11 @@ def resolve(job: uint256, is_overturned: bool, voters: DynArray[address, limits.
     self.appeals[job] = empty(Appeal)
     reward_each_wei: uint256 = 0
     burned_wei: uint256 = 0
+    beneficiaries: DynArray[address, limits.MAX_CONES] = []
     if is_overturned:
         self.withdrawable[closed.currency][closed.appellant] += closed.bond_wei
     else:
+        beneficiaries = voters
         if len(voters) > 0:
             reward_each_wei = closed.bond_wei // len(voters)
         for voter: address in voters:
@@ -118,6 +120,7 @@ def resolve(job: uint256, is_overturned: bool, voters: DynArray[address, limits.
         bond_wei=closed.bond_wei,
         reward_each_wei=reward_each_wei,
         burned_wei=burned_wei,
+        beneficiaries=beneficiaries,
     )
     money._burn(closed.currency, burned_wei)
 
