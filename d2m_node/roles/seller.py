@@ -37,7 +37,7 @@ from protocol.osmd import sample_sellers
 from protocol.request import RequestBody, compute_tag_hashes
 from protocol.samples import validate_labels, validate_samples
 from protocol.sortition import BallotKind, compute_seller_seed
-from protocol.types import Digest, JobId, SellerIndex
+from protocol.types import Digest, JobId, SellerIndex, Wei
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
 from protocol.wire import messages as wire
 
@@ -48,9 +48,11 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SellerPolicy:
-    """What this node sells."""
+    """What this node sells, and for how much at least."""
 
     dataset_path: str
+    min_price_wei: Wei = Wei(0)
+    min_price_token: Wei = Wei(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ async def run_seller(
             job.phase is JobPhase.ENROLMENT
             and state.block_number < job.enrolment_end
             and set(job.tags) <= set(dataset.tags)
+            and job.price_wei >= dataset.min_price(job.currency)
         )
         return is_open or (job.seller_index(me) is not None and job.phase not in OVER)
 
@@ -121,17 +124,32 @@ async def run_seller(
 
 
 async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
-    """Return this account's dataset entry on chain, made if there is none with these tags."""
+    """Return this account's dataset entry on chain, made if there is none of these tags and prices.
+
+    An entry never changes: with other prices it is another one.
+    """
     me = ports.signer.address
     tags = compute_tag_hashes(list(await ports.datasets.load_tags(policy.dataset_path)))
+    wanted = (me, tags, policy.min_price_wei, policy.min_price_token)
 
     def find(state: MarketState) -> Dataset | None:
-        own = (one for one in state.datasets.values() if one.seller == me and one.tags == tags)
+        own = (
+            one
+            for one in state.datasets.values()
+            if (one.seller, one.tags, one.min_price_wei, one.min_price_token) == wanted
+        )
         return next(own, None)
 
     if find(ports.chain.state) is None:
-        call = RegisterDataset(tags=tags, metadata_hash=keccak(b"".join(tags)))
-        await ports.chain.submit(call, key=f"register-dataset/{keccak(b''.join(tags)).hex()}")
+        metadata_hash = keccak(b"".join(tags))
+        call = RegisterDataset(
+            tags=tags,
+            metadata_hash=metadata_hash,
+            min_price_wei=policy.min_price_wei,
+            min_price_token=policy.min_price_token,
+        )
+        prices = f"{policy.min_price_wei}/{policy.min_price_token}"
+        await ports.chain.submit(call, key=f"register-dataset/{metadata_hash.hex()}/{prices}")
     return await ports.chain.wait_for(find)
 
 
