@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from protocol.auction import AuctionMode
 from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
     AttemptOpened,
@@ -11,6 +12,7 @@ from protocol.events import (
     AuctionCancelled,
     AuctionClosed,
     AuctionEvent,
+    AuctionExtended,
     AuctionOpened,
     BallotEvent,
     BidCommitted,
@@ -43,6 +45,7 @@ from protocol.events import (
 from protocol.sortition import BallotKind
 from protocol.terms import JobTerms
 from protocol.types import (
+    NO_ACCOUNT,
     NO_DIGEST,
     Address,
     BlockNumber,
@@ -69,11 +72,13 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bid:
-    """One sealed bid; the last four fields are known once it is revealed."""
+    """One bid; amount, terms and body are known once it is revealed, in the clear at once."""
 
     bidder: Address
     commitment: Digest
+    """In the clear: the hash of the request."""
     deposit_wei: Wei
+    """What its bidder put up."""
     amount_wei: Wei | None = None
     terms: JobTerms | None = None
     body_hash: Digest | None = None
@@ -182,8 +187,15 @@ class JobState:
     phase: JobPhase
     opened_block: BlockNumber
     tags: tuple[Digest, ...]
+    mode: AuctionMode = AuctionMode.SEALED
+    currency: Address = NO_ACCOUNT
+    """Zero for ether, else the deployment's token; of every amount but stakes."""
     deposit_wei: Wei
     reserve_wei: Wei
+    datasets: int = 0
+    """Registered for each of the tags when the auction opened."""
+    stakers: int = 0
+    """Accounts that had staked by then."""
     commit_end: BlockNumber
     reveal_end: BlockNumber
     bids: Mapping[Address, Bid] = field(default_factory=dict)
@@ -248,6 +260,12 @@ class JobState:
         return is_fixed and self.has_cone_applied(account) and self.cone_index(account) is None
 
     @property
+    def best_bid(self) -> Bid | None:
+        """The highest bid whose amount is known. In an open auction it is the one that counts."""
+        revealed = [bid for bid in self.bids.values() if bid.amount_wei is not None]
+        return max(revealed, key=lambda bid: bid.amount_wei or 0, default=None)
+
+    @property
     def decided_rounds(self) -> tuple[RoundDecided, ...]:
         """Decided rounds in order, final evaluations left out."""
         decisions = (one.decision for one in self.decided)
@@ -261,15 +279,21 @@ def job_of_event(event: Event) -> JobId | None:
     return job if job is not None else auction
 
 
-def open_job(event: AuctionOpened, block_number: BlockNumber) -> JobState:
-    """Start a job at its auction."""
+def open_job(
+    event: AuctionOpened, block_number: BlockNumber, *, datasets: int, stakers: int
+) -> JobState:
+    """Start a job at its auction, noting how many there were that could serve it."""
     return JobState(
         job_id=event.auction,
         phase=JobPhase.AUCTION,
         opened_block=block_number,
         tags=event.tags,
+        mode=AuctionMode(event.mode),
+        currency=event.currency,
         deposit_wei=event.deposit_wei,
         reserve_wei=event.reserve_wei,
+        datasets=datasets,
+        stakers=stakers,
         commit_end=event.commit_end,
         reveal_end=event.reveal_end,
     )
@@ -309,6 +333,8 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
 
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
     match event:
+        case AuctionExtended():
+            return replace(job, commit_end=event.commit_end, reveal_end=event.commit_end)
         case BidCommitted():
             bid = Bid(
                 bidder=event.bidder,

@@ -131,9 +131,7 @@ async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: Job
     await run_to_failure("cone", job_id, work)
 
 
-async def _take_seat(
-    ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId
-) -> Seat | None:
+async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat | None:
     """Read the request, apply for the job's pool, and wait for a place in it.
 
     Returns None if the job is cancelled, or the draw leaves this node out: its stake can be

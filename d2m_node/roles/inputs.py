@@ -214,9 +214,7 @@ async def _tell_availability(
             (index, int.from_bytes(one.bitmap, "big"), *compact(one.signature))
             for index, one in unrecorded().items()
         )
-        call = LogBitmaps(
-            job=seat.job_id, ballot_number=ballot.ballot_number, entries=entries
-        )
+        call = LogBitmaps(job=seat.job_id, ballot_number=ballot.ballot_number, entries=entries)
         key = f"bitmaps/{seat.job_id}/{ballot.ballot_number}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
 

@@ -17,6 +17,7 @@ from d2m_node.calls import EnrolSeller, RegisterDataset
 from d2m_node.errors import JobFailed
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
+from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.room import Room
@@ -128,16 +129,21 @@ async def run_seller(
 
 
 async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
-    """Return this account's dataset entry on chain, made if there is none like it."""
+    """Return this account's dataset entry on chain, made if there is none of these tags and prices.
+
+    An entry never changes: with other prices it is another one.
+    """
     me = ports.signer.address
     tags = compute_tag_hashes(list(await ports.datasets.load_tags(policy.dataset_path)))
-    min_prices = (policy.min_price_wei, policy.min_price_token)
+    wanted = (me, tags, policy.min_price_wei, policy.min_price_token)
 
     def find(state: MarketState) -> Dataset | None:
-        own = (one for one in state.datasets.values() if one.seller == me and one.tags == tags)
-        return next(
-            (one for one in own if (one.min_price_wei, one.min_price_token) == min_prices), None
+        own = (
+            one
+            for one in state.datasets.values()
+            if (one.seller, one.tags, one.min_price_wei, one.min_price_token) == wanted
         )
+        return next(own, None)
 
     if find(ports.chain.state) is None:
         metadata_hash = keccak(b"".join(tags))
@@ -147,8 +153,8 @@ async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
             min_price_wei=policy.min_price_wei,
             min_price_token=policy.min_price_token,
         )
-        key = f"register-dataset/{metadata_hash.hex()}/{min_prices[0]}/{min_prices[1]}"
-        await ports.chain.submit(call, key=key)
+        prices = f"{policy.min_price_wei}/{policy.min_price_token}"
+        await ports.chain.submit(call, key=f"register-dataset/{metadata_hash.hex()}/{prices}")
     return await ports.chain.wait_for(find)
 
 
@@ -208,14 +214,16 @@ async def _apply(shop: Shop, job: JobState) -> None:
     chain = shop.ports.chain
     assert job.terms is not None, "a job in enrolment has terms"
     deposit_wei = compute_seller_deposit(job.terms, job.price_wei, chain.params)
+    key = f"enrol-seller/{job.job_id}"
+    value_wei = await allow_taking(chain, job.currency, "SellerDeposits", deposit_wei, key=key)
     call = EnrolSeller(
         job=job.job_id,
         terms=job.terms,
         dataset_id=shop.dataset.dataset_id,
         permits=(),
-        value_wei=deposit_wei,
+        value_wei=value_wei,
     )
-    await chain.submit(call, key=f"enrol-seller/{job.job_id}")
+    await chain.submit(call, key=key)
 
 
 async def _run_job(stall: Stall) -> None:
