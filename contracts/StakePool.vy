@@ -162,7 +162,10 @@ def slash(
         self.holdings[beneficiary].reward_wei += reward_each_wei
     burned_wei: uint256 = taken_wei - reward_each_wei * len(beneficiaries)
     log IStakePool.SlashShared(
-        job=job, burned_wei=burned_wei, reward_each_wei=reward_each_wei
+        job=job,
+        burned_wei=burned_wei,
+        reward_each_wei=reward_each_wei,
+        beneficiaries=beneficiaries,
     )
     money._burn(empty(address), burned_wei)
 
