@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from protocol.auction import AuctionMode
+from protocol.bitmap import BitmapStatement, list_statements
 from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
     AttemptOpened,
@@ -143,8 +144,8 @@ class Ballot:
     update_open_end: BlockNumber
     availability_end: BlockNumber
     mini_rounds: tuple[MiniRound, ...]
-    bitmaps: tuple[tuple[int, int, bytes, bytes], ...] = ()
-    """(CONE index, bitmap, r, vs) as logged, in time and in order; signatures are unchecked."""
+    bitmaps: tuple[BitmapStatement, ...] = ()
+    """As logged, in time and in order; signatures are unchecked."""
     batches: tuple[CommitBatch, ...] = ()
     openings: tuple[RecordedOpening, ...] = ()
     es_seed: Digest | None = None
@@ -423,7 +424,8 @@ def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber)
         or block_number > ballot.availability_end
     ):
         return job
-    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + event.entries))
+    logged = list_statements(event.groups, event.signatures)
+    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + logged))
 
 
 def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:

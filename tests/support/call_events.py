@@ -118,7 +118,12 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case LogBitmaps():
             return (
-                BitmapsLogged(job=job_id, ballot_number=call.ballot_number, entries=call.entries),
+                BitmapsLogged(
+                    job=job_id,
+                    ballot_number=call.ballot_number,
+                    groups=call.groups,
+                    signatures=call.signatures,
+                ),
             )
         case SubmitCommits():
             commits = tuple((index, commitment) for index, commitment, _ in call.entries)
