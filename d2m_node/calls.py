@@ -250,7 +250,7 @@ class LogBitmaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitCommits:
-    contract: ClassVar[str] = "Rounds"
+    contract: ClassVar[str] = "Ballots"
     function: ClassVar[str] = "submit_commits"
     job: JobId
     sender_index: int
@@ -261,7 +261,7 @@ class SubmitCommits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOpenings:
-    contract: ClassVar[str] = "Rounds"
+    contract: ClassVar[str] = "Ballots"
     function: ClassVar[str] = "submit_openings"
     job: JobId
     sender_index: int

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from protocol.events import (
     AuctionOpened,
+    BitmapsLogged,
     DatasetRegistered,
     Event,
     PayoutClaimed,
@@ -81,7 +82,8 @@ def advance(state: MarketState, block_number: BlockNumber) -> MarketState:
 def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
     """Fold one event into the market. Events come in the order of the chain, none left out.
 
-    Raises KeyError for an event of a job whose auction was not seen to open.
+    Raises KeyError for an event of a job whose auction was not seen to open. Bitmaps are an
+    exception: the contract logs whatever anybody sends, for jobs that do not exist too.
     """
     event = recorded.event
     job_id = job_of_event(event)
@@ -93,6 +95,8 @@ def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
             stakers=len(state.stakes),
         )
         return replace(state, jobs={**state.jobs, job.job_id: job})
+    if isinstance(event, BitmapsLogged) and event.job not in state.jobs:
+        return state
     if job_id is not None:
         job = apply_job_event(state.jobs[job_id], recorded)
         state = replace(state, jobs={**state.jobs, job_id: job})

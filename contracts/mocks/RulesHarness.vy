@@ -131,6 +131,18 @@ def merkle_root(leaves: DynArray[bytes32, limits.MAX_SELLERS]) -> bytes32:
 
 
 @external
+@pure
+def is_proven(
+    leaf: bytes32,
+    index: uint256,
+    count: uint256,
+    proof: DynArray[bytes32, merkle.LEVELS],
+    root: bytes32,
+) -> bool:
+    return merkle._is_proven(leaf, index, count, proof, root)
+
+
+@external
 @view
 def randomness(block_number: uint256, header: Bytes[1024]) -> bytes32:
     return block_header._randomness(block_number, header)
@@ -209,6 +221,24 @@ def pools(
     result: IRounds.TrainingResult,
 ) -> payments.Pools:
     return payments._pools(price_wei, terms, params, result)
+
+
+@external
+@pure
+def refund_cap(
+    price_wei: uint256,
+    rounds_max: uint256,
+    params: deployment.Params,
+    rounds_done: uint256,
+    cone_wei: uint256,
+) -> uint256:
+    return payments._refund_cap(price_wei, rounds_max, params, rounds_done, cone_wei)
+
+
+@external
+@pure
+def refund(spent_wei: uint256, total_wei: uint256, cap_wei: uint256) -> uint256:
+    return payments._refund(spent_wei, total_wei, cap_wei)
 
 
 @external

@@ -21,6 +21,7 @@ CONTRACTS = (
     "Market",
     "Enrolment",
     "Statements",
+    "Ballots",
     "Rounds",
     "Appeals",
     "Settlement",
