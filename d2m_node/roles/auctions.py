@@ -132,9 +132,7 @@ async def _open_in_the_clear(
     await chain.submit(call, key=f"bid/{key}")
 
 
-async def _bid_in_the_clear(
-    ports: Ports, bid: PlannedBid, job: JobState, amount_wei: Wei
-) -> None:
+async def _bid_in_the_clear(ports: Ports, bid: PlannedBid, job: JobState, amount_wei: Wei) -> None:
     """Bid an amount in an open auction, adding what is missing to what is there already."""
     chain = ports.chain
     missing_wei = find_missing_wei(job, ports.signer.address, amount_wei)

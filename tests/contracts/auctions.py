@@ -40,6 +40,13 @@ def event(contract: Any, name: str) -> Any:
     return found
 
 
+def encode_call(contract: Any, function: str, *arguments: Any) -> bytes:
+    """A call as a hostile contract makes it."""
+    plain = getattr(contract, "unwrapped", contract)
+    encoded: bytes = getattr(plain, function).prepare_calldata(*arguments)
+    return encoded
+
+
 class Auction:
     """One auction, of sealed bids or of bids in the clear."""
 

@@ -115,6 +115,10 @@ class Logged:
         member = getattr(self._contract, name)
         return self._watch(member) if callable(member) else member
 
+    @property
+    def unwrapped(self) -> Any:
+        return self._contract
+
     def get_logs(self) -> list[Any]:
         return self._logs
 
@@ -284,7 +288,9 @@ class Job:
         for index in range(self.seller_count):
             self.enrol_seller(index)
         for cone, chain in zip(self.cones, self.chains, strict=True):
-            self.world.enrolment.enrol_cone(self.number, self.terms_list, chain[0], sender=cone.address)
+            self.world.enrolment.enrol_cone(
+                self.number, self.terms_list, chain[0], sender=cone.address
+            )
         return self
 
     def enrol_seller(self, index: int, **changes: Any) -> None:
