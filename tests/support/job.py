@@ -24,6 +24,7 @@ from protocol.events import (
     PeerBound,
     SellerDeposited,
     SellerEnrolled,
+    StakeDeposited,
 )
 from protocol.hashing import keccak
 from protocol.model import count_parameters, logreg
@@ -37,7 +38,7 @@ from protocol.request import (
 )
 from protocol.sortition import compute_ticket_chain
 from protocol.terms import WINDOW_FIELDS, JobTerms, Metric
-from protocol.types import NO_DIGEST, BlockNumber, ConeIndex, JobId, RoundIndex, Wei
+from protocol.types import NO_ACCOUNT, NO_DIGEST, BlockNumber, ConeIndex, JobId, RoundIndex, Wei
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
 from protocol.wire import messages as wire
 from protocol.wire.topics import updates_topic
@@ -97,6 +98,29 @@ class Cast:
         self.sellers = [Node(self.market, f"seller {i}") for i in range(SELLERS)]
         self.cones = [Node(self.market, f"cone {i}") for i in range(CONES)]
 
+    def register(self) -> None:
+        """Let sellers' data sets and CONE nodes' stakes be known, before any auction."""
+        for number, node in enumerate(self.sellers):
+            self.market.apply(
+                DatasetRegistered(
+                    dataset_id=number,
+                    seller=node.signer.address,
+                    tags=TAGS,
+                    metadata_hash=NO_DIGEST,
+                    min_price_wei=Wei(0),
+                    min_price_token=Wei(0),
+                )
+            )
+        for node in self.cones:
+            self.market.apply(
+                StakeDeposited(
+                    account=node.signer.address,
+                    amount_wei=Wei(1),
+                    free_wei=Wei(1),
+                    since_block=BlockNumber(0),
+                )
+            )
+
     def open_enrolment(self) -> None:
         """Take the job to its enrolment: peers and data sets are known, the request is served."""
         body = encode_body(BODY)
@@ -105,20 +129,13 @@ class Cast:
                 PeerBound(account=node.signer.address, peer_id=node.peer_id, multiaddr=b"")
             )
             node.store.blobs.data[keccak(body)] = body
-        for number, node in enumerate(self.sellers):
-            self.market.apply(
-                DatasetRegistered(
-                    dataset_id=number,
-                    seller=node.signer.address,
-                    tags=TAGS,
-                    metadata_hash=NO_DIGEST,
-                )
-            )
+        self.register()
         buyer, price_wei = self.buyer.signer.address, Wei(30)
         self.market.apply(
             AuctionOpened(
-                auction=JOB, opener=buyer, tags=TAGS, mode=0, deposit_wei=price_wei,
-                reserve_wei=Wei(1), commit_end=BlockNumber(0), reveal_end=BlockNumber(0),
+                auction=JOB, opener=buyer, tags=TAGS, mode=0, currency=NO_ACCOUNT,
+                deposit_wei=price_wei, reserve_wei=Wei(1), commit_end=BlockNumber(0),
+                reveal_end=BlockNumber(0),
             ),
             BidCommitted(auction=JOB, bidder=buyer, commitment=NO_DIGEST, deposit_wei=price_wei),
             BidRevealed(
