@@ -12,7 +12,7 @@ from d2m_node.errors import ChainUnavailable
 from d2m_node.transaction_store import BlockId
 from protocol.events import AuctionOpened, BidReclaimed, PayoutClaimed, PeerBound, StakeLocked
 from protocol.market import MarketState
-from protocol.types import Address, BlockNumber, JobId, Wei
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, JobId, Wei
 from tests.support.chain import SETTINGS, ScriptedChain, make_bindings, make_log
 
 SELLER = Address(b"\xa1" * 20)
@@ -31,6 +31,7 @@ def auction_opened() -> Json:
             opener=BUYER,
             tags=(),
             mode=0,
+            currency=NO_ACCOUNT,
             deposit_wei=Wei(1),
             reserve_wei=Wei(1),
             commit_end=BlockNumber(10),

@@ -20,6 +20,7 @@ from protocol.hashing import Domain
 from protocol.job import JobState
 from protocol.market import MarketState, apply_event
 from protocol.types import (
+    NO_ACCOUNT,
     NO_DIGEST,
     Address,
     BlockNumber,
@@ -71,6 +72,7 @@ def opened_auction() -> AuctionOpened:
         opener=BUYER,
         tags=(Digest(b"\x05" * 32),),
         mode=0,
+        currency=NO_ACCOUNT,
         deposit_wei=Wei(4),
         reserve_wei=Wei(1),
         commit_end=BlockNumber(9),
