@@ -7,7 +7,7 @@
         buyer served it, and bitmaps of updates, which are only put on record.
 """
 
-from interfaces import IRounds
+from interfaces import IBallots
 from interfaces import IStatements
 from modules import limits
 from modules import roster
@@ -16,20 +16,20 @@ from modules import typed_data
 implements: IStatements
 
 MARKET: immutable(address)
-ROUNDS: immutable(IRounds)
+BALLOTS: immutable(IBallots)
 
 receipt_bits: HashMap[uint256, HashMap[uint256, uint256]]
 
 
 @deploy
-def __init__(market: address, rounds: address):
+def __init__(market: address, ballots: address):
     """
     @notice Fix the other contracts.
     @param market Market, whose address is in everything that is signed.
-    @param rounds Rounds, which knows the pools and the windows.
+    @param ballots Ballots, which knows the pools and the windows.
     """
     MARKET = market
-    ROUNDS = IRounds(rounds)
+    BALLOTS = IBallots(ballots)
 
 
 @external
@@ -42,12 +42,12 @@ def submit_receipts(
     @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
     @param entries Node indices with signatures of `ValidationReceipt`.
     """
-    receipts_end: uint256 = staticcall ROUNDS.receipts_end(job, part)
+    receipts_end: uint256 = staticcall BALLOTS.receipts_end(job, part)
     assert block.number <= receipts_end, "statements: receipts not open"
     pool: address = empty(address)
     cone_count: uint256 = 0
     barred: uint256 = 0
-    pool, cone_count, barred = staticcall ROUNDS.pool_of(job)
+    pool, cone_count, barred = staticcall BALLOTS.pool_of(job)
 
     message: bytes32 = typed_data._receipt(typed_data._domain_separator(MARKET), job, part)
     before: uint256 = self.receipt_bits[job][part]

@@ -110,6 +110,24 @@ def _cone_account(roster: address, index: uint256) -> address:
 
 @internal
 @view
+def _cones(members: address, bits: uint256) -> DynArray[address, limits.MAX_CONES]:
+    """
+    @notice Accounts of some nodes.
+    @param members Roster of the job's nodes.
+    @param bits Bitmap of the nodes.
+    @return Their accounts, by index.
+    """
+    accounts: DynArray[address, limits.MAX_CONES] = []
+    for index: uint256 in range(limits.MAX_CONES):
+        if bits >> index == 0:
+            break
+        if (bits >> index) & 1 == 1:
+            accounts.append(self._cone_account(members, index))
+    return accounts
+
+
+@internal
+@view
 def _seller(roster: address, index: uint256) -> address:
     """
     @notice Account of a seller of a roster. Reverts beyond the last one.
