@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from protocol.auction import AuctionMode
+from protocol.course import Course
 from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
     AttemptOpened,
@@ -22,6 +23,9 @@ from protocol.events import (
     CommitsRecorded,
     ConeEnrolled,
     ConesDrawn,
+    CourseChanged,
+    DecisionOverturned,
+    DecisionUpheld,
     DepositEvent,
     EnrolmentClosed,
     EnrolmentEvent,
@@ -39,6 +43,8 @@ from protocol.events import (
     RoundVoided,
     SellerEnrolled,
     SellersDrawn,
+    SharesOpened,
+    SharesSwept,
     StakeSlashed,
     TrainingEnded,
 )
@@ -221,9 +227,16 @@ class JobState:
     decided: tuple[DecidedBallot, ...] = ()
     voided: tuple[RoundIndex, ...] = ()
     undecided: tuple[AttemptUndecided, ...] = ()
+    course: Course | None = None
+    """What the chain keeps of the training as one hash; calls bring it along."""
     ended: TrainingEnded | None = None
     settled: JobSettled | None = None
     payouts: tuple[PayoutCredited, ...] = ()
+    shares: SharesOpened | None = None
+    """Set if each payee claims its share of the pools."""
+    shares_swept: bool = False
+    trail: tuple[RecordedEvent, ...] = ()
+    """Where the chain recorded what payouts are computed from, in order."""
     slashes: tuple[StakeSlashed, ...] = ()
     escrow_reclaimed: bool = False
 
@@ -329,6 +342,37 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return replace(job, voided=(*job.voided, RoundIndex(event.round_index)))
         case _:
             return _apply_settlement_event(job, event)
+
+
+_TRAIL = (
+    BidRevealed
+    | AuctionClosed
+    | SellerEnrolled
+    | ConeEnrolled
+    | RoundDecided
+    | FinalDecided
+    | DecisionUpheld
+    | DecisionOverturned
+    | CourseChanged
+    | TrainingEnded
+    | JobSettled
+    | SharesOpened
+    | PayoutCredited
+)
+
+
+def keep_trail(job: JobState, recorded: RecordedEvent) -> JobState:
+    """Remember where an event was recorded if a payout is computed from it.
+
+    Of the courses only the last one counts.
+    """
+    event = recorded.event
+    if not isinstance(event, _TRAIL):
+        return job
+    trail = job.trail
+    if isinstance(event, CourseChanged):
+        trail = tuple(one for one in trail if not isinstance(one.event, CourseChanged))
+    return replace(job, trail=(*trail, recorded))
 
 
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
@@ -460,12 +504,18 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
 
 def _apply_settlement_event(job: JobState, event: Event) -> JobState:
     match event:
+        case CourseChanged():
+            return replace(job, course=event.course)
         case TrainingEnded():
             return replace(job, phase=JobPhase.SETTLING, ended=event)
         case JobSettled():
             return replace(job, phase=JobPhase.SETTLED, settled=event)
         case PayoutCredited():
             return replace(job, payouts=(*job.payouts, event))
+        case SharesOpened():
+            return replace(job, shares=event)
+        case SharesSwept():
+            return replace(job, shares_swept=True)
         case StakeSlashed():
             return replace(job, slashes=(*job.slashes, event))
         case _:
