@@ -166,6 +166,23 @@ def collect_settled_job(job: JobState, params: ProtocolParams) -> SettledJob:
     )
 
 
+def describe_differences(audit: PaymentAudit) -> tuple[str, ...]:
+    """Name everything that does not come out, with both numbers."""
+    parts = [
+        f"{payment.role.name.lower()} {payment.index} was credited {payment.credited_wei} wei, "
+        f"and {payment.computed_wei} wei come out"
+        for payment in audit.payments
+        if not payment.matches
+    ]
+    parts += [
+        f"{one.what}: {one.recorded} is recorded, and {one.computed} comes out"
+        for one in audit.differences
+    ]
+    if audit.shared_equally:
+        parts.append("the sellers' pool was shared equally, as if nobody had known the credits")
+    return tuple(parts)
+
+
 def _list_spending(job: JobState) -> tuple[Wei, ...]:
     """Find what each node is refunded for: gas is paid in ether, so only a job in ether does."""
     if job.currency != NO_ACCOUNT or job.course is None:
