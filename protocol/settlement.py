@@ -60,9 +60,9 @@ class SettlementInputs:
 
     @property
     def access_cap(self) -> int:
-        """Most accesses that one seller is paid for: ceil(3 K rounds / M)."""
+        """Most accesses that one seller is paid for."""
         count = max(1, len(self.contribution_weights))
-        return -(-ACCESS_CAP_FACTOR * self.sellers_per_round * self.rounds_done // count)
+        return compute_access_cap(self.sellers_per_round, self.rounds_done, count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,15 @@ def compute_progress_bps(target: int, initial_utility: int, last_utility: int) -
         return BPS
     progress = BPS * (last_utility - initial_utility) // (target - initial_utility)
     return max(0, min(progress, BPS))
+
+
+def compute_access_cap(sellers_per_round: int, rounds_done: int, seller_count: int) -> int:
+    """Compute the most accesses that one seller is paid for: three times those of an equal split,
+    rounded up.
+
+    Source: MECHANISM 14.
+    """
+    return -(-ACCESS_CAP_FACTOR * sellers_per_round * rounds_done // seller_count)
 
 
 def compute_refund_cap(inputs: SettlementInputs, cone_pool_wei: int) -> Wei:

@@ -5,6 +5,7 @@ job goes on: the buyer first, then the sellers in the order of their enrolment.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -13,8 +14,8 @@ from d2m_node.errors import TransactionReverted
 from d2m_node.ports import ChainPort
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
-from protocol.digest import RoundHeader, add_credits
 from protocol.job import JobPhase, JobState
+from protocol.shares import list_credits
 from protocol.types import Address
 
 log = structlog.get_logger(__name__)
@@ -50,17 +51,6 @@ async def close_enrolment_in_turn(
     await take_turn(chain, turn_from(job().enrolment_end), is_done=is_done, act=act)
 
 
-def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
-    """Return (payee, accepted rounds) of each seller; empty if no round was decided."""
-    if not job.decided_rounds:
-        return ()
-    weights: tuple[int, ...] = (0,) * len(job.sellers)
-    for one in job.decided_rounds:
-        weights = add_credits(weights, RoundHeader.decode(one.header).accepted)
-    accounts = (seller.account for seller in job.sellers)
-    return tuple(zip(accounts, weights, strict=True))
-
-
 async def settle_in_turn(
     chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
 ) -> None:
@@ -89,9 +79,10 @@ def _final_block(job: JobState) -> int | None:
 async def _settle(chain: ChainPort, job: JobState) -> None:
     """Settle by the leaves that the chain tells; without them if they do not open the root."""
     assert job.terms is not None, "a job that ran has terms"
+    assert job.course is not None, "a job that ran has a course"
     head = chain.state.block_number
     key = f"settle/{job.job_id}/{head}"
-    call = SettleJob(job=job.job_id, terms=job.terms, leaves=list_credits(job))
+    call = SettleJob(job=job.job_id, terms=job.terms, course=job.course, leaves=list_credits(job))
     try:
         await chain.submit(call, key=key)
     except TransactionReverted as refusal:
@@ -100,5 +91,4 @@ async def _settle(chain: ChainPort, job: JobState) -> None:
         if ended is None or head <= ended.final_block + chain.params.max_window_blocks:
             raise
         log.warning("settling_without_leaves", job=job.job_id, reason=refusal.reason)
-        call = SettleJob(job=job.job_id, terms=job.terms, leaves=())
-        await chain.submit(call, key=f"{key}/without-leaves")
+        await chain.submit(replace(call, leaves=()), key=f"{key}/without-leaves")
