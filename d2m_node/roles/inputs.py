@@ -21,7 +21,7 @@ from protocol.errors import InvalidSignature, ProtocolError
 from protocol.hashing import word
 from protocol.job import Ballot
 from protocol.model import count_parameters
-from protocol.signatures import Availability, recover_signer
+from protocol.signatures import Availability, compact, expand, recover_signer
 from protocol.types import Address, BlockNumber, Digest
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.wire import messages as wire
@@ -137,7 +137,7 @@ class _LoggedBitmaps:
     def __init__(self, seat: Seat, ballot: Ballot) -> None:
         self._seat = seat
         self._ballot = ballot
-        self._read: tuple[tuple[int, int, bytes], ...] = ()
+        self._read: tuple[tuple[int, int, bytes, bytes], ...] = ()
         self._first: dict[int, int] = {}
 
     def verified(self) -> dict[int, int]:
@@ -145,8 +145,8 @@ class _LoggedBitmaps:
         logged = self._seat.ballot(self._ballot).bitmaps
         if logged[: len(self._read)] != self._read:  # the chain turned
             self._read, self._first = (), {}
-        for index, bitmap, signature in logged[len(self._read) :]:
-            if index not in self._first and self._is_signed(index, bitmap, signature):
+        for index, bitmap, r, vs in logged[len(self._read) :]:
+            if index not in self._first and self._is_signed(index, bitmap, expand(r, vs)):
                 self._first[index] = bitmap
         self._read = logged
         return self._first
@@ -211,10 +211,10 @@ async def _tell_availability(
 
     async def send() -> None:
         entries = tuple(
-            (index, int.from_bytes(one.bitmap, "big"), one.signature)
+            (index, int.from_bytes(one.bitmap, "big"), *compact(one.signature))
             for index, one in unrecorded().items()
         )
-        call = LogBitmaps(job=seat.job_id, entries=entries)
+        call = LogBitmaps(job=seat.job_id, ballot_number=ballot.ballot_number, entries=entries)
         key = f"bitmaps/{seat.job_id}/{ballot.ballot_number}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
 

@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from d2m_node.calls import (
+    ApproveToken,
     CloseAuction,
     CloseEnrolment,
     CommitBid,
     ContractCall,
+    EnrolCone,
     EnrolSeller,
     LogBitmaps,
     OpenAuction,
     ReclaimBid,
     ReclaimDeposit,
     ReclaimEscrow,
+    RegisterDataset,
     ReportEquivocation,
     SettleJob,
     SubmitCommits,
@@ -21,6 +24,7 @@ from d2m_node.calls import (
 )
 from d2m_node.errors import TransactionReverted
 from protocol.deposits import DepositStatus
+from protocol.enrolment import DrawnRole, draw_members
 from protocol.events import (
     AuctionCancelled,
     AuctionOpened,
@@ -28,6 +32,9 @@ from protocol.events import (
     BidReclaimed,
     BitmapsLogged,
     CommitsRecorded,
+    ConeEnrolled,
+    ConesDrawn,
+    DatasetRegistered,
     DepositReturned,
     EnrolmentClosed,
     EquivocationProved,
@@ -38,7 +45,9 @@ from protocol.events import (
     OpeningsRecorded,
     SellerDeposited,
     SellerEnrolled,
+    SellersDrawn,
 )
+from protocol.hashing import keccak
 from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
@@ -56,6 +65,18 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
     if isinstance(call, OpenAuction):
         return _events_of_auction(state, sender, call)
+    if isinstance(call, RegisterDataset):
+        registered = DatasetRegistered(
+            dataset_id=len(state.datasets),
+            seller=sender,
+            tags=call.tags,
+            metadata_hash=call.metadata_hash,
+            min_price_wei=call.min_price_wei,
+            min_price_token=call.min_price_token,
+        )
+        return (registered,)
+    if isinstance(call, ApproveToken):
+        return ()  # the token's own event, which nobody follows
     job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
     job = state.jobs[job_id]
     ballot = job.ballot
@@ -65,11 +86,17 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case EnrolSeller():
             deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
-            index = len(job.sellers)
+            index = len(job.seller_applications)
             enrolled = SellerEnrolled(
                 job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
             )
             return enrolled, deposited
+        case EnrolCone():
+            index = len(job.cone_applications)
+            applied = ConeEnrolled(
+                job=job_id, index=index, node=sender, ticket_root=call.ticket_root
+            )
+            return (applied,)
         case ReclaimDeposit():
             amount_wei = job.deposits[sender].amount_wei
             return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
@@ -91,7 +118,7 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case LogBitmaps():
             return (
-                BitmapsLogged(job=job_id, ballot_number=ballot.ballot_number, entries=call.entries),
+                BitmapsLogged(job=job_id, ballot_number=call.ballot_number, entries=call.entries),
             )
         case SubmitCommits():
             commits = tuple((index, commitment) for index, commitment, _ in call.entries)
@@ -135,7 +162,7 @@ def _events_of_transition(job: JobState, sender: Address, call: ContractCall) ->
             )
             return (reclaimed,)
         case CloseEnrolment():
-            return (_event_of_enrolment_end(job),)
+            return _events_of_enrolment_end(job, call)
         case ReclaimEscrow():
             return (EscrowReclaimed(job=job.job_id, buyer=sender, amount_wei=job.price_wei),)
         case SettleJob():
@@ -144,18 +171,29 @@ def _events_of_transition(job: JobState, sender: Address, call: ContractCall) ->
             return ()
 
 
-def _event_of_enrolment_end(job: JobState) -> Event:
-    assert job.terms is not None
-    is_short = len(job.sellers) < job.terms.sellers_min or len(job.cones) < job.terms.cones_min
-    if is_short:
-        return JobCancelled(job=job.job_id, refund_wei=job.price_wei)
-    return EnrolmentClosed(
+def _events_of_enrolment_end(job: JobState, call: CloseEnrolment) -> Sequence[Event]:
+    """Draw if it must be, with the hash of the header as seed."""
+    assert call.sellers == tuple(one.account for one in job.seller_applications)
+    assert call.cones == tuple((one.account, one.ticket_root) for one in job.cone_applications)
+    terms, sellers, cones = call.terms, len(call.sellers), len(call.cones)
+    if sellers < terms.sellers_min or cones < terms.cones_min:
+        return (JobCancelled(job=job.job_id, refund_wei=job.price_wei),)
+    events: list[Event] = []
+    seed = keccak(call.header)
+    if sellers > terms.sellers_max:
+        indices = draw_members(seed, DrawnRole.SELLERS, sellers, terms.sellers_max)
+        events.append(SellersDrawn(job=job.job_id, indices=indices))
+    if cones > terms.cones_max:
+        indices = draw_members(seed, DrawnRole.CONES, cones, terms.cones_max)
+        events.append(ConesDrawn(job=job.job_id, indices=indices))
+    closed = EnrolmentClosed(
         job=job.job_id,
-        sellers=len(job.sellers),
-        cones=len(job.cones),
+        sellers=min(sellers, terms.sellers_max),
+        cones=min(cones, terms.cones_max),
         enrolment_end=job.enrolment_end,
         validation_end=BlockNumber(job.enrolment_end + 10),
     )
+    return (*events, closed)
 
 
 def _event_of_settlement(job: JobState) -> Event:
@@ -182,6 +220,7 @@ def _events_of_auction(state: MarketState, sender: Address, call: OpenAuction) -
         opener=sender,
         tags=call.tags,
         mode=call.mode,
+        currency=call.currency,
         deposit_wei=call.deposit_wei,
         reserve_wei=call.reserve_wei,
         commit_end=commit_end,
