@@ -29,7 +29,7 @@ from protocol.job import Bid, JobPhase, JobState
 from protocol.market import MarketState
 from protocol.shares import find_cone_share, find_seller_share
 from protocol.stakes import Stake
-from protocol.types import Address
+from protocol.types import Address, BlockNumber
 
 log = structlog.get_logger(__name__)
 
@@ -119,8 +119,10 @@ def find_stake(state: MarketState, account: Address) -> Exit | None:
 def find_lock(state: MarketState, account: Address) -> Exit | None:
     """Find stake that is locked for a job which does not need it any more."""
     for job_id, amount_wei in state.stakes.get(account, Stake()).locked_wei.items():
-        job = state.jobs[job_id]
-        if amount_wei > 0 and (job.phase in OVER or job.is_cone_left_out(account)):
+        job = state.jobs.get(job_id)
+        if amount_wei == 0 or job is None:
+            continue
+        if job.phase in OVER or job.is_cone_left_out(account):
             return Exit(ReleaseStake(job=job_id, account=account), f"release-stake/{job_id}")
     return None
 
@@ -140,16 +142,20 @@ def find_bid(state: MarketState, account: Address) -> Exit | None:
     """Find a bid of which an auction keeps more than it needs."""
     for job in state.jobs.values():
         bid = job.bids.get(account)
-        if bid is not None and not bid.reclaimed and _is_more_than_needed(job, bid):
-            # In an open auction an account may bid again, and more, after it was outbid.
-            key = f"reclaim-bid/{job.job_id}/{bid.deposit_wei}"
-            return Exit(ReclaimBid(auction=job.job_id), key)
+        if bid is not None and not bid.reclaimed and _is_free(job, bid, state.block_number):
+            return Exit(ReclaimBid(auction=job.job_id), f"reclaim-bid/{job.job_id}")
     return None
 
 
-def _is_more_than_needed(job: JobState, bid: Bid) -> bool:
+def _is_free(job: JobState, bid: Bid, block_number: BlockNumber) -> bool:
+    """Tell whether an auction keeps more of a bid than it needs.
+
+    In an open auction a bid that is not the best is free at once, but the buyer may still raise it,
+    and what is there counts. So it stays until nobody can bid any more.
+    """
     if job.phase is JobPhase.AUCTION:
-        return job.mode is AuctionMode.OPEN and job.best_bid != bid
+        is_outbid = job.mode is AuctionMode.OPEN and job.best_bid != bid
+        return is_outbid and block_number > job.commit_end
     return job.buyer != bid.bidder or bid.deposit_wei > job.price_wei
 
 

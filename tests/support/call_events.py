@@ -52,6 +52,7 @@ from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, Wei
+from tests.support.money_events import MoneyCall, events_of_money
 
 
 def refuse_spent(state: MarketState, call: ContractCall) -> None:
@@ -65,6 +66,8 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
     if isinstance(call, OpenAuction):
         return _events_of_auction(state, sender, call)
+    if isinstance(call, MoneyCall):
+        return events_of_money(state, sender, call)
     if isinstance(call, RegisterDataset):
         registered = DatasetRegistered(
             dataset_id=len(state.datasets),
