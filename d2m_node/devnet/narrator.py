@@ -8,7 +8,8 @@ from protocol.deposits import DepositStatus
 from protocol.digest import RoundHeader
 from protocol.events import FinalDecided, RoundDecided
 from protocol.job import DecidedBallot, JobPhase, JobState
-from protocol.types import Address
+from protocol.shares import find_cone_share, find_seller_share
+from protocol.types import Address, Wei
 
 Event = dict[str, Any]
 
@@ -182,22 +183,13 @@ class Narrator:
         settled, ended = job.settled, job.ended
         assert settled is not None, "asked for once the job is settled"
         assert ended is not None, "a settled job's training has ended"
+        payouts = [*self._list_payouts(job), *self._list_shares(job)]
         return {
             "event": "settled",
             "price_wei": settled.price_wei,
-            "payouts": [
-                {
-                    "to": self._name(payout.payee),
-                    "account": "0x" + payout.payee.hex(),
-                    "role": PAYOUT_ROLES[payout.role],
-                    "weight": payout.weight,
-                    "amount_wei": payout.amount_wei,
-                }
-                for payout in job.payouts
-                if PAYOUT_ROLES[payout.role] != "buyer"
-            ],
+            "payouts": payouts,
             "refund_wei": settled.refund_wei,
-            "not_paid": self._list_unpaid(job),
+            "not_paid": self._list_unpaid(job, {payout["account"] for payout in payouts}),
             "rounds": settled.rounds_done,
             "accuracy": round(settled.last_utility / ONE_Q20, 4),
             "model_digest": "0x" + settled.model_digest.hex(),
@@ -212,11 +204,37 @@ class Narrator:
             ],
         }
 
-    def _list_unpaid(self, job: JobState) -> list[str]:
+    def _list_payouts(self, job: JobState) -> Iterator[Event]:
+        """Tell what was credited to all but the buyer."""
+        for payout in job.payouts:
+            if PAYOUT_ROLES[payout.role] != "buyer":
+                role, weight = PAYOUT_ROLES[payout.role], payout.weight
+                yield self._tell_payout(payout.payee, role, weight, payout.amount_wei)
+
+    def _list_shares(self, job: JobState) -> Iterator[Event]:
+        """Tell what is set aside in a job with many payees, for each of them to claim."""
+        for cone in job.cones:
+            share = find_cone_share(job, cone.account)
+            if share is not None:
+                yield self._tell_payout(cone.account, "cone", share.weight, share.amount_wei)
+        for seller in job.sellers:
+            share = find_seller_share(job, seller.account)
+            if share is not None:
+                yield self._tell_payout(seller.account, "seller", share.weight, share.amount_wei)
+
+    def _tell_payout(self, payee: Address, role: str, weight: int, amount_wei: Wei) -> Event:
+        return {
+            "to": self._name(payee),
+            "account": "0x" + payee.hex(),
+            "role": role,
+            "weight": weight,
+            "amount_wei": amount_wei,
+        }
+
+    def _list_unpaid(self, job: JobState, paid: set[str]) -> list[str]:
         """Name who enrolled and gets nothing: no accepted update, or no vote with the decision."""
-        paid = {payout.payee for payout in job.payouts if payout.amount_wei > 0}
         enrolled = [*(seller.account for seller in job.sellers), *(c.account for c in job.cones)]
-        return [self._name(account) for account in enrolled if account not in paid]
+        return [self._name(account) for account in enrolled if "0x" + account.hex() not in paid]
 
 
 def _name_decision(decided: DecidedBallot) -> tuple[int, bytes]:

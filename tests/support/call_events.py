@@ -47,6 +47,7 @@ from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, Wei
 from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
+from tests.support.money_events import MoneyCall, events_of_money
 
 
 def refuse_spent(state: MarketState, call: ContractCall) -> None:
@@ -59,6 +60,8 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 
 
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
+    if isinstance(call, MoneyCall):
+        return events_of_money(state, sender, call)
     if isinstance(call, RegisterDataset):
         registered = DatasetRegistered(
             dataset_id=len(state.datasets),
