@@ -76,6 +76,7 @@ struct TrainingResult {
     uint256 rounds_done;
     int256 initial_utility;
     int256 last_utility;
+    bool is_final_evaluated;
     bytes32 model_digest;
     bytes32 credit_root;
     uint256 credit_sum;
