@@ -6,80 +6,123 @@
 @notice Holds what the sellers of a job put up when they enrol. A deposit goes back to its seller
         once the job is closed, and is burned if the seller is proved to have signed two
         commitments for one round, or was accepted into a model that ended no better than it began.
-@dev balance = sum of all deposits that were neither returned nor burned. Nothing can strand one:
-     every job is closed by block numbers alone, and whoever enrolled can then reclaim.
+@dev balance of a currency = sum of all deposits in it that were neither returned nor burned.
+     Nothing can strand one: every job is closed by block numbers alone, and whoever enrolled can
+     then reclaim.
 """
 
+from interfaces import IEnrolment
 from interfaces import IMarket
 from interfaces import ISellerDeposits
 from modules import equivocation
 from modules import limits
 from modules import money
+from modules import params as deployment
 
 implements: ISellerDeposits
 
+# A deposit is one word: the amount, and above it whether it is in the token.
+TOKEN_FLAG: constant(uint256) = 2**255
+
 MARKET: immutable(address)
+ENROLMENT: immutable(IEnrolment)
 SETTLEMENT: immutable(address)
+TOKEN: immutable(address)
+
+
+struct Deposit:
+    currency: address
+    amount_wei: uint256
+
 
 deposits: HashMap[uint256, HashMap[address, uint256]]
 
 
 @deploy
-def __init__(market: address, settlement: address):
+def __init__(params: deployment.Params, market: address, enrolment: address, settlement: address):
     """
-    @notice Fix the other contracts.
-    @param market Market, which enrols sellers; its address is in everything that they sign.
+    @notice Fix the parameters and the other contracts.
+    @param params Parameters of the deployment.
+    @param market Market; its address is in everything that sellers sign.
+    @param enrolment Enrolment, where sellers enrol.
     @param settlement Settlement, which knows whose updates were accepted.
     """
     MARKET = market
+    ENROLMENT = IEnrolment(enrolment)
     SETTLEMENT = settlement
+    TOKEN = params.token
 
 
 @external
 @payable
-def deposit(job: uint256, seller: address):
+def deposit(
+    job: uint256,
+    seller: address,
+    currency: address,
+    amount_wei: uint256,
+    permits: DynArray[money.Permit, 1],
+):
     """
-    @notice Keep the deposit of a seller that enrols; the money sent is the deposit.
+    @notice Keep the deposit of a seller that enrols: the ether sent, or its allowance of the token.
     @param job Job in enrolment.
     @param seller Account that enrols.
+    @param currency Currency of the job: zero for ether, else the token.
+    @param amount_wei Amount of the deposit.
+    @param permits At most one permit for the token, signed by the seller.
     """
-    assert msg.sender == MARKET, "deposits: only the market"
-    assert msg.value > 0, "deposits: no deposit"
+    assert msg.sender == ENROLMENT.address, "deposits: only the enrolment"
+    assert currency == empty(address) or currency == TOKEN, "deposits: not a currency"
+    assert amount_wei > 0 and amount_wei < TOKEN_FLAG, "deposits: amount out of range"
     assert self.deposits[job][seller] == 0, "deposits: already deposited"
 
-    self.deposits[job][seller] = msg.value
-    log ISellerDeposits.SellerDeposited(job=job, seller=seller, amount_wei=msg.value)
+    flag: uint256 = 0 if currency == empty(address) else TOKEN_FLAG
+    self.deposits[job][seller] = amount_wei | flag
+    log ISellerDeposits.SellerDeposited(job=job, seller=seller, amount_wei=amount_wei)
+    for permit: money.Permit in permits:
+        money._permit(currency, seller, permit)
+    money._take(currency, seller, amount_wei)
 
 
 @external
 def forfeit(job: uint256, sellers: DynArray[address, limits.MAX_SELLERS]):
     """
     @notice Burn the deposits of sellers whose updates left the model no better (MECHANISM 14).
-    @dev Who has none any more, by an equivocation say, is passed over.
+    @dev Who has none any more, by an equivocation say, is passed over. All deposits of a job are
+         in its currency.
     @param job Job being settled.
     @param sellers Sellers that were accepted.
     """
     assert msg.sender == SETTLEMENT, "deposits: only the settlement"
+    currency: address = empty(address)
+    burned_wei: uint256 = 0
     for seller: address in sellers:
-        amount_wei: uint256 = self._take(job, seller)
-        if amount_wei == 0:
+        taken: Deposit = self._take(job, seller)
+        if taken.amount_wei == 0:
             continue
-        log ISellerDeposits.DepositForfeited(job=job, seller=seller, amount_wei=amount_wei)
-        money._burn(amount_wei)
+        currency = taken.currency
+        burned_wei += taken.amount_wei
+        log ISellerDeposits.DepositForfeited(
+            job=job, seller=seller, amount_wei=taken.amount_wei
+        )
+    money._burn(currency, burned_wei)
 
 
 @external
 def reclaim(job: uint256):
     """
     @notice Pay the caller its deposit back, once nobody needs it any more.
-    @param job Cancelled or settled job.
+    @param job Cancelled or settled job, or one whose draw left the caller out.
     """
-    assert staticcall IMarket(MARKET).is_closed(job), "deposits: job not closed"
-    amount_wei: uint256 = self._take(job, msg.sender)
-    assert amount_wei > 0, "deposits: nothing deposited"
+    assert staticcall IMarket(MARKET).is_closed(job) or staticcall ENROLMENT.is_seller_left_out(
+        job, msg.sender
+    ), "deposits: job not closed"
+    taken: Deposit = self._take(job, msg.sender)
+    assert taken.amount_wei > 0, "deposits: nothing deposited"
 
-    log ISellerDeposits.DepositReturned(job=job, seller=msg.sender, amount_wei=amount_wei)
-    money._pay(msg.sender, amount_wei)
+    log ISellerDeposits.DepositReturned(
+        job=job, seller=msg.sender, amount_wei=taken.amount_wei
+    )
+    money._pay(taken.currency, msg.sender, taken.amount_wei)
 
 
 @external
@@ -101,8 +144,8 @@ def report_equivocation(
     @param first One commitment with its signature.
     @param second The other one.
     """
-    amount_wei: uint256 = self._take(job, seller)
-    assert amount_wei > 0, "deposits: nothing deposited"
+    taken: Deposit = self._take(job, seller)
+    assert taken.amount_wei > 0, "deposits: nothing deposited"
     equivocation._check(MARKET, job, round_index, seller, first, second)
 
     log ISellerDeposits.EquivocationProved(
@@ -111,9 +154,9 @@ def report_equivocation(
         round_index=round_index,
         first_commitment=first.commitment,
         second_commitment=second.commitment,
-        amount_wei=amount_wei,
+        amount_wei=taken.amount_wei,
     )
-    money._burn(amount_wei)
+    money._burn(taken.currency, taken.amount_wei)
 
 
 @external
@@ -123,19 +166,22 @@ def deposit_of(job: uint256, seller: address) -> uint256:
     @notice What is held for a seller of a job.
     @param job Number of the job.
     @param seller Account that may have enrolled.
-    @return Amount, in wei; zero once it was returned or burned.
+    @return Amount, in the job's currency; zero once it was returned or burned.
     """
-    return self.deposits[job][seller]
+    return self.deposits[job][seller] & (TOKEN_FLAG - 1)
 
 
 @internal
-def _take(job: uint256, seller: address) -> uint256:
+def _take(job: uint256, seller: address) -> Deposit:
     """
     @notice Take a deposit off the books.
     @param job Number of the job.
     @param seller Account that enrolled.
-    @return Amount, in wei; zero if there is none.
+    @return The deposit; its amount is zero if there is none.
     """
-    amount_wei: uint256 = self.deposits[job][seller]
+    word: uint256 = self.deposits[job][seller]
     self.deposits[job][seller] = 0
-    return amount_wei
+    return Deposit(
+        currency=TOKEN if word >= TOKEN_FLAG else empty(address),
+        amount_wei=word & (TOKEN_FLAG - 1),
+    )

@@ -7,6 +7,7 @@
 @dev balance = free + unbonding + rewards of all accounts + all that is locked.
 """
 
+from interfaces import IEnrolment
 from interfaces import IMarket
 from interfaces import IStakePool
 from modules import limits
@@ -17,7 +18,8 @@ implements: IStakePool
 
 REASON_WRONG: constant(uint256) = 1
 
-MARKET: immutable(address)
+MARKET: immutable(IMarket)
+ENROLMENT: immutable(IEnrolment)
 ROUNDS: immutable(address)
 PARAMS: immutable(deployment.Params)
 
@@ -37,17 +39,20 @@ struct Lock:
 
 holdings: HashMap[address, Holding]
 locks: HashMap[uint256, HashMap[address, Lock]]
+stakers: uint256
 
 
 @deploy
-def __init__(params: deployment.Params, market: address, rounds: address):
+def __init__(params: deployment.Params, market: address, enrolment: address, rounds: address):
     """
-    @notice Fix the parameters and the two contracts that may lock and slash.
+    @notice Fix the parameters and the other contracts.
     @param params Parameters of the deployment.
-    @param market Market, which locks stake for jobs.
+    @param market Market, which knows what jobs are closed.
+    @param enrolment Enrolment, which locks stake for jobs.
     @param rounds Rounds, which slashes.
     """
-    MARKET = market
+    MARKET = IMarket(market)
+    ENROLMENT = IEnrolment(enrolment)
     ROUNDS = rounds
     PARAMS = params
 
@@ -62,6 +67,8 @@ def deposit():
     """
     assert msg.value > 0, "stake: nothing to deposit"
 
+    if self.holdings[msg.sender].since_block == 0:
+        self.stakers += 1
     free_wei: uint256 = self.holdings[msg.sender].free_wei + msg.value
     self.holdings[msg.sender].free_wei = free_wei
     self.holdings[msg.sender].since_block = block.number
@@ -103,7 +110,7 @@ def withdraw():
 
     self.holdings[msg.sender].reward_wei = 0
     log IStakePool.StakeWithdrawn(account=msg.sender, amount_wei=amount_wei)
-    money._pay(msg.sender, amount_wei)
+    money._pay(empty(address), msg.sender, amount_wei)
 
 
 @external
@@ -114,7 +121,7 @@ def lock(job: uint256, account: address, amount_wei: uint256):
     @param account CONE node.
     @param amount_wei Stake that the job's terms ask for.
     """
-    assert msg.sender == MARKET, "stake: only the market locks"
+    assert msg.sender == ENROLMENT.address, "stake: only the enrolment locks"
     assert self.locks[job][account].original_wei == 0, "stake: already locked"
     free_wei: uint256 = self.holdings[account].free_wei
     assert amount_wei <= free_wei, "stake: not enough free stake"
@@ -155,19 +162,25 @@ def slash(
         self.holdings[beneficiary].reward_wei += reward_each_wei
     burned_wei: uint256 = taken_wei - reward_each_wei * len(beneficiaries)
     log IStakePool.SlashShared(
-        job=job, burned_wei=burned_wei, reward_each_wei=reward_each_wei
+        job=job,
+        burned_wei=burned_wei,
+        reward_each_wei=reward_each_wei,
+        beneficiaries=beneficiaries,
     )
-    money._burn(burned_wei)
+    money._burn(empty(address), burned_wei)
 
 
 @external
 def release(job: uint256, account: address):
     """
-    @notice Make what is left of a lock free again, once the job is closed. Anyone may call.
-    @param job Closed job.
+    @notice Make what is left of a lock free again, once the job is closed or runs without the
+            account. Anyone may call.
+    @param job Job that the stake is locked for.
     @param account Account whose stake was locked.
     """
-    assert staticcall IMarket(MARKET).is_closed(job), "stake: job not closed"
+    assert staticcall MARKET.is_closed(job) or staticcall ENROLMENT.is_cone_left_out(
+        job, account
+    ), "stake: job not closed"
     amount_wei: uint256 = self.locks[job][account].remaining_wei
     assert amount_wei > 0, "stake: nothing locked"
 
@@ -202,6 +215,16 @@ def staked_since(account: address) -> uint256:
     @return Block of its latest deposit; 0 if it never deposited.
     """
     return self.holdings[account].since_block
+
+
+@external
+@view
+def staker_count() -> uint256:
+    """
+    @notice How many CONE nodes there can be.
+    @return Number of accounts that ever deposited.
+    """
+    return self.stakers
 
 
 @external

@@ -58,6 +58,17 @@ class ReleaseStake:
     account: Address
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApproveToken:
+    """Let a contract take an amount of the deployment's token from this account."""
+
+    contract: ClassVar[str] = "Token"
+    function: ClassVar[str] = "approve"
+    spender: str
+    """Name of the contract that will keep the money."""
+    amount_wei: Wei
+
+
 Permit = tuple[Wei, int, int, bytes, bytes]
 """A token's permit: value, deadline, v, r, s. Calls take at most one."""
 
@@ -239,7 +250,7 @@ class LogBitmaps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitCommits:
-    contract: ClassVar[str] = "Rounds"
+    contract: ClassVar[str] = "Ballots"
     function: ClassVar[str] = "submit_commits"
     job: JobId
     sender_index: int
@@ -250,7 +261,7 @@ class SubmitCommits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOpenings:
-    contract: ClassVar[str] = "Rounds"
+    contract: ClassVar[str] = "Ballots"
     function: ClassVar[str] = "submit_openings"
     job: JobId
     sender_index: int
@@ -382,6 +393,7 @@ ContractCall = (
     | RequestUnbond
     | WithdrawStake
     | ReleaseStake
+    | ApproveToken
     | OpenAuction
     | CommitBid
     | OpenClearAuction

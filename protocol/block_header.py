@@ -51,11 +51,9 @@ def compute_anchor_block(
     block is out of reach, the seed moves on by the whole reach, as often as it must: the block
     follows from numbers alone, so nobody chooses it by waiting a little.
 
-    Nothing calls this, neither nodes nor contracts. A market with private tickets cannot re-anchor:
-    votes are committed with traces of the first seed before anybody has to prove it on chain, and
-    would not hold under a later one. A ballot whose seed nobody captured expires instead, and the
-    round is void. The rule stands here for contracts that fix a seed before anything depends on it,
-    like the public draw of MECHANISM 7.2.
+    Only for a seed that nothing depends on before it is captured, like that of the draw of a job's
+    members. Votes are committed with traces of the first seed before anybody has to prove it on
+    chain: a ballot whose seed nobody captured expires instead.
 
     Parameters
     ----------

@@ -72,6 +72,18 @@ def validate_seller_deposit(terms: JobTerms, price_wei: Wei, params: ProtocolPar
         raise InvalidParams("seller_deposit_wei", reason)
 
 
+def compute_seller_deposit(terms: JobTerms, price_wei: Wei, params: ProtocolParams) -> Wei:
+    """Find what each seller of a job puts up.
+
+    The terms fit the amount of the winning bid. The price of a second-price auction may be lower,
+    and a seller must not be asked for more than it can earn.
+
+    Source: MECHANISM 3.1, 14.
+    """
+    _, most_wei = compute_deposit_range(price_wei, terms.sellers_min, params)
+    return min(terms.seller_deposit_wei, most_wei)
+
+
 def is_forfeit(outcome: Outcome, rounds_done: int, initial_utility: int, last_utility: int) -> bool:
     """Tell whether the sellers that were accepted lose their deposits.
 

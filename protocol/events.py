@@ -82,6 +82,7 @@ class SlashShared:
     job: JobId
     burned_wei: Wei
     reward_each_wei: Wei
+    beneficiaries: tuple[Address, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,6 +421,8 @@ class AppealResolved:
     bond_wei: Wei
     reward_each_wei: Wei
     burned_wei: Wei
+    beneficiaries: tuple[Address, ...]
+    """Who shares the bond; nobody if it goes back to the appellant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from protocol.auction import AuctionMode
 from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
     AttemptOpened,
@@ -11,6 +12,7 @@ from protocol.events import (
     AuctionCancelled,
     AuctionClosed,
     AuctionEvent,
+    AuctionExtended,
     AuctionOpened,
     BallotEvent,
     BidCommitted,
@@ -19,8 +21,10 @@ from protocol.events import (
     BitmapsLogged,
     CommitsRecorded,
     ConeEnrolled,
+    ConesDrawn,
     DepositEvent,
     EnrolmentClosed,
+    EnrolmentEvent,
     EscrowReclaimed,
     Event,
     FinalDecided,
@@ -33,14 +37,15 @@ from protocol.events import (
     RecordedEvent,
     RoundDecided,
     RoundVoided,
-    SeedCaptured,
     SellerEnrolled,
+    SellersDrawn,
     StakeSlashed,
     TrainingEnded,
 )
 from protocol.sortition import BallotKind
 from protocol.terms import JobTerms
 from protocol.types import (
+    NO_ACCOUNT,
     NO_DIGEST,
     Address,
     BlockNumber,
@@ -67,11 +72,13 @@ class JobPhase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bid:
-    """One sealed bid; the last four fields are known once it is revealed."""
+    """One bid; amount, terms and body are known once it is revealed, in the clear at once."""
 
     bidder: Address
     commitment: Digest
+    """In the clear: the hash of the request."""
     deposit_wei: Wei
+    """What its bidder put up."""
     amount_wei: Wei | None = None
     terms: JobTerms | None = None
     body_hash: Digest | None = None
@@ -80,12 +87,16 @@ class Bid:
 
 @dataclass(frozen=True, slots=True)
 class EnrolledSeller:
+    """A seller that applied for a place in the job."""
+
     account: Address
     dataset_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolledCone:
+    """A CONE node that applied for a place in the job's pool."""
+
     account: Address
     ticket_root: Digest
 
@@ -132,8 +143,8 @@ class Ballot:
     update_open_end: BlockNumber
     availability_end: BlockNumber
     mini_rounds: tuple[MiniRound, ...]
-    bitmaps: tuple[tuple[int, int, bytes], ...] = ()
-    """(CONE index, bitmap, signature) in the order of the chain, signatures unchecked."""
+    bitmaps: tuple[tuple[int, int, bytes, bytes], ...] = ()
+    """(CONE index, bitmap, r, vs) as logged, in time and in order; signatures are unchecked."""
     batches: tuple[CommitBatch, ...] = ()
     openings: tuple[RecordedOpening, ...] = ()
     es_seed: Digest | None = None
@@ -176,8 +187,15 @@ class JobState:
     phase: JobPhase
     opened_block: BlockNumber
     tags: tuple[Digest, ...]
+    mode: AuctionMode = AuctionMode.SEALED
+    currency: Address = NO_ACCOUNT
+    """Zero for ether, else the deployment's token; of every amount but stakes."""
     deposit_wei: Wei
     reserve_wei: Wei
+    datasets: int = 0
+    """Registered for each of the tags when the auction opened."""
+    stakers: int = 0
+    """Accounts that had staked by then."""
     commit_end: BlockNumber
     reveal_end: BlockNumber
     bids: Mapping[Address, Bid] = field(default_factory=dict)
@@ -187,10 +205,16 @@ class JobState:
     body_hash: Digest = NO_DIGEST
     enrolment_end: BlockNumber = BlockNumber(0)
     validation_end: BlockNumber = BlockNumber(0)
+    seller_applications: tuple[EnrolledSeller, ...] = ()
+    """Sellers that applied, in order."""
+    cone_applications: tuple[EnrolledCone, ...] = ()
+    """CONE nodes that applied, in order."""
     sellers: tuple[EnrolledSeller, ...] = ()
-    deposits: Mapping[Address, SellerDeposit] = field(default_factory=dict)
-    """Of each seller that enrolled."""
+    """Members by seller index; none before the enrolment closed."""
     cones: tuple[EnrolledCone, ...] = ()
+    """The pool by CONE index; empty before the enrolment closed."""
+    deposits: Mapping[Address, SellerDeposit] = field(default_factory=dict)
+    """Of each seller that applied."""
     receipts: Mapping[int, int] = field(default_factory=dict)
     """Bitmap of CONE nodes that hold a part of the validation set, by part."""
     ballot: Ballot | None = None
@@ -217,6 +241,30 @@ class JobState:
                 return ConeIndex(index)
         return None
 
+    def has_seller_applied(self, account: Address) -> bool:
+        """Tell whether an account applied as a seller, member or not."""
+        return any(seller.account == account for seller in self.seller_applications)
+
+    def has_cone_applied(self, account: Address) -> bool:
+        """Tell whether an account applied as a CONE node, member or not."""
+        return any(cone.account == account for cone in self.cone_applications)
+
+    def is_seller_left_out(self, account: Address) -> bool:
+        """Tell whether an account applied as a seller, and the job runs without it."""
+        is_fixed = bool(self.sellers)
+        return is_fixed and self.has_seller_applied(account) and self.seller_index(account) is None
+
+    def is_cone_left_out(self, account: Address) -> bool:
+        """Tell whether an account applied as a CONE node, and the job runs without it."""
+        is_fixed = bool(self.cones)
+        return is_fixed and self.has_cone_applied(account) and self.cone_index(account) is None
+
+    @property
+    def best_bid(self) -> Bid | None:
+        """The highest bid whose amount is known. In an open auction it is the one that counts."""
+        revealed = [bid for bid in self.bids.values() if bid.amount_wei is not None]
+        return max(revealed, key=lambda bid: bid.amount_wei or 0, default=None)
+
     @property
     def decided_rounds(self) -> tuple[RoundDecided, ...]:
         """Decided rounds in order, final evaluations left out."""
@@ -231,15 +279,21 @@ def job_of_event(event: Event) -> JobId | None:
     return job if job is not None else auction
 
 
-def open_job(event: AuctionOpened, block_number: BlockNumber) -> JobState:
-    """Start a job at its auction."""
+def open_job(
+    event: AuctionOpened, block_number: BlockNumber, *, datasets: int, stakers: int
+) -> JobState:
+    """Start a job at its auction, noting how many there were that could serve it."""
     return JobState(
         job_id=event.auction,
         phase=JobPhase.AUCTION,
         opened_block=block_number,
         tags=event.tags,
+        mode=AuctionMode(event.mode),
+        currency=event.currency,
         deposit_wei=event.deposit_wei,
         reserve_wei=event.reserve_wei,
+        datasets=datasets,
+        stakers=stakers,
         commit_end=event.commit_end,
         reveal_end=event.reveal_end,
     )
@@ -250,23 +304,15 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
     event = recorded.event
     if isinstance(event, AuctionEvent):
         return _apply_auction_event(job, event)
+    if isinstance(event, EnrolmentEvent):
+        return _apply_enrolment_event(job, event)
     if isinstance(event, DepositEvent):
         return replace(job, deposits=apply_deposit_event(job.deposits, event))
+    if isinstance(event, BitmapsLogged):
+        return _log_bitmaps(job, event, recorded.block_number)
     if isinstance(event, BallotEvent):
         return replace(job, ballot=_apply_ballot_event(job.ballot, event))
     match event:
-        case SellerEnrolled():
-            seller = EnrolledSeller(event.seller, event.dataset_id)
-            return replace(job, sellers=(*job.sellers, seller))
-        case ConeEnrolled():
-            cone = EnrolledCone(event.node, event.ticket_root)
-            return replace(job, cones=(*job.cones, cone))
-        case EnrolmentClosed():
-            return replace(job, phase=JobPhase.VALIDATION, validation_end=event.validation_end)
-        case JobCancelled():
-            return replace(job, phase=JobPhase.CANCELLED)
-        case EscrowReclaimed():
-            return replace(job, escrow_reclaimed=True)
         case ReceiptsRecorded():
             return replace(job, receipts={**job.receipts, event.part: event.bitmap})
         case AttemptOpened():
@@ -287,6 +333,8 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
 
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
     match event:
+        case AuctionExtended():
+            return replace(job, commit_end=event.commit_end, reveal_end=event.commit_end)
         case BidCommitted():
             bid = Bid(
                 bidder=event.bidder,
@@ -317,6 +365,33 @@ def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
     return replace(job, bids={**job.bids, event.bidder: bid})
 
 
+def _apply_enrolment_event(job: JobState, event: EnrolmentEvent) -> JobState:
+    """Collect applications, then fix the members: all that applied, or those that were drawn."""
+    match event:
+        case SellerEnrolled():
+            seller = EnrolledSeller(event.seller, event.dataset_id)
+            return replace(job, seller_applications=(*job.seller_applications, seller))
+        case ConeEnrolled():
+            cone = EnrolledCone(event.node, event.ticket_root)
+            return replace(job, cone_applications=(*job.cone_applications, cone))
+        case SellersDrawn():
+            return replace(job, sellers=tuple(job.seller_applications[i] for i in event.indices))
+        case ConesDrawn():
+            return replace(job, cones=tuple(job.cone_applications[i] for i in event.indices))
+        case EnrolmentClosed():
+            return replace(
+                job,
+                phase=JobPhase.VALIDATION,
+                sellers=job.sellers or job.seller_applications,
+                cones=job.cones or job.cone_applications,
+                validation_end=event.validation_end,
+            )
+        case JobCancelled():
+            return replace(job, phase=JobPhase.CANCELLED)
+        case EscrowReclaimed():
+            return replace(job, escrow_reclaimed=True)
+
+
 def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
     """A retry keeps the sellers' deadlines of its round's first attempt."""
     first_attempt = former if event.attempt > 0 else None
@@ -339,12 +414,22 @@ def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
     )
 
 
+def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber) -> JobState:
+    """Keep statements of the current ballot that came in time; anybody may log anything."""
+    ballot = job.ballot
+    if (
+        ballot is None
+        or ballot.ballot_number != event.ballot_number
+        or block_number > ballot.availability_end
+    ):
+        return job
+    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + event.entries))
+
+
 def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
     assert ballot is not None, "the contract speaks only of a ballot it opened"
     assert ballot.ballot_number == event.ballot_number, "one ballot at a time"
     match event:
-        case BitmapsLogged():
-            return replace(ballot, bitmaps=ballot.bitmaps + event.entries)
         case CommitsRecorded():
             batch = CommitBatch(
                 mini_round_index=event.mini & 0xFFFF,
@@ -363,8 +448,6 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
                 for index, digest, trace in event.entries
             )
             return replace(ballot, openings=ballot.openings + openings)
-        case SeedCaptured():
-            return replace(ballot, es_seed=event.es_seed)
         case MiniRoundOpened():
             mini_round = MiniRound(
                 mini_round_index=event.mini & 0xFFFF,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from protocol.events import (
     AuctionOpened,
+    BitmapsLogged,
     DatasetRegistered,
     Event,
     PayoutClaimed,
@@ -17,7 +18,7 @@ from protocol.events import (
     UnbondingStarted,
 )
 from protocol.job import JobState, apply_job_event, job_of_event, open_job
-from protocol.types import Address, BlockNumber, Digest, JobId, Wei
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,13 @@ class Dataset:
     seller: Address
     tags: tuple[Digest, ...]
     metadata_hash: Digest
+    min_price_wei: Wei
+    """Of a job in ether that its seller enrols in."""
+    min_price_token: Wei
+
+    def min_price(self, currency: Address) -> Wei:
+        """Return the least price of a job in a currency."""
+        return self.min_price_wei if currency == NO_ACCOUNT else self.min_price_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,10 @@ class MarketState:
         """Accounts that name this libp2p identity; several may."""
         return frozenset(a for a, peer in self.peers.items() if peer.peer_id == peer_id)
 
+    def count_datasets(self, tags: tuple[Digest, ...]) -> int:
+        """Count as the registry does: data sets with the rarest of the tags."""
+        return min(sum(tag in one.tags for one in self.datasets.values()) for tag in tags)
+
 
 def advance(state: MarketState, block_number: BlockNumber) -> MarketState:
     """Note that every event up to ``block_number`` has been applied."""
@@ -70,15 +82,21 @@ def advance(state: MarketState, block_number: BlockNumber) -> MarketState:
 def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
     """Fold one event into the market. Events come in the order of the chain, none left out.
 
-    Raises KeyError for an event of a job whose auction was not seen to open.
+    Raises KeyError for an event of a job whose auction was not seen to open. Bitmaps are an
+    exception: the contract logs whatever anybody sends, for jobs that do not exist too.
     """
     event = recorded.event
     job_id = job_of_event(event)
     if isinstance(event, AuctionOpened):
-        return replace(
-            state,
-            jobs={**state.jobs, event.auction: open_job(event, recorded.block_number)},
+        job = open_job(
+            event,
+            recorded.block_number,
+            datasets=state.count_datasets(event.tags),
+            stakers=len(state.stakes),
         )
+        return replace(state, jobs={**state.jobs, job.job_id: job})
+    if isinstance(event, BitmapsLogged) and event.job not in state.jobs:
+        return state
     if job_id is not None:
         job = apply_job_event(state.jobs[job_id], recorded)
         state = replace(state, jobs={**state.jobs, job_id: job})
@@ -96,6 +114,8 @@ def _apply_registry_event(state: MarketState, event: Event) -> MarketState:
                 seller=event.seller,
                 tags=event.tags,
                 metadata_hash=event.metadata_hash,
+                min_price_wei=event.min_price_wei,
+                min_price_token=event.min_price_token,
             )
             return replace(state, datasets={**state.datasets, event.dataset_id: dataset})
         case PayoutClaimed():

@@ -18,6 +18,7 @@ from protocol.types import Address, Digest, JobId, RoundIndex
 SIGNATURE_BYTES = 65
 
 _DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+_RECOVERY_BIT = 1 << 255
 _SECP256K1_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 
@@ -141,3 +142,30 @@ def recover_signer(digest: Digest, signature: bytes) -> Address:
     except (BadSignature, ValidationError) as exc:
         raise InvalidSignature("no key can have made this signature") from exc
     return Address(public_key.to_canonical_address())
+
+
+def compact(signature: bytes) -> tuple[bytes, bytes]:
+    """Write a signature of 65 bytes as two words: r, and s with the recovery bit on top.
+
+    Contracts take this form (EIP-2098).
+
+    Raises
+    ------
+    InvalidSignature
+        If the length or v is wrong, or s leaves no room for the bit.
+    """
+    if len(signature) != SIGNATURE_BYTES:
+        raise InvalidSignature(f"a signature has {SIGNATURE_BYTES} bytes, not {len(signature)}")
+    recovery, s = signature[64], int.from_bytes(signature[32:64], "big")
+    if recovery not in (27, 28):
+        raise InvalidSignature(f"v is {recovery}, not 27 or 28")
+    if s > _SECP256K1_HALF_ORDER:
+        raise InvalidSignature("s is in the upper half of the group order")
+    return signature[:32], word(s | _RECOVERY_BIT if recovery == 28 else s)
+
+
+def expand(r: bytes, vs: bytes) -> bytes:
+    """Write a signature of two words as 65 bytes: the inverse of :func:`compact`."""
+    word_vs = int.from_bytes(fixed_bytes(vs), "big")
+    recovery = 28 if word_vs & _RECOVERY_BIT else 27
+    return fixed_bytes(r) + word(word_vs & ~_RECOVERY_BIT) + bytes([recovery])

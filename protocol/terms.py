@@ -13,7 +13,7 @@ from protocol.types import Digest, Wei
 MAX_ROUNDS = 1000
 MIN_SELLERS_PER_ROUND = 3
 MAX_GROWTH_TERM = 1000
-MAX_SELLERS = 20
+MAX_SELLERS = 256
 MAX_CONES = 64
 MAX_UTILITY = 1 << 62
 """Utilities are signed 64-bit in a header; no target beyond this could be compared."""

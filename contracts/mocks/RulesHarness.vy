@@ -7,6 +7,7 @@
 
 from interfaces import IRounds
 from interfaces import ISellerDeposits
+from modules import auction_rules
 from modules import bitmap
 from modules import commitments
 from modules import equivocation
@@ -130,6 +131,18 @@ def merkle_root(leaves: DynArray[bytes32, limits.MAX_SELLERS]) -> bytes32:
 
 
 @external
+@pure
+def is_proven(
+    leaf: bytes32,
+    index: uint256,
+    count: uint256,
+    proof: DynArray[bytes32, merkle.LEVELS],
+    root: bytes32,
+) -> bool:
+    return merkle._is_proven(leaf, index, count, proof, root)
+
+
+@external
 @view
 def randomness(block_number: uint256, header: Bytes[1024]) -> bytes32:
     return block_header._randomness(block_number, header)
@@ -212,6 +225,24 @@ def pools(
 
 @external
 @pure
+def refund_cap(
+    price_wei: uint256,
+    rounds_max: uint256,
+    params: deployment.Params,
+    rounds_done: uint256,
+    cone_wei: uint256,
+) -> uint256:
+    return payments._refund_cap(price_wei, rounds_max, params, rounds_done, cone_wei)
+
+
+@external
+@pure
+def refund(spent_wei: uint256, total_wei: uint256, cap_wei: uint256) -> uint256:
+    return payments._refund(spent_wei, total_wei, cap_wei)
+
+
+@external
+@pure
 def share(pool_wei: uint256, part: uint256, total: uint256) -> uint256:
     return payments._share(pool_wei, part, total)
 
@@ -220,6 +251,42 @@ def share(pool_wei: uint256, part: uint256, total: uint256) -> uint256:
 @pure
 def access_cap(sellers_per_round: uint256, rounds_done: uint256, sellers: uint256) -> uint256:
     return payments._access_cap(sellers_per_round, rounds_done, sellers)
+
+
+@external
+@pure
+def least_bid(reserve_wei: uint256, best_wei: uint256) -> uint256:
+    return auction_rules._least_bid(reserve_wei, best_wei)
+
+
+@external
+@pure
+def extension(
+    now_block: uint256,
+    opened_block: uint256,
+    commit_end: uint256,
+    extended_blocks: uint256,
+    max_window_blocks: uint256,
+) -> uint256:
+    return auction_rules._extension(
+        now_block, opened_block, commit_end, extended_blocks, max_window_blocks
+    )
+
+
+@external
+@pure
+def auction_price(
+    mode: uint256, best_wei: uint256, second_wei: uint256, reserve_wei: uint256
+) -> uint256:
+    return auction_rules._price(mode, best_wei, second_wei, reserve_wei)
+
+
+@external
+@pure
+def seller_deposit(
+    price_wei: uint256, terms: job_terms.JobTerms, params: deployment.Params
+) -> uint256:
+    return payments._seller_deposit(price_wei, terms, params)
 
 
 @external

@@ -2,12 +2,14 @@
 """
 @title Attempts to decide something
 @license Apache-2.0
-@notice Opens ballots: rounds, final evaluations, retries, and mini-rounds within them.
+@notice Keeps the course of each job as one hash, and opens ballots: rounds, final evaluations,
+        retries, and mini-rounds within them.
 """
 
+from interfaces import IBallots
 from interfaces import IRounds
 from modules import ballot as ballots
-from modules import bitmap
+from modules import execution_set
 from modules import params as deployment
 from modules import progress as progresses
 from modules import schedule
@@ -21,155 +23,159 @@ PART_FINAL: constant(uint256) = 1
 SEED_DELAY_BLOCKS: immutable(uint256)
 RETRIES: immutable(uint256)
 
-terms_hash: HashMap[uint256, bytes32]
-progress_word: HashMap[uint256, uint256]
-ballot_word: HashMap[uint256, uint256]
-receipt_bits: HashMap[uint256, uint256[2]]
+BALLOTS: immutable(IBallots)
+
+course_hash: HashMap[uint256, bytes32]
 
 
 @deploy
-def __init__(params: deployment.Params):
+def __init__(params: deployment.Params, ballots_account: address):
     """
-    @notice Fix the parameters.
+    @notice Fix the parameters and where votes are taken.
     @param params Parameters of the deployment.
+    @param ballots_account The ballots.
     """
+    BALLOTS = IBallots(ballots_account)
     SEED_DELAY_BLOCKS = params.seed_delay_blocks
     RETRIES = params.retries
 
 
 @internal
 @view
-def _load(job: uint256, terms: job_terms.JobTerms) -> progresses.Progress:
+def _check(job: uint256, terms: job_terms.JobTerms, course: IRounds.Course):
     """
-    @notice A job's progress, after checking the terms that the caller brought.
+    @notice Revert unless the caller brought the job's terms and its current course.
     @param job Number of the job.
     @param terms Terms of the job.
-    @return The progress.
+    @param course Course of the job.
     """
-    assert job_terms._hash(terms) == self.terms_hash[job], "rounds: wrong terms"
-    return progresses._unpack(self.progress_word[job])
+    self._check_course(job, course)
+    assert job_terms._hash(terms) == course.terms_hash, "rounds: wrong terms"
 
 
 @internal
 @view
-def _current(job: uint256) -> ballots.Ballot:
+def _check_course(job: uint256, course: IRounds.Course):
     """
-    @notice The ballot that is open.
+    @notice Revert unless the caller brought the job's current course.
     @param job Number of the job.
-    @return The ballot; reverts before training and after its end.
+    @param course Course of the job.
     """
-    progress: progresses.Progress = progresses._unpack(self.progress_word[job])
-    assert progress.phase == progresses.PHASE_TRAINING, "rounds: not in training"
-    return ballots._unpack(self.ballot_word[job])
+    assert keccak256(abi_encode(course)) == self.course_hash[job], "rounds: wrong course"
 
 
 @internal
-@view
-def _check_receipts_open(job: uint256, progress: progresses.Progress, part: uint256):
+def _store(job: uint256, course: IRounds.Course):
     """
-    @notice Revert unless receipts of a part are taken now.
+    @notice Keep the hash of a job's course, and announce the course.
     @param job Number of the job.
-    @param progress Its progress.
-    @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
+    @param course New course.
     """
-    last_block: uint256 = progress.deadline
-    if part == PART_ROUNDS:
-        assert progress.phase == progresses.PHASE_VALIDATION, "rounds: not in validation"
-    else:
-        ballot: ballots.Ballot = self._current(job)
-        assert ballots._kind(ballot.mini) == KIND_FINAL, "rounds: not in a final"
-        last_block = ballot.availability_end
-    assert block.number <= last_block, "rounds: receipts closed"
-
-
-@internal
-@view
-def _is_served(job: uint256, progress: progresses.Progress, part: uint256) -> bool:
-    """
-    @notice Whether more than half of the pool holds a part of the validation data.
-    @param job Number of the job.
-    @param progress Its progress.
-    @param part 0 for the samples of the rounds, 1 for those of the final evaluation.
-    @return True with enough receipts.
-    """
-    return 2 * bitmap._count(self.receipt_bits[job][part]) > progress.cones
+    self.course_hash[job] = keccak256(abi_encode(course))
+    log IRounds.CourseChanged(job=job, course=course)
 
 
 @internal
 def _open_round(
     job: uint256,
     terms: job_terms.JobTerms,
-    progress: progresses.Progress,
+    cones: uint256,
+    number: uint256,
     round_index: uint256,
     base: uint256,
+    appeal_blocks: uint256,
 ):
     """
     @notice Open the first attempt of a round.
     @param job Number of the job.
     @param terms Terms of the job.
-    @param progress Its progress, which is stored.
+    @param cones Nodes in its pool.
+    @param number Number of the ballot.
     @param round_index Round to open.
     @param base Deadline of the phase before.
+    @param appeal_blocks Wait for appeals against the decision before.
     """
-    appeal_blocks: uint256 = 0
-    if round_index > 0:
-        appeal_blocks = terms.appeal_blocks
-    self.progress_word[job] = progresses._pack(progress)
     training: schedule.Training = schedule._training(
         terms, base, appeal_blocks, SEED_DELAY_BLOCKS
     )
-    self._open_attempt(job, terms, round_index, ballots._mini(KIND_ROUND, 0), training)
+    ballot: ballots.Ballot = empty(ballots.Ballot)
+    ballot.round_index = round_index
+    ballot.number = number
+    ballot.cones = cones
+    self._open_attempt(job, terms, ballot, training)
 
 
 @internal
 def _open_final(
-    job: uint256, terms: job_terms.JobTerms, progress: progresses.Progress, base: uint256
+    job: uint256,
+    terms: job_terms.JobTerms,
+    cones: uint256,
+    number: uint256,
+    round_index: uint256,
+    base: uint256,
+    appeal_blocks: uint256,
 ):
     """
-    @notice Open the first attempt of a final evaluation of the last decided model.
+    @notice Open the first attempt of a final evaluation.
     @param job Number of the job.
     @param terms Terms of the job.
-    @param progress Its progress, which is stored.
+    @param cones Nodes in its pool.
+    @param number Number of the ballot.
+    @param round_index Last decided round, whose model is evaluated.
     @param base Deadline of the phase before.
+    @param appeal_blocks Wait for appeals against the decision before.
     """
-    opened: progresses.Progress = progress
-    opened.finals_used += 1
-    opened.final_round = progress.last_round
-    self.progress_word[job] = progresses._pack(opened)
     training: schedule.Training = empty(schedule.Training)
     training.availability_end = (
-        max(block.number, base) + terms.appeal_blocks + terms.validation_blocks
+        max(block.number, base) + appeal_blocks + terms.validation_blocks
     )
-    self._open_attempt(
-        job, terms, progress.last_round - 1, ballots._mini(KIND_FINAL, 0), training
-    )
+    ballot: ballots.Ballot = empty(ballots.Ballot)
+    ballot.kind = KIND_FINAL
+    ballot.round_index = round_index
+    ballot.number = number
+    ballot.cones = cones
+    self._open_attempt(job, terms, ballot, training)
 
 
 @internal
-def _open_mini_round(
-    job: uint256,
-    terms: job_terms.JobTerms,
-    progress: progresses.Progress,
-    ballot: ballots.Ballot,
-):
+def _open_retry(job: uint256, terms: job_terms.JobTerms, ballot: ballots.Ballot):
+    """
+    @notice Open the next attempt of a round or final, from availability on.
+    @param job Number of the job.
+    @param terms Terms of the job.
+    @param ballot Ballot that was not decided.
+    """
+    training: schedule.Training = empty(schedule.Training)
+    training.availability_end = max(block.number, ballot.open_end) + terms.availability_blocks
+    again: ballots.Ballot = empty(ballots.Ballot)
+    again.kind = ballot.kind
+    again.attempt = ballot.attempt + 1
+    again.round_index = ballot.round_index
+    again.number = ballot.number + 1
+    again.cones = ballot.cones
+    self._open_attempt(job, terms, again, training)
+
+
+@internal
+def _open_mini_round(job: uint256, terms: job_terms.JobTerms, ballot: ballots.Ballot):
     """
     @notice Call a larger execution set into the same attempt.
     @param job Number of the job.
     @param terms Terms of the job.
-    @param progress Its progress, which is stored.
     @param ballot Ballot that was not decided.
     """
     grown: ballots.Ballot = ballot
-    grown.mini = ballot.mini + 1
+    grown.m = ballot.m + 1
+    grown.size_before = ballot.size
+    grown.size = execution_set._size(terms, ballot.cones, grown.m)
     grown.seed_block = ballot.open_end + SEED_DELAY_BLOCKS
     grown.commit_end = max(block.number, grown.seed_block) + terms.vote_commit_blocks
     grown.open_end = grown.commit_end + terms.vote_open_blocks
-    self.progress_word[job] = progresses._pack(progress)
-    self.ballot_word[job] = ballots._pack(grown)
+    extcall BALLOTS.open_ballot(job, ballots._pack(grown))
     log IRounds.MiniRoundOpened(
         job=job,
         ballot_number=grown.number,
-        mini=grown.mini,
+        mini=ballots._mini(grown),
         seed_block=grown.seed_block,
         commit_end=grown.commit_end,
         open_end=grown.open_end,
@@ -177,69 +183,74 @@ def _open_mini_round(
 
 
 @internal
-def _open_retry(
+def _open_whole_pool(
     job: uint256,
     terms: job_terms.JobTerms,
-    progress: progresses.Progress,
     ballot: ballots.Ballot,
+    base: uint256,
+    is_audit: bool,
 ):
     """
-    @notice Open the next attempt of a round or final, from availability on.
+    @notice Call whoever of the pool has not voted into a decided ballot.
+    @dev All tickets vote, so nobody is left out who was silent before.
     @param job Number of the job.
     @param terms Terms of the job.
-    @param progress Its progress, which is stored.
-    @param ballot Ballot that was not decided.
+    @param ballot Ballot that was decided.
+    @param base End of the appeal window.
+    @param is_audit Whether chance called the pool, and not an appeal.
     """
-    self.progress_word[job] = progresses._pack(progress)
-    training: schedule.Training = empty(schedule.Training)
-    training.availability_end = max(block.number, ballot.open_end) + terms.availability_blocks
-    attempt: uint256 = ballots._attempt(ballot.mini) + 1
-    mini: uint256 = ballots._mini(ballots._kind(ballot.mini), attempt)
-    self._open_attempt(job, terms, ballot.round_index, mini, training)
+    whole: ballots.Ballot = ballot
+    whole.m = ballot.m + 1
+    whole.is_pool_called = True
+    whole.size_before = 0
+    whole.size = ballot.cones
+    whole.seed_block = base + SEED_DELAY_BLOCKS
+    whole.commit_end = whole.seed_block + terms.vote_commit_blocks
+    whole.open_end = whole.commit_end + terms.vote_open_blocks
+    extcall BALLOTS.open_ballot(job, ballots._pack(whole))
+    log IRounds.PoolCalled(
+        job=job,
+        ballot_number=whole.number,
+        mini=ballots._mini(whole),
+        is_audit=is_audit,
+        seed_block=whole.seed_block,
+        commit_end=whole.commit_end,
+        open_end=whole.open_end,
+    )
 
 
 @internal
 def _open_attempt(
     job: uint256,
     terms: job_terms.JobTerms,
-    round_index: uint256,
-    mini: uint256,
+    ballot: ballots.Ballot,
     training: schedule.Training,
 ):
     """
-    @notice Open the next ballot of a job.
+    @notice Open a ballot.
     @param job Number of the job.
     @param terms Terms of the job.
-    @param round_index Round that is voted on.
-    @param mini Kind and attempt.
+    @param ballot Kind, attempt, round, number and pool of the ballot.
     @param training The sellers' windows; zero but for the last if no seller trains.
     """
-    number: uint256 = ballots._unpack(self.ballot_word[job]).number + 1
-    seed_block: uint256 = training.availability_end + SEED_DELAY_BLOCKS
-    commit_end: uint256 = seed_block + terms.vote_commit_blocks
-    open_end: uint256 = commit_end + terms.vote_open_blocks
-    self.ballot_word[job] = ballots._pack(
-        ballots.Ballot(
-            mini=mini,
-            round_index=round_index,
-            number=number,
-            availability_end=training.availability_end,
-            seed_block=seed_block,
-            commit_end=commit_end,
-            open_end=open_end,
-        )
-    )
+    opened: ballots.Ballot = ballot
+    opened.size = execution_set._size(terms, ballot.cones, 0)
+    opened.availability_end = training.availability_end
+    opened.seed_block = training.availability_end + SEED_DELAY_BLOCKS
+    opened.commit_end = opened.seed_block + terms.vote_commit_blocks
+    opened.open_end = opened.commit_end + terms.vote_open_blocks
+    extcall BALLOTS.open_ballot(job, ballots._pack(opened))
     log IRounds.AttemptOpened(
         job=job,
-        ballot_number=number,
-        round_index=round_index,
-        kind=ballots._kind(mini),
-        attempt=ballots._attempt(mini),
+        ballot_number=opened.number,
+        round_index=opened.round_index,
+        kind=opened.kind,
+        attempt=opened.attempt,
         seller_seed_block=training.seller_seed_block,
         update_commit_end=training.update_commit_end,
         update_open_end=training.update_open_end,
-        availability_end=training.availability_end,
-        seed_block=seed_block,
-        commit_end=commit_end,
-        open_end=open_end,
+        availability_end=opened.availability_end,
+        seed_block=opened.seed_block,
+        commit_end=opened.commit_end,
+        open_end=opened.open_end,
     )

@@ -6,17 +6,25 @@
         changed word costs a quarter of a new one. History lives in events.
 """
 
-MASK_24: constant(uint256) = 2**24 - 1
-MASK_32: constant(uint256) = 2**32 - 1
+MASK_8: constant(uint256) = 2**8 - 1
+MASK_16: constant(uint256) = 2**16 - 1
 MASK_40: constant(uint256) = 2**40 - 1
 MASK_64: constant(uint256) = 2**64 - 1
+# Two refunds of 6 and 32 bits.
+REFUNDS_MASK: constant(uint256) = 2**76 - 1
 
 
 struct Ballot:
-    mini: uint256
+    kind: uint256  # 0 for a round, 1 for a final evaluation
+    attempt: uint256  # attempts before this one
+    m: uint256  # mini-rounds before this one
+    is_pool_called: bool  # it was decided, and the rest of the pool is asked
     round_index: uint256
-    number: uint256
-    availability_end: uint256
+    number: uint256  # from 1; 0 before training
+    cones: uint256  # nodes in the pool
+    size_before: uint256  # execution set of the mini-round before, in expected nodes
+    size: uint256  # execution set of this mini-round
+    availability_end: uint256  # before training: the end of validation
     seed_block: uint256
     commit_end: uint256
     open_end: uint256
@@ -25,10 +33,11 @@ struct Ballot:
 struct Marks:
     committed: uint256
     opened: uint256
-    mini: uint256
     number: uint256
-    batch_count: uint256
-    is_seeded: bool
+    m: uint256
+    batch_count: uint256  # batches of commitments in this mini-round
+    group_count: uint256  # groups of equal votes in this attempt
+    refunds: uint256  # see `refunds.vy`
 
 
 @internal
@@ -37,16 +46,22 @@ def _pack(ballot: Ballot) -> uint256:
     """
     @notice Put a ballot into one word.
     @param ballot The ballot; every field fits by the bounds of terms and block numbers.
-    @return Fields of 40, 32, 24 and four times 40 bits, the first lowest.
+    @return Eight fields of 8 bits, or 16 for the third and fourth, and four of 40 bits.
     """
+    flags: uint256 = ballot.kind | (convert(ballot.is_pool_called, uint256) << 1)
     return (
-        ballot.mini
-        | (ballot.round_index << 40)
-        | (ballot.number << 72)
-        | (ballot.availability_end << 96)
-        | (ballot.seed_block << 136)
-        | (ballot.commit_end << 176)
-        | (ballot.open_end << 216)
+        flags
+        | (ballot.attempt << 8)
+        | (ballot.m << 16)
+        | (ballot.round_index << 24)
+        | (ballot.number << 40)
+        | (ballot.cones << 56)
+        | (ballot.size_before << 64)
+        | (ballot.size << 72)
+        | (ballot.availability_end << 80)
+        | (ballot.seed_block << 120)
+        | (ballot.commit_end << 160)
+        | (ballot.open_end << 200)
     )
 
 
@@ -59,13 +74,19 @@ def _unpack(word: uint256) -> Ballot:
     @return The ballot.
     """
     return Ballot(
-        mini=word & MASK_40,
-        round_index=(word >> 40) & MASK_32,
-        number=(word >> 72) & MASK_24,
-        availability_end=(word >> 96) & MASK_40,
-        seed_block=(word >> 136) & MASK_40,
-        commit_end=(word >> 176) & MASK_40,
-        open_end=word >> 216,
+        kind=word & 1,
+        attempt=(word >> 8) & MASK_8,
+        m=(word >> 16) & MASK_8,
+        is_pool_called=(word >> 1) & 1 == 1,
+        round_index=(word >> 24) & MASK_16,
+        number=(word >> 40) & MASK_16,
+        cones=(word >> 56) & MASK_8,
+        size_before=(word >> 64) & MASK_8,
+        size=(word >> 72) & MASK_8,
+        availability_end=(word >> 80) & MASK_40,
+        seed_block=(word >> 120) & MASK_40,
+        commit_end=(word >> 160) & MASK_40,
+        open_end=word >> 200,
     )
 
 
@@ -74,16 +95,17 @@ def _unpack(word: uint256) -> Ballot:
 def _pack_marks(marks: Marks) -> uint256:
     """
     @notice Put the marks of a ballot into one word.
-    @param marks Who committed and opened, and the batches of the current mini-round.
-    @return Fields of 64, 64, 40, 24, 32 bits and a flag, the first lowest.
+    @param marks Who committed and opened, and what was counted.
+    @return Fields of 64, 64, 16, 8, 8, 8 and 76 bits, the first lowest.
     """
     return (
         marks.committed
         | (marks.opened << 64)
-        | (marks.mini << 128)
-        | (marks.number << 168)
-        | (marks.batch_count << 192)
-        | (convert(marks.is_seeded, uint256) << 224)
+        | (marks.number << 128)
+        | (marks.m << 144)
+        | (marks.batch_count << 152)
+        | (marks.group_count << 160)
+        | (marks.refunds << 168)
     )
 
 
@@ -96,75 +118,37 @@ def _unpack_marks(word: uint256, ballot: Ballot) -> Marks:
     @param ballot Ballot that they are wanted for.
     @return The marks: empty for a new ballot, without batches for a new mini-round.
     """
-    marks: Marks = Marks(
-        committed=0,
-        opened=0,
-        mini=ballot.mini,
-        number=ballot.number,
-        batch_count=0,
-        is_seeded=False,
-    )
-    if (word >> 168) & MASK_24 != ballot.number:
+    marks: Marks = empty(Marks)
+    marks.number = ballot.number
+    marks.m = ballot.m
+    if (word >> 128) & MASK_16 != ballot.number:
         return marks
     marks.committed = word & MASK_64
     marks.opened = (word >> 64) & MASK_64
-    marks.is_seeded = (word >> 224) == 1
-    if (word >> 128) & MASK_40 == ballot.mini:
-        marks.batch_count = (word >> 192) & MASK_32
+    marks.group_count = (word >> 160) & MASK_8
+    marks.refunds = (word >> 168) & REFUNDS_MASK
+    if (word >> 144) & MASK_8 == ballot.m:
+        marks.batch_count = (word >> 152) & MASK_8
     return marks
 
 
 @internal
 @pure
-def _kind(mini: uint256) -> uint256:
+def _mini(ballot: Ballot) -> uint256:
     """
-    @notice What is voted on.
-    @param mini Kind, attempt and mini-round in one number.
-    @return 0 for a round, 1 for a final evaluation.
+    @notice Kind, attempt and mini-round in one number, as in everything that is hashed or signed.
+    @param ballot The ballot.
+    @return kind * 2**32 + attempt * 2**16 + m.
     """
-    return mini >> 32
+    return self._first_mini(ballot) | ballot.m
 
 
 @internal
 @pure
-def _attempt(mini: uint256) -> uint256:
-    """
-    @notice Which attempt this is.
-    @param mini Kind, attempt and mini-round in one number.
-    @return Attempts before this one.
-    """
-    return (mini >> 16) & (2**16 - 1)
-
-
-@internal
-@pure
-def _m(mini: uint256) -> uint256:
-    """
-    @notice Which mini-round of the attempt this is.
-    @param mini Kind, attempt and mini-round in one number.
-    @return Mini-rounds before this one.
-    """
-    return mini & (2**16 - 1)
-
-
-@internal
-@pure
-def _first_mini(mini: uint256) -> uint256:
+def _first_mini(ballot: Ballot) -> uint256:
     """
     @notice The attempt's first mini-round, whose seed all of its tickets use.
-    @param mini Kind, attempt and mini-round in one number.
-    @return The same with mini-round 0.
+    @param ballot The ballot.
+    @return The number of mini-round 0.
     """
-    return (mini >> 16) << 16
-
-
-@internal
-@pure
-def _mini(kind: uint256, attempt: uint256) -> uint256:
-    """
-    @notice Number of the first mini-round of an attempt.
-    @param kind 0 for a round, 1 for a final evaluation.
-    @param attempt Attempts before this one.
-    @return Kind, attempt and mini-round 0 in one number.
-    """
-    return (kind << 32) | (attempt << 16)
+    return (ballot.kind << 32) | (ballot.attempt << 16)

@@ -11,6 +11,8 @@ VOTE: constant(Bytes[12]) = b"D2M/v1/vote\x00"
 TICKET: constant(Bytes[14]) = b"D2M/v1/ticket\x00"
 ES_SEED: constant(Bytes[10]) = b"D2M/v1/es\x00"
 CREDIT: constant(Bytes[14]) = b"D2M/v1/credit\x00"
+AUDIT: constant(Bytes[13]) = b"D2M/v1/audit\x00"
+ENROL_SEED: constant(Bytes[13]) = b"D2M/v1/enrol\x00"
 
 
 @internal
@@ -51,10 +53,12 @@ def _vote(
     node: address,
     digest: bytes32,
     trace: bytes32,
-    salt: bytes32,
+    element: bytes32,
 ) -> bytes32:
     """
     @notice Commitment of a vote (MECHANISM 9.2).
+    @dev The voter's chain element is its salt: nobody else knows it before the vote is opened,
+         and it is another one in each attempt.
     @param market Market of the job.
     @param job Number of the job.
     @param round_index Round that is voted on.
@@ -62,13 +66,13 @@ def _vote(
     @param node Voter.
     @param digest What the voter computed.
     @param trace Evidence that it was computed.
-    @param salt 32 random bytes of the voter.
+    @param element The voter's chain element for the attempt.
     @return The commitment.
     """
     return keccak256(
         concat(
             VOTE,
-            abi_encode(chain.id, market, job, round_index, mini, node, digest, trace, salt),
+            abi_encode(chain.id, market, job, round_index, mini, node, digest, trace, element),
         )
     )
 
@@ -103,6 +107,39 @@ def _es_seed(
     return keccak256(
         concat(ES_SEED, abi_encode(chain.id, market, job, round_index, mini, randomness))
     )
+
+
+@internal
+@view
+def _audit_seed(
+    market: address, job: uint256, round_index: uint256, mini: uint256, randomness: bytes32
+) -> uint256:
+    """
+    @notice What says by chance whether a decision is checked (MECHANISM 9.4).
+    @param market Market of the job.
+    @param job Number of the job.
+    @param round_index Round that was decided.
+    @param mini Kind, attempt and mini-round that decided it.
+    @param randomness Beacon value of the audit's seed block.
+    @return The seed, as a number.
+    """
+    seed: bytes32 = keccak256(
+        concat(AUDIT, abi_encode(chain.id, market, job, round_index, mini, randomness))
+    )
+    return convert(seed, uint256)
+
+
+@internal
+@view
+def _enrol_seed(market: address, job: uint256, randomness: bytes32) -> bytes32:
+    """
+    @notice Seed that draws the members of a job (MECHANISM 3.1, 4).
+    @param market Market of the job.
+    @param job Number of the job.
+    @param randomness Beacon value of the seed block.
+    @return The seed.
+    """
+    return keccak256(concat(ENROL_SEED, abi_encode(chain.id, market, job, randomness)))
 
 
 @internal

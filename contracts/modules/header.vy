@@ -9,6 +9,7 @@
 # EIP-2935: serves the hashes of the last 8,191 blocks where `blockhash` serves 256.
 HISTORY_ACCOUNT: constant(address) = 0x0000F90827F1C53a10cb7A02335B175320002935
 BLOCKHASH_REACH: constant(uint256) = 256
+HISTORY_REACH: constant(uint256) = 8191
 
 # A list prefix of one byte and two length bytes; then fields of fixed size:
 # four hashes with prefixes, an address, receipts root and a bloom of 256 bytes.
@@ -32,6 +33,21 @@ def _randomness(block_number: uint256, header: Bytes[1024]) -> bytes32:
     assert block_number < block.number, "header: block not mined"
     assert keccak256(header) == self._block_hash(block_number), "header: not of this block"
     return self._mix_hash(header)
+
+
+@internal
+@view
+def _anchor_block(seed_block: uint256) -> uint256:
+    """
+    @notice The block whose randomness makes a seed that nobody has captured yet.
+    @dev Once the seed block is out of reach, the seed moves on by the whole reach, as often as it
+         must: the block follows from numbers alone, so nobody chooses it by waiting a little.
+    @param seed_block Where the seed stood at first, mined.
+    @return That block, or the first one of its steps that is within reach.
+    """
+    assert seed_block < block.number, "header: block not mined"
+    steps: uint256 = (block.number - seed_block - 1) // HISTORY_REACH
+    return seed_block + steps * HISTORY_REACH
 
 
 @internal

@@ -18,6 +18,8 @@ OUTCOME_UNSERVED: constant(uint256) = 4
 FLOOR_PROGRESS: constant(uint256) = 1000
 # A seller is paid for at most this many times the accesses of an equal split.
 ACCESS_FACTOR: constant(uint256) = 3
+# No product of a price below overflows, so no settlement can fail for its size.
+MAX_PRICE: constant(uint256) = 2**128 - 1
 
 
 struct Pools:
@@ -60,6 +62,61 @@ def _pools(
         cone_wei=cone_wei * result.rounds_done // terms.rounds_max,
         seller_wei=seller_wei * paid_bps // limits.BPS,
     )
+
+
+@internal
+@pure
+def _refund_cap(
+    price_wei: uint256,
+    rounds_max: uint256,
+    params: deployment.Params,
+    rounds_done: uint256,
+    cone_wei: uint256,
+) -> uint256:
+    """
+    @notice Most that is refunded for batches, taken out of the CONE nodes' pool.
+    @param price_wei Price of the job.
+    @param rounds_max Rounds that the terms allow.
+    @param params Parameters of the deployment.
+    @param rounds_done Decided rounds.
+    @param cone_wei The CONE nodes' pool.
+    @return The deployment's part of their share of the price, for the rounds done.
+    """
+    whole_wei: uint256 = price_wei * params.cone_bps // limits.BPS
+    cap_wei: uint256 = whole_wei * params.refund_cap_bps // limits.BPS
+    return min(cap_wei * rounds_done // rounds_max, cone_wei)
+
+
+@internal
+@pure
+def _refund(spent_wei: uint256, total_wei: uint256, cap_wei: uint256) -> uint256:
+    """
+    @notice What a node gets back for its batches.
+    @param spent_wei What it spent.
+    @param total_wei What all nodes spent.
+    @param cap_wei Most that all nodes get.
+    @return What it spent, or its part of the cap, rounded down.
+    """
+    if total_wei <= cap_wei:
+        return spent_wei
+    return cap_wei * spent_wei // total_wei
+
+
+@internal
+@pure
+def _cone_weights(result: IRounds.TrainingResult) -> DynArray[uint256, limits.MAX_CONES]:
+    """
+    @notice What the CONE nodes' shares are computed from.
+    @param result How the training ended.
+    @return Per node the ballots decided with its vote; one for each if nobody could vote.
+    """
+    if result.outcome != OUTCOME_UNSERVED:
+        return result.participation
+    # One round's pay for having been ready, for each alike.
+    ready: DynArray[uint256, limits.MAX_CONES] = []
+    for _: uint256 in result.participation:
+        ready.append(1)
+    return ready
 
 
 @internal
@@ -124,6 +181,7 @@ def _deposit_range(
     @param params Parameters of the deployment.
     @return Smallest and largest deposit, in wei.
     """
+    assert price_wei <= MAX_PRICE, "payments: price out of range"
     seller_wei: uint256 = price_wei - price_wei * params.cone_bps // limits.BPS
     parts: uint256 = limits.BPS * sellers_min
     least_wei: uint256 = (seller_wei * params.floor_bps + parts - 1) // parts
@@ -133,15 +191,37 @@ def _deposit_range(
 
 @internal
 @pure
+def _seller_deposit(
+    price_wei: uint256, terms: job_terms.JobTerms, params: deployment.Params
+) -> uint256:
+    """
+    @notice What each seller of a job puts up.
+    @dev The terms were checked against the amount of the bid. The price of a second-price auction
+         may be lower, and a seller must not be asked for more than it can earn.
+    @param price_wei Price of the job.
+    @param terms Terms of the job.
+    @param params Parameters of the deployment.
+    @return The deposit of the terms, or the largest one that the price allows if that is less.
+    """
+    _: uint256 = 0
+    most_wei: uint256 = 0
+    _, most_wei = self._deposit_range(price_wei, terms.sellers_min, params)
+    return min(terms.seller_deposit_wei, most_wei)
+
+
+@internal
+@pure
 def _is_forfeit(result: IRounds.TrainingResult) -> bool:
     """
     @notice Whether the sellers that were accepted lose their deposits.
-    @dev A model at its target is what the buyer asked for, however it began.
+    @dev A model at its target is what the buyer asked for, however it began. Utilities that were
+         not measured on the same samples prove nothing.
     @param result How the training ended.
     @return True if their updates left the model no better than it was.
     """
     return (
         (result.outcome == OUTCOME_ENDED or result.outcome == OUTCOME_ABORTED)
         and result.rounds_done > 0
+        and result.is_final_evaluated
         and result.last_utility <= result.initial_utility
     )

@@ -2,7 +2,7 @@
 """
 @title How far a job has come
 @license Apache-2.0
-@notice Everything about a job in training that fits into one word.
+@notice The small numbers of a job's course, in one word.
 """
 
 PHASE_VALIDATION: constant(uint256) = 1
@@ -19,10 +19,13 @@ MASK_16: constant(uint256) = 2**16 - 1
 MASK_32: constant(uint256) = 2**32 - 1
 MASK_40: constant(uint256) = 2**40 - 1
 
+CALL_NONE: constant(uint256) = 0
+CALL_AUDIT: constant(uint256) = 1
+CALL_APPEAL: constant(uint256) = 2
+
 
 struct Progress:
-    barred: uint256  # nodes whose stake cannot pay another slash
-    deadline: uint256  # end of validation, then the block after which settlement may run
+    deadline: uint256  # end of validation; then of the last decision's appeal window
     credit_sum: uint256
     cones: uint256
     rounds_done: uint256
@@ -34,6 +37,7 @@ struct Progress:
     finals_used: uint256
     voids: uint256  # void rounds in a row
     is_final_decided: bool  # the last final evaluation was decided
+    call: uint256  # why the whole pool was called to the last decision; 0: it was not
 
 
 @internal
@@ -42,22 +46,22 @@ def _pack(progress: Progress) -> uint256:
     """
     @notice Put a job's progress into one word.
     @param progress The progress; every field fits by the bounds of terms and headers.
-    @return Fields of 64, 40, 32, four times 16 and five times 8 bits and a flag, the first lowest.
+    @return Fields of 40, 32, four times 16 and seven times 8 bits, the first lowest.
     """
     return (
-        progress.barred
-        | (progress.deadline << 64)
-        | (progress.credit_sum << 104)
-        | (progress.cones << 136)
-        | (progress.rounds_done << 152)
-        | (progress.last_round << 168)
-        | (progress.final_round << 184)
-        | (progress.phase << 200)
-        | (progress.outcome << 208)
-        | (progress.reached << 216)
-        | (progress.finals_used << 224)
-        | (progress.voids << 232)
-        | (convert(progress.is_final_decided, uint256) << 240)
+        progress.deadline
+        | (progress.credit_sum << 40)
+        | (progress.cones << 72)
+        | (progress.rounds_done << 88)
+        | (progress.last_round << 104)
+        | (progress.final_round << 120)
+        | (progress.phase << 136)
+        | (progress.outcome << 144)
+        | (progress.reached << 152)
+        | (progress.finals_used << 160)
+        | (progress.voids << 168)
+        | (convert(progress.is_final_decided, uint256) << 176)
+        | (progress.call << 184)
     )
 
 
@@ -70,17 +74,17 @@ def _unpack(word: uint256) -> Progress:
     @return The progress.
     """
     return Progress(
-        barred=word & (2**64 - 1),
-        deadline=(word >> 64) & MASK_40,
-        credit_sum=(word >> 104) & MASK_32,
-        cones=(word >> 136) & MASK_16,
-        rounds_done=(word >> 152) & MASK_16,
-        last_round=(word >> 168) & MASK_16,
-        final_round=(word >> 184) & MASK_16,
-        phase=(word >> 200) & MASK_8,
-        outcome=(word >> 208) & MASK_8,
-        reached=(word >> 216) & MASK_8,
-        finals_used=(word >> 224) & MASK_8,
-        voids=(word >> 232) & MASK_8,
-        is_final_decided=(word >> 240) == 1,
+        deadline=word & MASK_40,
+        credit_sum=(word >> 40) & MASK_32,
+        cones=(word >> 72) & MASK_16,
+        rounds_done=(word >> 88) & MASK_16,
+        last_round=(word >> 104) & MASK_16,
+        final_round=(word >> 120) & MASK_16,
+        phase=(word >> 136) & MASK_8,
+        outcome=(word >> 144) & MASK_8,
+        reached=(word >> 152) & MASK_8,
+        finals_used=(word >> 160) & MASK_8,
+        voids=(word >> 168) & MASK_8,
+        is_final_decided=(word >> 176) & MASK_8 == 1,
+        call=word >> 184,
     )

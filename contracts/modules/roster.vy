@@ -8,12 +8,14 @@
         record is an account.
 """
 
+from interfaces import IEnrolment
 from modules import limits
 
 CONE_SIZE: constant(uint256) = 52
 SELLER_SIZE: constant(uint256) = 20
-# 256 sellers of 20 bytes; 64 CONE nodes need less.
-MAX_SIZE: constant(uint256) = 5120
+# 256 sellers of 20 bytes, 64 CONE nodes need less; and a word that packing never fills.
+MAX_SIZE: constant(uint256) = 5152
+MAX_WORDS: constant(uint256) = MAX_SIZE // 32
 # Pushes the length, copies what follows these ten bytes to memory, and returns it.
 LOADER: constant(Bytes[8]) = x"80600a5f395ff300"
 
@@ -27,6 +29,57 @@ def _freeze(records: Bytes[MAX_SIZE]) -> address:
     """
     size: uint16 = convert(len(records) + 1, uint16)
     return raw_create(concat(x"61", convert(size, bytes2), LOADER, records))
+
+
+@internal
+@pure
+def _pack_sellers(
+    accounts: DynArray[address, limits.MAX_APPLICANTS], members: uint256
+) -> Bytes[MAX_SIZE]:
+    """
+    @notice Records of some sellers.
+    @param accounts All that applied, in order.
+    @param members Bitmap of those that go into the records, at most MAX_SELLERS.
+    @return Their records, in the same order.
+    """
+    # Each value starts in one word and ends in the next one, or writes nothing there.
+    words: uint256[MAX_WORDS] = empty(uint256[MAX_WORDS])
+    at: uint256 = 0
+    for position: uint256 in range(len(accounts), bound=limits.MAX_APPLICANTS):
+        if (members >> position) & 1 == 0:
+            continue
+        account: uint256 = convert(accounts[position], uint256) << 96
+        words[at // 32] |= account >> (at % 32 * 8)
+        words[at // 32 + 1] |= account << (256 - at % 32 * 8)
+        at += SELLER_SIZE
+    return slice(abi_encode(words), 0, at)
+
+
+@internal
+@pure
+def _pack_cones(
+    cones: DynArray[IEnrolment.ConeApplication, limits.MAX_APPLICANTS], members: uint256
+) -> Bytes[MAX_SIZE]:
+    """
+    @notice Records of some CONE nodes.
+    @param cones All that applied, in order.
+    @param members Bitmap of those that go into the records, at most MAX_CONES.
+    @return Their records, in the same order.
+    """
+    words: uint256[MAX_WORDS] = empty(uint256[MAX_WORDS])
+    at: uint256 = 0
+    for position: uint256 in range(len(cones), bound=limits.MAX_APPLICANTS):
+        if (members >> position) & 1 == 0:
+            continue
+        account: uint256 = convert(cones[position].account, uint256) << 96
+        words[at // 32] |= account >> (at % 32 * 8)
+        words[at // 32 + 1] |= account << (256 - at % 32 * 8)
+        at += SELLER_SIZE
+        ticket_root: uint256 = convert(cones[position].ticket_root, uint256)
+        words[at // 32] |= ticket_root >> (at % 32 * 8)
+        words[at // 32 + 1] |= ticket_root << (256 - at % 32 * 8)
+        at += CONE_SIZE - SELLER_SIZE
+    return slice(abi_encode(words), 0, at)
 
 
 @internal
@@ -53,6 +106,24 @@ def _cone_account(roster: address, index: uint256) -> address:
     @return The account.
     """
     return convert(convert(slice(roster.code, 1 + index * CONE_SIZE, 20), bytes20), address)
+
+
+@internal
+@view
+def _cones(members: address, bits: uint256) -> DynArray[address, limits.MAX_CONES]:
+    """
+    @notice Accounts of some nodes.
+    @param members Roster of the job's nodes.
+    @param bits Bitmap of the nodes.
+    @return Their accounts, by index.
+    """
+    accounts: DynArray[address, limits.MAX_CONES] = []
+    for index: uint256 in range(limits.MAX_CONES):
+        if bits >> index == 0:
+            break
+        if (bits >> index) & 1 == 1:
+            accounts.append(self._cone_account(members, index))
+    return accounts
 
 
 @internal

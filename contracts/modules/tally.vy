@@ -5,7 +5,7 @@
 @notice The acceptance test of MECHANISM 8.4 over the groups of a ballot.
 """
 
-from interfaces import IRounds
+from interfaces import IBallots
 from modules import bitmap
 from modules import limits
 
@@ -25,37 +25,37 @@ struct Tables:
     votes: DynArray[uint256, limits.MAX_CONES]
     majorities: DynArray[uint256, limits.MAX_CONES]  # voters with the largest trace groups
     everybody: DynArray[uint256, limits.MAX_CONES]
+    no_data: uint256  # nodes that lacked an update
+    opened: uint256  # everybody
 
 
 @internal
 @pure
 def _count(
-    groups: DynArray[IRounds.VoteGroup, limits.MAX_CONES],
+    groups: DynArray[IBallots.VoteGroup, limits.MAX_CONES],
     bitmaps: DynArray[uint256, limits.MAX_CONES],
-) -> Count:
+) -> Tables:
     """
-    @notice Count the votes of a ballot.
+    @notice Count the votes of a ballot by digest.
     @dev Groups ascend, so those of one digest in one mini-round stand together and the largest
          trace group is a running maximum.
     @param groups Mini-round, digest and trace of each group, strictly ascending.
     @param bitmaps Voters of each group.
-    @return The count.
+    @return The counts.
     """
     tables: Tables = empty(Tables)
-    no_data_voters: uint256 = 0
-    opened: uint256 = 0
     best: uint256 = 0
     best_voters: uint256 = 0
     run: uint256 = 0
     for position: uint256 in range(len(groups), bound=limits.MAX_CONES):
-        group: IRounds.VoteGroup = groups[position]
+        group: IBallots.VoteGroup = groups[position]
         if position > 0:
-            assert self._is_before(groups[position - 1], group), "rounds: groups not ascending"
+            assert self._is_before(groups[position - 1], group), "ballots: groups not ascending"
         members: uint256 = bitmaps[position]
-        opened |= members
+        tables.opened |= members
         if group.trace == empty(bytes32):
             # No honest trace is zero: this says "I lack an update", whatever the digest.
-            no_data_voters |= members
+            tables.no_data |= members
             continue
         if (
             best_voters == 0
@@ -82,45 +82,70 @@ def _count(
         if size == best:
             tables.majorities[slot] |= members
             best_voters |= members
-    return self._lead(tables, no_data_voters, opened)
+    return tables
 
 
 @internal
 @pure
-def _lead(tables: Tables, no_data_voters: uint256, opened: uint256) -> Count:
+def _lead(tables: Tables) -> Count:
     """
     @notice Find the leading digest and the runner-up.
-    @param tables Votes per digest.
-    @param no_data_voters Nodes that lacked an update.
-    @param opened Everybody who opened.
+    @param tables Votes by digest.
     @return The count.
     """
-    count: Count = empty(Count)
-    count.no_data = bitmap._count(no_data_voters)
-    count.opened = opened
     leader: uint256 = 0
-    for slot: uint256 in range(len(tables.digests), bound=limits.MAX_CONES):
+    second: uint256 = 0
+    for slot: uint256 in range(1, len(tables.digests), bound=limits.MAX_CONES):
         votes: uint256 = tables.votes[slot]
-        number: uint256 = convert(tables.digests[slot], uint256)
-        is_ahead: bool = votes > count.votes or (
-            votes == count.votes and number < convert(count.digest, uint256)
+        is_smaller: bool = convert(tables.digests[slot], uint256) < convert(
+            tables.digests[leader], uint256
         )
-        if is_ahead:
-            count.second = count.votes
-            count.votes = votes
-            count.digest = tables.digests[slot]
+        if votes > tables.votes[leader] or (votes == tables.votes[leader] and is_smaller):
+            second = tables.votes[leader]
             leader = slot
         else:
-            count.second = max(count.second, votes)
-    if len(tables.digests) > 0:
-        count.voters = tables.majorities[leader]
-        count.wrong = opened & ~no_data_voters & ~tables.everybody[leader]
+            second = max(second, votes)
+    count: Count = self._of_slot(tables, leader)
+    count.second = second
     return count
 
 
 @internal
 @pure
-def _is_decided(count: Count, lead: uint256, cone_count: uint256) -> bool:
+def _of_digest(tables: Tables, digest: bytes32) -> Count:
+    """
+    @notice The votes of one digest; `second` is left out.
+    @param tables Votes by digest.
+    @param digest Digest to count for.
+    @return The count.
+    """
+    return self._of_slot(tables, self._slot(tables.digests, digest))
+
+
+@internal
+@pure
+def _of_slot(tables: Tables, slot: uint256) -> Count:
+    """
+    @notice The votes at one position of the tables; `second` is left out.
+    @param tables Votes by digest.
+    @param slot Position; beyond the last one nobody voted.
+    @return The count.
+    """
+    count: Count = empty(Count)
+    count.no_data = bitmap._count(tables.no_data)
+    count.opened = tables.opened
+    count.wrong = tables.opened & ~tables.no_data
+    if slot < len(tables.digests):
+        count.digest = tables.digests[slot]
+        count.votes = tables.votes[slot]
+        count.voters = tables.majorities[slot]
+        count.wrong &= ~tables.everybody[slot]
+    return count
+
+
+@internal
+@pure
+def _is_decided(count: IBallots.Counted, lead: uint256, cone_count: uint256) -> bool:
     """
     @notice Whether the leading digest is accepted.
     @param count Votes of the ballot so far.
@@ -135,7 +160,7 @@ def _is_decided(count: Count, lead: uint256, cone_count: uint256) -> bool:
 
 @internal
 @pure
-def _is_hopeless(count: Count, lead: uint256, cone_count: uint256) -> bool:
+def _is_hopeless(count: IBallots.Counted, lead: uint256, cone_count: uint256) -> bool:
     """
     @notice Whether so many nodes lack an update that the attempt ends.
     @param count Votes of the ballot so far.
@@ -163,7 +188,7 @@ def _slot(digests: DynArray[bytes32, limits.MAX_CONES], digest: bytes32) -> uint
 
 @internal
 @pure
-def _is_before(left: IRounds.VoteGroup, right: IRounds.VoteGroup) -> bool:
+def _is_before(left: IBallots.VoteGroup, right: IBallots.VoteGroup) -> bool:
     """
     @notice Strict order of groups: mini-round, then digest, then trace.
     @param left First group.

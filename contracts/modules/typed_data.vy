@@ -114,3 +114,17 @@ def _signer(digest: bytes32, signature: Bytes[65]) -> address:
         convert(extract32(signature, 0), uint256),
         convert(extract32(signature, 32), uint256),
     )
+
+
+@internal
+@pure
+def _signer_compact(digest: bytes32, r: bytes32, vs: bytes32) -> address:
+    """
+    @notice Who signed a digest, by a signature of two words (EIP-2098).
+    @param digest EIP-712 digest.
+    @param r First word of the signature.
+    @param vs Its second word, with the recovery bit on top.
+    @return The signer; zero if the words are no signature.
+    """
+    word: uint256 = convert(vs, uint256)
+    return ecrecover(digest, 27 + (word >> 255), convert(r, uint256), word & (2**255 - 1))

@@ -2,24 +2,28 @@
 """
 @title Commitments and openings of votes
 @license Apache-2.0
-@notice Batches of signed commitments, then batches of openings (MECHANISM 9.2). What does not
-        hold is skipped, so that no entry of a stranger can stop a batch.
+@notice Batches of signed commitments, then batches of openings (MECHANISM 9.2). A commitment that
+        does not hold is skipped, so that no entry of a stranger can stop a batch.
 """
 
-from interfaces import IRounds
+from interfaces import IBallots
 from modules import ballot as ballots
+from modules import bitmap
 from modules import commitments
 from modules import execution_set
 from modules import header as block_header
 from modules import limits
-from modules import pool
-from modules import terms as job_terms
+from modules import pool as pools
+from modules import refunds
+from modules import roster
 from modules import typed_data
-
-uses: pool
 
 # (1000 rounds + 200 finals) * 6 attempts fit; one chain element per ballot.
 MAX_BALLOTS: constant(uint256) = 8192
+STEPS_AT_ONCE: constant(uint256) = 8
+# A group's key shares a word with its voters: 192 bits are more than anybody can collide with.
+KEY_AT: constant(uint256) = 64
+MASK_64: constant(uint256) = 2**64 - 1
 
 
 struct Draw:
@@ -28,20 +32,10 @@ struct Draw:
     last_ticket: uint256
 
 
+# The words below are those of a job's current ballot.
 marks_of: HashMap[uint256, uint256]
 batch_hash: HashMap[uint256, HashMap[uint256, bytes32]]
-es_seed: HashMap[uint256, bytes32]
-voters: HashMap[bytes32, uint256]
-
-
-@internal
-@pure
-def _check_recorded(count: uint256):
-    """
-    @notice Revert if a batch was in vain, so that its sender can see that before it pays.
-    @param count Entries that held.
-    """
-    assert count > 0, "rounds: nothing recorded"
+groups_of: HashMap[uint256, HashMap[uint256, uint256]]
 
 
 @internal
@@ -61,48 +55,50 @@ def _record_commits(
     market: address,
     job: uint256,
     ballot: ballots.Ballot,
-    cone_count: uint256,
-    barred: uint256,
-    entries: DynArray[IRounds.CommitEntry, limits.MAX_CONES],
+    pool: pools.Pool,
+    sender_index: uint256,
+    entries: DynArray[IBallots.CommitEntry, limits.MAX_CONES],
 ):
     """
     @notice Record the signed commitments that hold, and one hash over them.
     @param market Verifying contract of the signatures.
     @param job Number of the job.
     @param ballot Its current ballot.
-    @param cone_count Nodes in the pool.
-    @param barred Bitmap of nodes that may not vote any more.
+    @param pool Its pool.
+    @param sender_index Index of the sender in the pool, for its refund.
     @param entries Commitments with signatures.
     """
     marks: ballots.Marks = self._marks(job, ballot)
     separator: bytes32 = typed_data._domain_separator(market)
-    recorded: DynArray[IRounds.RecordedCommit, limits.MAX_CONES] = []
-    for entry: IRounds.CommitEntry in entries:
-        if entry.cone_index >= cone_count:
+    mini: uint256 = ballots._mini(ballot)
+    taken: uint256 = marks.committed | pool.barred
+    recorded: DynArray[IBallots.RecordedCommit, limits.MAX_CONES] = []
+    for entry: IBallots.CommitEntry in entries:
+        if entry.cone_index >= pool.cones or (taken >> entry.cone_index) & 1 == 1:
+            continue
+        message: bytes32 = typed_data._vote(
+            separator, job, ballot.round_index, mini, entry.commitment
+        )
+        signer: address = typed_data._signer_compact(message, entry.r, entry.vs)
+        if signer != roster._cone_account(pool.roster, entry.cone_index):
             continue
         bit: uint256 = 1 << entry.cone_index
-        if (marks.committed | barred) & bit != 0:
-            continue
-        digest: bytes32 = typed_data._vote(
-            separator, job, ballot.round_index, ballot.mini, entry.commitment
-        )
-        signer: address = typed_data._signer(digest, entry.signature)
-        if signer != pool.cones[job][entry.cone_index].account:
-            continue
+        taken |= bit
         marks.committed |= bit
         recorded.append(
-            IRounds.RecordedCommit(cone_index=entry.cone_index, commitment=entry.commitment)
+            IBallots.RecordedCommit(cone_index=entry.cone_index, commitment=entry.commitment)
         )
-    self._check_recorded(len(recorded))
+    assert len(recorded) > 0, "ballots: nothing recorded"
 
     batch_index: uint256 = marks.batch_count
     marks.batch_count = batch_index + 1
+    marks.refunds = self._refund(marks.refunds, pool, sender_index, len(recorded))
     self.batch_hash[job][batch_index] = keccak256(abi_encode(recorded))
     self.marks_of[job] = ballots._pack_marks(marks)
-    log IRounds.CommitsRecorded(
+    log IBallots.CommitsRecorded(
         job=job,
         ballot_number=ballot.number,
-        mini=ballot.mini,
+        mini=mini,
         batch_index=batch_index,
         entries=recorded,
     )
@@ -113,176 +109,226 @@ def _record_openings(
     market: address,
     job: uint256,
     ballot: ballots.Ballot,
+    pool: pools.Pool,
     draw: Draw,
+    sender_index: uint256,
     batch_index: uint256,
-    batch: DynArray[IRounds.RecordedCommit, limits.MAX_CONES],
-    openings: DynArray[IRounds.Opening, limits.MAX_CONES],
+    batch: DynArray[IBallots.BatchEntry, limits.MAX_CONES],
+    votes: DynArray[IBallots.Vote, limits.MAX_CONES],
 ):
     """
-    @notice Record the openings that hold.
+    @notice Record the openings of a batch. A vote without a ticket is skipped.
+    @dev No signature: the element opens a commitment that was signed. What opens another
+         commitment changes the hash of the batch, and the call reverts.
     @param market Market of the job.
     @param job Number of the job.
     @param ballot Its current ballot.
+    @param pool Its pool.
     @param draw Which tickets may vote.
+    @param sender_index Index of the sender in the pool, for its refund.
     @param batch_index Batch of commitments that is opened.
-    @param batch Its entries, as recorded.
-    @param openings Openings of some of them.
+    @param batch Its entries, opened or as recorded.
+    @param votes What the opened entries voted for.
     """
     marks: ballots.Marks = self._marks(job, ballot)
-    assert batch_index < marks.batch_count, "rounds: no such batch"
-    batch_hash: bytes32 = keccak256(abi_encode(batch))
-    assert batch_hash == self.batch_hash[job][batch_index], "rounds: not this batch"
-
-    recorded: DynArray[IRounds.RecordedOpening, limits.MAX_CONES] = []
-    for opening: IRounds.Opening in openings:
-        if opening.position >= len(batch):
-            continue
-        entry: IRounds.RecordedCommit = batch[opening.position]
-        bit: uint256 = 1 << entry.cone_index
-        if marks.opened & bit != 0:
-            continue
-        if not self._holds(market, job, ballot, draw, entry, opening):
-            continue
-        marks.opened |= bit
-        group: bytes32 = self._group(
-            job, ballot.number, ballots._m(ballot.mini), opening.digest, opening.trace
-        )
-        self.voters[group] |= bit
+    assert batch_index < marks.batch_count, "ballots: no such batch"
+    opened_before: uint256 = marks.opened
+    mini: uint256 = ballots._mini(ballot)
+    recorded: DynArray[IBallots.RecordedCommit, limits.MAX_CONES] = []
+    voters: uint256[limits.MAX_CONES] = empty(uint256[limits.MAX_CONES])
+    for entry: IBallots.BatchEntry in batch:
+        commitment: bytes32 = entry.secret
+        if entry.vote < len(votes):
+            account: address = empty(address)
+            root: bytes32 = empty(bytes32)
+            account, root = roster._cone(pool.roster, entry.cone_index)
+            vote: IBallots.Vote = votes[entry.vote]
+            commitment = commitments._vote(
+                market,
+                job,
+                ballot.round_index,
+                mini,
+                account,
+                vote.digest,
+                vote.trace,
+                entry.secret,
+            )
+            bit: uint256 = 1 << entry.cone_index
+            if marks.opened & bit == 0 and self._may_vote(
+                draw, ballot.number, account, root, entry.secret
+            ):
+                marks.opened |= bit
+                voters[entry.vote] |= bit
         recorded.append(
-            IRounds.RecordedOpening(
-                cone_index=entry.cone_index, digest=opening.digest, trace=opening.trace
+            IBallots.RecordedCommit(cone_index=entry.cone_index, commitment=commitment)
+        )
+    assert (
+        keccak256(abi_encode(recorded)) == self.batch_hash[job][batch_index]
+    ), "ballots: not this batch"
+    assert marks.opened != opened_before, "ballots: nothing recorded"
+
+    groups: DynArray[IBallots.RecordedGroup, limits.MAX_CONES] = []
+    for position: uint256 in range(len(votes), bound=limits.MAX_CONES):
+        if voters[position] == 0:
+            continue
+        vote: IBallots.Vote = votes[position]
+        marks.group_count = self._add_voters(job, ballot, vote, voters[position], marks.group_count)
+        groups.append(
+            IBallots.RecordedGroup(
+                digest=vote.digest, trace=vote.trace, voters=voters[position]
             )
         )
-    self._check_recorded(len(recorded))
-
-    marks.is_seeded = True
+    recorded_count: uint256 = bitmap._count(marks.opened ^ opened_before)
+    marks.refunds = self._refund(marks.refunds, pool, sender_index, recorded_count)
     self.marks_of[job] = ballots._pack_marks(marks)
-    log IRounds.OpeningsRecorded(
-        job=job, ballot_number=ballot.number, mini=ballot.mini, entries=recorded
+    log IBallots.OpeningsRecorded(
+        job=job, ballot_number=ballot.number, mini=mini, groups=groups
     )
 
 
 @internal
 @view
-def _holds(
-    market: address,
-    job: uint256,
-    ballot: ballots.Ballot,
-    draw: Draw,
-    entry: IRounds.RecordedCommit,
-    opening: IRounds.Opening,
+def _may_vote(
+    draw: Draw, ballot_number: uint256, account: address, root: bytes32, element: bytes32
 ) -> bool:
     """
-    @notice Whether an opening is of its commitment, by a node drawn for this mini-round.
-    @param market Market of the job.
-    @param job Number of the job.
-    @param ballot Its current ballot.
+    @notice Whether a node is drawn for this mini-round, by the chain element of this ballot.
     @param draw Which tickets may vote.
-    @param entry Recorded commitment.
-    @param opening Its opening.
+    @param ballot_number Number of the ballot: steps from the element to the end of its chain.
+    @param account CONE node.
+    @param root End of its ticket chain.
+    @param element The chain element that it shows.
     @return True if the vote counts.
     """
-    account: address = pool.cones[job][entry.cone_index].account
-    opened: bytes32 = commitments._vote(
-        market,
-        job,
-        ballot.round_index,
-        ballot.mini,
-        account,
-        opening.digest,
-        opening.trace,
-        opening.salt,
-    )
-    if opened != entry.commitment:
-        return False
-    ticket: uint256 = commitments._ticket(account, opening.element, draw.es_seed)
+    ticket: uint256 = commitments._ticket(account, element, draw.es_seed)
     if ticket < draw.first_ticket or ticket > draw.last_ticket:
         return False
-    link: bytes32 = opening.element
-    for _: uint256 in range(ballot.number, bound=MAX_BALLOTS):
+    link: bytes32 = element
+    for _: uint256 in range(ballot_number // STEPS_AT_ONCE, bound=MAX_BALLOTS):
+        link = keccak256(keccak256(keccak256(keccak256(link))))
+        link = keccak256(keccak256(keccak256(keccak256(link))))
+    for _: uint256 in range(ballot_number % STEPS_AT_ONCE, bound=STEPS_AT_ONCE):
         link = keccak256(link)
-    return link == pool.cones[job][entry.cone_index].ticket_root
+    return link == root
 
 
 @internal
-def _draw(
-    market: address,
+def _add_voters(
     job: uint256,
     ballot: ballots.Ballot,
-    terms: job_terms.JobTerms,
-    cone_count: uint256,
-    seed_delay_blocks: uint256,
-    header: Bytes[1024],
-) -> Draw:
+    vote: IBallots.Vote,
+    voters: uint256,
+    group_count: uint256,
+) -> uint256:
     """
-    @notice Which tickets vote in the current mini-round; captures the attempt's seed once.
-    @param market Market of the job.
+    @notice Add voters to the group of their vote.
     @param job Number of the job.
     @param ballot Its current ballot.
-    @param terms Terms of the job.
-    @param cone_count Nodes in the pool.
-    @param seed_delay_blocks Distance of a seed block from the deadline before it.
-    @param header RLP header of the seed block; not looked at if the seed is known.
-    @return Seed, and the smallest and largest ticket that may vote.
+    @param vote What they voted for.
+    @param voters Bitmap of the voters.
+    @param group_count Groups of the ballot so far.
+    @return Groups of the ballot now.
     """
-    if not self._marks(job, ballot).is_seeded:
-        seed_block: uint256 = ballot.availability_end + seed_delay_blocks
-        randomness: bytes32 = block_header._randomness(seed_block, header)
-        self.es_seed[job] = commitments._es_seed(
-            market, job, ballot.round_index, ballots._first_mini(ballot.mini), randomness
-        )
-        log IRounds.SeedCaptured(
-            job=job,
-            ballot_number=ballot.number,
-            seed_block=seed_block,
-            randomness=randomness,
-            es_seed=self.es_seed[job],
-        )
-
-    m: uint256 = ballots._m(ballot.mini)
-    first_ticket: uint256 = 0
-    if m > 0:
-        before: uint256 = execution_set._size(terms, cone_count, m - 1)
-        first_ticket = execution_set._last_ticket(before, cone_count) + 1
-    size: uint256 = execution_set._size(terms, cone_count, m)
-    return Draw(
-        es_seed=self.es_seed[job],
-        first_ticket=first_ticket,
-        last_ticket=execution_set._last_ticket(size, cone_count),
-    )
+    key: uint256 = self._group_key(ballot.number, ballot.m, vote.digest, vote.trace)
+    for slot: uint256 in range(group_count, bound=limits.MAX_CONES):
+        word: uint256 = self.groups_of[job][slot]
+        if word >> KEY_AT == key:
+            self.groups_of[job][slot] = word | voters
+            return group_count
+    self.groups_of[job][group_count] = (key << KEY_AT) | voters
+    return group_count + 1
 
 
 @internal
 @view
 def _group_voters(
-    job: uint256, ballot_number: uint256, groups: DynArray[IRounds.VoteGroup, limits.MAX_CONES]
+    job: uint256,
+    ballot: ballots.Ballot,
+    group_count: uint256,
+    groups: DynArray[IBallots.VoteGroup, limits.MAX_CONES],
 ) -> DynArray[uint256, limits.MAX_CONES]:
     """
     @notice Who voted for each of some groups.
     @param job Number of the job.
-    @param ballot_number Ballot of the job.
+    @param ballot Its current ballot.
+    @param group_count Groups of the ballot.
     @param groups Mini-round, digest and trace of each group.
-    @return Bitmaps, in the order of the groups.
+    @return Bitmaps, in the order of the groups; empty for a group that there is not.
     """
+    words: DynArray[uint256, limits.MAX_CONES] = []
+    for slot: uint256 in range(group_count, bound=limits.MAX_CONES):
+        words.append(self.groups_of[job][slot])
     bitmaps: DynArray[uint256, limits.MAX_CONES] = []
-    for group: IRounds.VoteGroup in groups:
-        key: bytes32 = self._group(job, ballot_number, group.m, group.digest, group.trace)
-        bitmaps.append(self.voters[key])
+    for group: IBallots.VoteGroup in groups:
+        key: uint256 = self._group_key(ballot.number, group.m, group.digest, group.trace)
+        voters: uint256 = 0
+        for word: uint256 in words:
+            if word >> KEY_AT == key:
+                voters = word & MASK_64
+        bitmaps.append(voters)
     return bitmaps
 
 
 @internal
 @pure
-def _group(
-    job: uint256, ballot_number: uint256, m: uint256, digest: bytes32, trace: bytes32
-) -> bytes32:
+def _group_key(ballot_number: uint256, m: uint256, digest: bytes32, trace: bytes32) -> uint256:
     """
     @notice Key of equal votes.
-    @param job Number of the job.
     @param ballot_number Ballot of the job.
     @param m Mini-round.
     @param digest What was computed.
     @param trace Evidence that it was computed.
-    @return The key.
+    @return 192 bits of a hash.
     """
-    return keccak256(abi_encode(job, ballot_number, m, digest, trace))
+    return convert(keccak256(abi_encode(ballot_number, m, digest, trace)), uint256) >> KEY_AT
+
+
+@internal
+@view
+def _refund(noted: uint256, pool: pools.Pool, sender_index: uint256, entries: uint256) -> uint256:
+    """
+    @notice Note a refund for the sender of a batch, if it is of the pool.
+    @param noted Refunds of the ballot so far.
+    @param pool Pool of the job.
+    @param sender_index Index that the sender claims; a stranger gives any other number.
+    @param entries Entries that the batch recorded.
+    @return Refunds of the ballot now.
+    """
+    if sender_index >= pool.cones:
+        return noted
+    if roster._cone_account(pool.roster, sender_index) != msg.sender:
+        return noted
+    return refunds._note(noted, sender_index, entries)
+
+
+@internal
+@view
+def _draw(
+    market: address,
+    job: uint256,
+    ballot: ballots.Ballot,
+    seed_delay_blocks: uint256,
+    header: Bytes[1024],
+) -> Draw:
+    """
+    @notice Which tickets vote in the current mini-round.
+    @param market Market of the job.
+    @param job Number of the job.
+    @param ballot Its current ballot.
+    @param seed_delay_blocks Distance of a seed block from the deadline before it.
+    @param header RLP header of the attempt's first seed block.
+    @return Seed, and the smallest and largest ticket that may vote.
+    """
+    randomness: bytes32 = block_header._randomness(
+        ballot.availability_end + seed_delay_blocks, header
+    )
+    first_ticket: uint256 = 0
+    if ballot.size_before > 0:
+        first_ticket = execution_set._last_ticket(ballot.size_before, ballot.cones) + 1
+    return Draw(
+        es_seed=commitments._es_seed(
+            market, job, ballot.round_index, ballots._first_mini(ballot), randomness
+        ),
+        first_ticket=first_ticket,
+        last_ticket=execution_set._last_ticket(ballot.size, ballot.cones),
+    )

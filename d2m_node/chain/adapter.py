@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import trio
 
 from d2m_node.calls import ContractCall
-from d2m_node.chain.artifacts import CONTRACTS, Artifact, load_artifact
+from d2m_node.chain.artifacts import CONTRACTS, OTHERS, TOKEN, Artifact, load_artifact
 from d2m_node.chain.bindings import Bindings, decode_view, encode_view
 from d2m_node.chain.blocks import parse_block, parse_header
 from d2m_node.chain.client import RpcClient, open_client
@@ -25,19 +25,11 @@ from d2m_node.transaction_store import TransactionStore
 from protocol.hashing import Domain
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
-from protocol.types import Address, BlockNumber
+from protocol.types import NO_ACCOUNT, Address, BlockNumber
 
 Found = TypeVar("Found")
 
-# The market's views that name the other contracts.
-_VIEWS = {
-    "PeerRegistry": "peer_registry",
-    "DataRegistry": "data_registry",
-    "StakePool": "stake_pool",
-    "SellerDeposits": "seller_deposits",
-    "Rounds": "rounds",
-    "Settlement": "settlement",
-}
+_VIEWS = ("contracts", "params")
 
 
 @asynccontextmanager
@@ -133,12 +125,11 @@ async def find_market(client: RpcClient, market: Address) -> Market:
     Raises WrongNetwork and ChainUnavailable.
     """
     artifacts = {name: load_artifact(name) for name in CONTRACTS}
-    views = (*_VIEWS.values(), "params")
     code, head, *answers = await client.batch(
         [
             Request("eth_getCode", (to_hex(market), "latest")),
             Request("eth_getBlockByNumber", ("latest", False)),
-            *(_request_view(artifacts["Market"], market, view) for view in views),
+            *(_request_view(artifacts["Market"], market, view) for view in _VIEWS),
         ]
     )
     if not parse_bytes(code):
@@ -146,14 +137,17 @@ async def find_market(client: RpcClient, market: Address) -> Market:
             f"no contract at the market's address {to_hex(market)}; "
             "set the address that the deployment printed"
         )
-    *found, params = (
+    contracts, params = (
         _read_view(artifacts["Market"], market, view, answer)
-        for view, answer in zip(views, answers, strict=True)
+        for view, answer in zip(_VIEWS, answers, strict=True)
     )
     await _check_randomness(client, head)
-    addresses = {**dict(zip(_VIEWS, found, strict=True)), "Market": market}
     names = (field.name for field in fields(ProtocolParams))
     protocol_params = ProtocolParams(**dict(zip(names, params, strict=True)))
+    addresses = {**dict(zip(OTHERS, contracts, strict=True)), "Market": market}
+    if protocol_params.token != NO_ACCOUNT:
+        artifacts["Token"] = TOKEN
+        addresses["Token"] = protocol_params.token
     return Market(Bindings(artifacts, addresses), protocol_params)
 
 

@@ -21,11 +21,15 @@ CONTRACTS = (
     "Market",
     "Enrolment",
     "Statements",
+    "Ballots",
     "Rounds",
     "Appeals",
     "Settlement",
 )
 """In the order of deployment."""
+
+OTHERS = tuple(name for name in CONTRACTS if name != "Market")
+"""What `Market.contracts()` names, in the order of its fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,3 +140,23 @@ def _spell_type(entry: Mapping[str, Any]) -> str:
 def _hash_signature(name: str, parameters: tuple[Parameter, ...]) -> bytes:
     types = ",".join(parameter.abi_type for parameter in parameters)
     return keccak(f"{name}({types})".encode("ascii"))
+
+
+TOKEN = parse_artifact(
+    "Token",
+    {
+        "abi": [
+            {
+                "type": "function",
+                "name": "approve",
+                "inputs": [
+                    {"name": "spender", "type": "address"},
+                    {"name": "amount", "type": "uint256"},
+                ],
+                "outputs": [{"name": "", "type": "bool"}],
+            }
+        ],
+        "bytecode": "0x",
+    },
+)
+"""What a node calls of an ERC-20. Its events are not followed: money shows in the contracts'."""

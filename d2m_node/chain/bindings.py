@@ -58,14 +58,16 @@ class Bindings:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Every contract of the deployment."""
-        return tuple(self._addresses.values())
+        """Every contract of the deployment, whose logs make the state; not the token."""
+        return tuple(
+            address for name, address in self._addresses.items() if self._artifacts[name].events
+        )
 
     def encode_call(self, call: ContractCall) -> EncodedCall:
         """Encode a call with its selector and the money that goes along."""
         function = self._artifacts[call.contract].functions[call.function]
         arguments = [
-            _to_abi(getattr(call, field.name))
+            self._to_abi(getattr(call, field.name))
             for field in fields(call)
             if field.name != "value_wei"
         ]
@@ -76,6 +78,10 @@ class Bindings:
             data=function.selector + encode(types, arguments),
             value_wei=getattr(call, "value_wei", Wei(0)),
         )
+
+    def _to_abi(self, value: Any) -> Any:
+        """Turn a call's field into an argument; the name of a contract into its address."""
+        return self._addresses[value] if isinstance(value, str) else _to_abi(value)
 
     def decode_log(self, entry: Json) -> RecordedEvent:
         """Decode one entry of an answer to eth_getLogs.

@@ -9,7 +9,7 @@ import rlp
 import trio
 from eth_utils.address import is_hex_address, to_canonical_address
 
-from d2m_node.chain.artifacts import CONTRACTS, load_artifact
+from d2m_node.chain.artifacts import CONTRACTS, OTHERS, load_artifact
 from d2m_node.chain.bindings import EncodedCall, encode_constructor
 from d2m_node.chain.client import RpcClient, open_client
 from d2m_node.chain.fees import quote_call
@@ -74,7 +74,7 @@ def predict_address(deployer: Address, nonce: int) -> Address:
 
 
 async def deploy(rpc_url: str, signer: SignerPort, params: ProtocolParams) -> Deployment:
-    """Deploy the seven contracts and wait until they are mined.
+    """Deploy the contracts and wait until they are mined.
 
     Raises
     ------
@@ -134,10 +134,13 @@ class _Deployer:
 
     def _encode_creation(self, name: str, addresses: Mapping[str, Address]) -> EncodedCall:
         """Append the constructor's arguments: the parameters, and contracts in snake case."""
-        arguments = {_to_snake_case(other): address for other, address in addresses.items()}
-        data = encode_constructor(
-            load_artifact(name), {**arguments, "params": astuple(self._params)}
-        )
+        contracts = {_to_snake_case(other): address for other, address in addresses.items()}
+        arguments = {
+            **contracts,
+            "params": astuple(self._params),
+            "contracts": tuple(addresses[other] for other in OTHERS),
+        }
+        data = encode_constructor(load_artifact(name), arguments)
         return EncodedCall(label=f"deploy {name}", to=None, data=data, value_wei=Wei(0))
 
     async def _wait_created(self, name: str, transaction_hash: bytes) -> int:

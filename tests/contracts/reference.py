@@ -65,6 +65,12 @@ def sign(key: PrivateKey, message: bytes) -> bytes:
     return signature.to_bytes()[:64] + bytes([27 + signature.v])
 
 
+def sign_compact(key: PrivateKey, message: bytes) -> tuple[bytes, bytes]:
+    """A signature as two words (EIP-2098): r, and s with the recovery bit on top."""
+    signature = key.sign_msg_hash(message)
+    return word(signature.r), word(signature.s | (signature.v << 255))
+
+
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     if len(leaves) <= 1:
         return leaves[0] if leaves else bytes(32)

@@ -28,7 +28,7 @@ TERMS = tuple(vectors.TERMS.values())
         ("growth_denominator", 0),
         ("sellers_min", 4),
         ("sellers_max", 4),
-        ("sellers_max", 21),
+        ("sellers_max", 257),
         ("cones_min", 0),
         ("cones_max", 4),
         ("cones_max", 65),

@@ -92,10 +92,10 @@ def _build_request() -> dict[str, Any]:
 
 def _build_vote() -> dict[str, Any]:
     job, round_index, mini = 7, 3, (1 << 32) | (2 << 16) | 1
-    digest, trace, salt = keccak(b"digest"), keccak(b"trace"), keccak(b"salt")
+    digest, trace = keccak(b"digest"), keccak(b"trace")
     element, randomness = keccak(b"element"), b"\x22" * 32
     commitment = reference.tagged(
-        "vote", CHAIN, MARKET, job, round_index, mini, NODE, digest, trace, salt
+        "vote", CHAIN, MARKET, job, round_index, mini, NODE, digest, trace, element
     )
     es_seed = reference.tagged("es", CHAIN, MARKET, job, round_index, 0, randomness)
     vote_digest = reference.vote_message(CHAIN, MARKET, job, round_index, mini, commitment)
@@ -108,7 +108,7 @@ def _build_vote() -> dict[str, Any]:
             "node": _hex(NODE),
             "digest": _hex(digest),
             "trace": _hex(trace),
-            "salt": _hex(salt),
+            "element": _hex(element),
             "commitment": _hex(commitment),
         },
         "es_seed": {

@@ -1,6 +1,6 @@
 """The deployed contracts with their actors, and a job that can be driven step by step."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,37 @@ NAMES = (
     "StakePool",
     "SellerDeposits",
     "Market",
+    "Enrolment",
+    "Statements",
+    "Ballots",
     "Rounds",
+    "Appeals",
     "Settlement",
 )
 CHAIN = 31337
 ONE_ETHER = 10**18
 BURN_ACCOUNT = "0x000000000000000000000000000000000000dEaD"
 TAGS = sorted([keccak(b"digits"), keccak(b"images")])
+CONTRACTS_OF_MARKET = (
+    "PeerRegistry",
+    "DataRegistry",
+    "StakePool",
+    "SellerDeposits",
+    "Enrolment",
+    "Statements",
+    "Ballots",
+    "Rounds",
+    "Appeals",
+    "Settlement",
+)
+"""In the order of `IMarket.Contracts`."""
 BODY_HASH = keccak(b"request body")
 CHAIN_LENGTH = 40
+STRANGER = 2**256 - 1
+"""The index of whoever is not in a pool."""
+NO_ACCOUNT = "0x" + 40 * "0"
+ETHER = NO_ACCOUNT
+NO_PERMIT: tuple[()] = ()
 
 PARAMS = {
     "cone_bps": 3000,
@@ -44,6 +66,10 @@ PARAMS = {
     "seed_delay_blocks": 1,
     "retries": 1,
     "finals_max": 3,
+    "audit_bps": 1000,
+    "sweep_blocks": 1000,
+    "refund_cap_bps": 2000,
+    "token": NO_ACCOUNT,
 }
 
 
@@ -76,11 +102,13 @@ def predict_address(deployer: str, nonce: int) -> str:
 class Logged:
     """A contract whose `get_logs` are those of the last call that logged something.
 
-    The contract's own are those of the last call, and a look at a view would hide them.
+    The contract's own are those of the last call, and a look at a view would hide them. Every log
+    is shown to ``see`` as well.
     """
 
-    def __init__(self, contract: Any) -> None:
+    def __init__(self, contract: Any, see: Callable[[Any], None]) -> None:
         self._contract = contract
+        self._see = see
         self._logs: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -93,54 +121,78 @@ class Logged:
     def _watch(self, function: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
             answer = function(*arguments, **options)
-            self._logs = self._contract.get_logs() or self._logs
+            logs = self._contract.get_logs()
+            for entry in logs:
+                self._see(entry)
+            self._logs = logs or self._logs
             return answer
 
         return call
 
 
 class World:
-    """Seven contracts that know each other, on a chain of their own."""
+    """All contracts, which know each other, on a chain of their own."""
 
-    def __init__(self, deployers: Mapping[str, Any], **changes: int) -> None:
+    def __init__(self, deployers: Mapping[str, Any], **changes: Any) -> None:
         boa.env.evm.patch.chain_id = CHAIN
         self.blocks = Blocks()
+        self.courses: dict[int, list[tuple[Any, ...]]] = {}
         self.params = {**PARAMS, **changes}
         deployer = make_actor("deployer")
         nonce = boa.env.evm.vm.state.get_nonce(deployer.raw)
         at = {name: predict_address(deployer.address, nonce + i) for i, name in enumerate(NAMES)}
         params = tuple(self.params.values())
+        members = [name for name in NAMES if name != "Market"]
+        order = sorted(members, key=CONTRACTS_OF_MARKET.index)
         arguments = {
             "PeerRegistry": (),
             "DataRegistry": (),
-            "StakePool": (params, at["Market"], at["Rounds"]),
-            "SellerDeposits": (at["Market"], at["Settlement"]),
-            "Market": (
+            "StakePool": (params, at["Market"], at["Enrolment"], at["Rounds"]),
+            "SellerDeposits": (params, at["Market"], at["Enrolment"], at["Settlement"]),
+            "Market": (params, tuple(at[name] for name in order)),
+            "Enrolment": (
                 params,
-                at["PeerRegistry"],
-                at["DataRegistry"],
-                at["StakePool"],
-                at["SellerDeposits"],
-                at["Rounds"],
-                at["Settlement"],
+                *(at[name] for name in ("Market", "DataRegistry", "StakePool")),
+                *(at[name] for name in ("SellerDeposits", "Rounds")),
             ),
-            "Rounds": (params, at["Market"], at["StakePool"]),
-            "Settlement": (params, at["Market"], at["Rounds"], at["SellerDeposits"]),
+            "Statements": (at["Market"], at["Ballots"]),
+            "Ballots": (params, at["Market"], at["Rounds"]),
+            "Rounds": (
+                params,
+                *(at[name] for name in ("Market", "StakePool", "Enrolment", "Statements")),
+                *(at[name] for name in ("Ballots", "Appeals", "Settlement")),
+            ),
+            "Appeals": (params, at["Market"], at["Enrolment"], at["Rounds"]),
+            "Settlement": (
+                params,
+                *(at[name] for name in ("Market", "Enrolment", "Rounds", "SellerDeposits")),
+            ),
         }
         with boa.env.prank(deployer.address):
-            contracts = {name: Logged(deployers[name].deploy(*arguments[name])) for name in NAMES}
+            contracts = {
+                name: Logged(deployers[name].deploy(*arguments[name]), self._see) for name in NAMES
+            }
         assert {name: contract.address for name, contract in contracts.items()} == at
         self.peers = contracts["PeerRegistry"]
         self.data = contracts["DataRegistry"]
         self.stakes = contracts["StakePool"]
         self.deposits = contracts["SellerDeposits"]
         self.market = contracts["Market"]
+        self.enrolment = contracts["Enrolment"]
+        self.statements = contracts["Statements"]
+        self.ballots = contracts["Ballots"]
         self.rounds = contracts["Rounds"]
+        self.appeals = contracts["Appeals"]
         self.settlement = contracts["Settlement"]
         self.market_raw = bytes.fromhex(self.market.address[2:])
         self.buyer = make_actor("buyer")
         self.other_buyer = make_actor("other buyer")
         self.stranger = make_actor("stranger")
+
+    def _see(self, entry: Any) -> None:
+        """Remember every course that Rounds announces, as a caller has to bring it."""
+        if type(entry).__name__ == "CourseChanged":
+            self.courses.setdefault(int(entry.job), []).append(tuple(entry.course))
 
     def balance(self, account: str) -> int:
         return int(boa.env.get_balance(account))
@@ -199,7 +251,7 @@ class Job:
         for cone in self.cones:
             world.stakes.deposit(value=2 * self.terms["stake_wei"], sender=cone.address)
         self.datasets = [
-            world.data.register_dataset(TAGS, keccak(b"metadata"), sender=seller.address)
+            world.data.register_dataset(TAGS, keccak(b"metadata"), 0, 0, sender=seller.address)
             for seller in self.sellers
         ]
         world.blocks.mine()
@@ -213,8 +265,8 @@ class Job:
             self.number, world.buyer, self.price_wei, self.terms_list, salt
         )
         world.market.open_auction(
-            self.number, TAGS, 0, ONE_ETHER, ONE_ETHER, 5, 5, commitment,
-            value=self.price_wei, sender=world.buyer.address,
+            self.number, TAGS, 0, ETHER, ONE_ETHER, ONE_ETHER, 5, 5, commitment,
+            self.price_wei, NO_PERMIT, value=self.price_wei, sender=world.buyer.address,
         )  # fmt: skip
         world.blocks.mine(6)
         world.market.reveal_bid(
@@ -229,11 +281,10 @@ class Job:
         return self
 
     def enrol(self) -> "Job":
-        market = self.world.market
         for index in range(self.seller_count):
             self.enrol_seller(index)
         for cone, chain in zip(self.cones, self.chains, strict=True):
-            market.enrol_cone(self.number, self.terms_list, chain[0], sender=cone.address)
+            self.world.enrolment.enrol_cone(self.number, self.terms_list, chain[0], sender=cone.address)
         return self
 
     def enrol_seller(self, index: int, **changes: Any) -> None:
@@ -241,33 +292,45 @@ class Job:
         arguments = {
             "terms": self.terms_list,
             "dataset_id": self.datasets[index],
+            "permits": NO_PERMIT,
             "value": self.terms["seller_deposit_wei"],
             **changes,
         }
         value = arguments.pop("value")
-        self.world.market.enrol_seller(
+        self.world.enrolment.enrol_seller(
             self.number, *arguments.values(), value=value, sender=self.sellers[index].address
         )
 
     def close_enrolment(self) -> "Job":
         self.world.blocks.mine_past(self.world.market.job_of(self.number).enrolment_end)
-        self.world.market.close_enrolment(self.number, self.terms_list)
+        self.world.enrolment.close_enrolment(
+            self.number,
+            self.terms_list,
+            [seller.address for seller in self.sellers],
+            [(cone.address, chain[0]) for cone, chain in zip(self.cones, self.chains, strict=True)],
+            b"",
+        )
         self.validation_end = self.world.blocks.number + self.terms["validation_blocks"]
         return self
 
-    def receipt(self, index: int, part: int) -> tuple[int, bytes]:
+    @property
+    def course(self) -> tuple[Any, ...]:
+        """What calls bring along: the last course that was announced."""
+        return self.world.courses[self.number][-1]
+
+    def receipt(self, index: int, part: int) -> tuple[int, bytes, bytes]:
         message = reference.receipt_message(CHAIN, self.world.market_raw, self.number, part)
-        return index, reference.sign(self.cones[index].key, message)
+        return index, *reference.sign_compact(self.cones[index].key, message)
 
     def submit_receipts(self, part: int, indices: Iterable[int] | None = None) -> "Job":
         chosen = range(self.cone_count) if indices is None else indices
         entries = [self.receipt(index, part) for index in chosen]
-        self.world.rounds.submit_receipts(self.number, part, entries)
+        self.world.statements.submit_receipts(self.number, part, entries)
         return self
 
     def start_training(self) -> "Job":
         self.world.blocks.mine_past(self.validation_end + self.terms["decision_blocks"])
-        self.world.rounds.start_training(self.number, self.terms_list)
+        self.world.rounds.start_training(self.number, self.terms_list, self.course)
         return self
 
     def train(self) -> "Job":
@@ -277,7 +340,7 @@ class Job:
 
     @property
     def ballot(self) -> Any:
-        return self.world.rounds.ballot(self.number)
+        return self.world.ballots.ballot(self.number)
 
     @property
     def mini(self) -> int:
@@ -310,6 +373,8 @@ class Job:
     def drawn(self) -> list[int]:
         """Nodes that vote in the current mini-round."""
         m = self.ballot.m
+        if self.ballot.is_pool_called:
+            return [i for i in range(self.cone_count) if not (self.ballot.opened >> i) & 1]
         thresholds = [self.set_size(i) * 2**256 // self.cone_count for i in range(m + 1)]
         low = thresholds[-2] if m > 0 else 0
         return [i for i in range(self.cone_count) if low <= self.ticket(i) < thresholds[-1]]
@@ -317,48 +382,63 @@ class Job:
     def commitment(self, index: int, vote: Ballot) -> bytes:
         return reference.tagged(
             "vote", CHAIN, self.world.market_raw, self.number, self.ballot.round_index, self.mini,
-            self.cones[index].raw, vote.digest, vote.trace, self.salt(index),
+            self.cones[index].raw, vote.digest, vote.trace, self.element(index),
         )  # fmt: skip
 
-    def salt(self, index: int) -> bytes:
-        return keccak(b"salt" + bytes([index]) + self.ballot.ballot_number.to_bytes(4, "big"))
+    def element(self, index: int) -> bytes:
+        """The chain element of a node for the current ballot."""
+        return self.chains[index][self.ballot.ballot_number]
 
-    def signed_commit(self, index: int, vote: Ballot) -> tuple[int, bytes, bytes]:
+    def signed_commit(self, index: int, vote: Ballot) -> tuple[int, bytes, bytes, bytes]:
         commitment = self.commitment(index, vote)
         message = reference.vote_message(
             CHAIN, self.world.market_raw, self.number, self.ballot.round_index, self.mini,
             commitment,
         )  # fmt: skip
-        return index, commitment, reference.sign(self.cones[index].key, message)
+        return index, commitment, *reference.sign_compact(self.cones[index].key, message)
 
-    def opening(self, position: int, index: int, vote: Ballot) -> tuple[Any, ...]:
-        element = self.chains[index][self.ballot.ballot_number]
-        return position, vote.digest, vote.trace, self.salt(index), element
-
-    def commit(self, votes: Mapping[int, Ballot]) -> list[tuple[int, bytes]]:
-        """Commit in one batch; return what of it was recorded."""
+    def commit(self, votes: Mapping[int, Ballot], sender: int | None = None) -> list[int]:
+        """Commit in one batch; return the nodes whose commitment was recorded."""
         self.world.blocks.mine_past(self.ballot.seed_block)
         entries = [self.signed_commit(index, vote) for index, vote in votes.items()]
-        self.world.rounds.submit_commits(self.number, entries)
-        (recorded,) = self.world.rounds.get_logs()
-        return [tuple(entry) for entry in recorded.entries]
+        account = self.world.stranger if sender is None else self.cones[sender]
+        self.world.ballots.submit_commits(
+            self.number,
+            STRANGER if sender is None else sender,
+            entries,
+            sender=account.address,
+        )
+        (recorded,) = self.world.ballots.get_logs()
+        return [int(entry.cone_index) for entry in recorded.entries]
 
     def open(
         self,
         votes: Mapping[int, Ballot],
-        batch: Sequence[tuple[int, bytes]],
+        batch: Sequence[int],
         silent: Iterable[int] = (),
         batch_index: int = 0,
+        sender: int | None = None,
     ) -> None:
         """Open a batch, all but what the silent nodes committed."""
         self.world.blocks.mine_past(self.ballot.commit_end)
-        openings = [
-            self.opening(position, index, votes[index])
-            for position, (index, _) in enumerate(batch)
-            if index not in set(silent)
-        ]
-        self.world.rounds.submit_openings(
-            self.number, self.terms_list, batch_index, batch, openings, self.seed_header
+        kinds = sorted({(vote.digest, vote.trace) for vote in votes.values()})
+        entries = []
+        for index in batch:
+            vote = votes[index]
+            if index in set(silent):
+                entries.append((index, len(kinds), self.commitment(index, vote)))
+            else:
+                place = kinds.index((vote.digest, vote.trace))
+                entries.append((index, place, self.element(index)))
+        account = self.world.stranger if sender is None else self.cones[sender]
+        self.world.ballots.submit_openings(
+            self.number,
+            STRANGER if sender is None else sender,
+            batch_index,
+            entries,
+            kinds,
+            self.seed_header,
+            sender=account.address,
         )
 
     def vote(self, votes: Mapping[int, Ballot], silent: Iterable[int] = ()) -> None:
@@ -375,6 +455,7 @@ class Job:
         self.world.rounds.tally(
             self.number,
             self.terms_list,
+            self.course,
             sorted({(m, vote.digest, vote.trace) for m, vote in groups}),
             header,
             sender=sender or self.world.stranger.address,
@@ -437,13 +518,18 @@ class Job:
 
     def decide_final(self, utility: int) -> None:
         """Serve the final data and decide the final evaluation."""
-        if self.world.rounds.receipts(self.number, 1) == 0:
+        if self.world.statements.receipts(self.number, 1) == 0:
             self.submit_receipts(1)
         self.decide(self.final_vote(utility))
 
     @property
     def outcome(self) -> int:
-        return int(self.world.rounds.outcome(self.number))
+        return int(self.result.outcome)
+
+    @property
+    def result(self) -> Any:
+        """How the training stands."""
+        return self.world.rounds.training_result(self.number, self.course)
 
     @property
     def leaves(self) -> list[tuple[str, int]]:
@@ -453,6 +539,5 @@ class Job:
         return [(seller.address, v) for seller, v in zip(self.sellers, self.credits, strict=True)]
 
     def settle(self) -> None:
-        result = self.world.rounds.training_result(self.number)
-        self.world.blocks.mine_past(result.final_block)
-        self.world.settlement.settle(self.number, self.terms_list, self.leaves)
+        self.world.blocks.mine_past(self.result.final_block)
+        self.world.settlement.settle(self.number, self.terms_list, self.course, self.leaves)

@@ -2,6 +2,8 @@ import pytest
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_keys import keys
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol.errors import InvalidSignature
 from protocol.hashing import Domain, keccak
@@ -13,9 +15,13 @@ from protocol.signatures import (
     ValidationOffer,
     ValidationReceipt,
     Vote,
+    compact,
+    expand,
     recover_signer,
 )
 from protocol.types import Address, Digest, JobId, RoundIndex
+from tests.protocol.test_shared_vectors import parse
+from tests.protocol.vectors import load_vectors
 
 DOMAIN = Domain(1337, Address(b"\x11" * 20))
 SIGNER = keys.PrivateKey(keccak(b"signer"))
@@ -113,3 +119,39 @@ def test_a_signature_no_key_can_have_made_is_refused(r: int) -> None:
     forged = r.to_bytes(32, "big") + (0 if r == 0 else 1).to_bytes(32, "big") + b"\x1b"
     with pytest.raises(InvalidSignature, match="no key"):
         recover_signer(HASH, forged)
+
+
+@pytest.mark.parametrize("case", load_vectors("enrolment")["signatures"], ids=range(6))
+def test_two_words_and_65_bytes_are_the_same_signature(case: dict[str, str]) -> None:
+    fields = parse(case)
+    assert compact(fields["signature"]) == (fields["r"], fields["vs"])
+    assert expand(fields["r"], fields["vs"]) == fields["signature"]
+    assert (
+        recover_signer(fields["digest"], expand(*compact(fields["signature"]))) == fields["signer"]
+    )
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_any_two_words_are_65_bytes_that_a_check_takes_or_refuses(r: bytes, vs: bytes) -> None:
+    signature = expand(r, vs)
+    assert len(signature) == 65
+    assert signature[64] in (27, 28)
+    try:
+        assert compact(signature) == (r, vs)
+    except InvalidSignature:
+        with pytest.raises(InvalidSignature):
+            recover_signer(HASH, signature)
+
+
+@pytest.mark.parametrize(
+    ("signature", "reason"),
+    [
+        (bytes(64), "65 bytes, not 64"),
+        (bytes(65), "v is 0"),
+        (bytes(64) + b"\x1d", "v is 29"),
+        (bytes(32) + b"\xff" * 32 + b"\x1b", "upper half"),
+    ],
+)
+def test_what_has_no_form_of_two_words_is_refused(signature: bytes, reason: str) -> None:
+    with pytest.raises(InvalidSignature, match=reason):
+        compact(signature)

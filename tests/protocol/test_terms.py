@@ -75,7 +75,7 @@ def test_sensible_terms_are_valid() -> None:
         ("growth_numerator", 1001),
         ("growth_denominator", 0),
         ("sellers_min", 11),
-        ("sellers_max", 21),
+        ("sellers_max", 257),
         ("cones_min", 0),
         ("cones_min", 8),
         ("cones_max", 65),
