@@ -18,7 +18,8 @@ PATIENCE_SECONDS = 600
 def run_forge(*arguments: str) -> subprocess.CompletedProcess[str]:
     (binary,) = ROOT.glob(".venv/forge/node_modules/@foundry-rs/forge-*/bin/forge")
     return subprocess.run(
-        [str(binary), "test", "--root", str(PROJECT), *arguments],
+        [str(binary), "test", *arguments],
+        cwd=PROJECT,
         # Forge starts the compiler, which needs a node; where there was none, .venv has one.
         env=os.environ | {"PATH": f"{os.environ['PATH']}:{ROOT / '.venv' / 'bin'}"},
         capture_output=True,

@@ -58,7 +58,8 @@ contract Deployment {
                 )
             )
         );
-        create("Statements", abi.encode(address(market), at.rounds));
+        create("Statements", abi.encode(address(market), at.ballots));
+        create("Ballots", abi.encode(params, address(market), at.rounds));
         rounds = new FakeRounds();
         create("Appeals", abi.encode(params, address(market), at.enrolment, at.rounds));
         settlement = ISettlement(
@@ -97,9 +98,10 @@ contract Deployment {
         at.seller_deposits = vm.computeCreateAddress(address(this), nonce + 3);
         at.enrolment = vm.computeCreateAddress(address(this), nonce + 5);
         at.statements = vm.computeCreateAddress(address(this), nonce + 6);
-        at.rounds = vm.computeCreateAddress(address(this), nonce + 7);
-        at.appeals = vm.computeCreateAddress(address(this), nonce + 8);
-        at.settlement = vm.computeCreateAddress(address(this), nonce + 9);
+        at.ballots = vm.computeCreateAddress(address(this), nonce + 7);
+        at.rounds = vm.computeCreateAddress(address(this), nonce + 8);
+        at.appeals = vm.computeCreateAddress(address(this), nonce + 9);
+        at.settlement = vm.computeCreateAddress(address(this), nonce + 10);
     }
 
     function create(string memory name, bytes memory arguments) internal returns (address created) {

@@ -92,6 +92,7 @@ struct Contracts {
     address seller_deposits;
     address enrolment;
     address statements;
+    address ballots;
     address rounds;
     address appeals;
     address settlement;
