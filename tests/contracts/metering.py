@@ -6,7 +6,7 @@ from typing import Any
 
 import boa
 
-CREATION_FREE_BASE = 21_000
+BASE = 21_000
 ZERO_BYTE, OTHER_BYTE = 4, 16
 FLOOR_PER_TOKEN = 10
 """EIP-7623: calldata costs at least this much per token; a byte other than zero is four."""
@@ -18,9 +18,9 @@ def transaction_gas(data: bytes, executed: int, refund: int) -> int:
     """Gas of a whole transaction: its base, its data, and what it executed, less refunds."""
     zeros = data.count(0)
     others = len(data) - zeros
-    spent = CREATION_FREE_BASE + ZERO_BYTE * zeros + OTHER_BYTE * others + executed
+    spent = BASE + ZERO_BYTE * zeros + OTHER_BYTE * others + executed
     spent -= min(refund, spent // REFUND_QUOTIENT)
-    floor = CREATION_FREE_BASE + FLOOR_PER_TOKEN * (zeros + 4 * others)
+    floor = BASE + FLOOR_PER_TOKEN * (zeros + 4 * others)
     return max(spent, floor)
 
 
@@ -34,7 +34,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.counted: dict[str, int] = {}
-        self._name: str | None = None
+        self._names: list[str] = []
 
     @contextmanager
     def installed(self) -> Iterator["Meter"]:
@@ -58,14 +58,13 @@ class Meter:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Add up the transactions of the block under a name."""
-        assert self._name is None, "a transaction counts for one name"
-        self._name = name
+        """Add up the transactions of the block under a name; within another block, under both."""
+        self._names.append(name)
         self.counted.setdefault(name, 0)
         try:
             yield
         finally:
-            self._name = None
+            self._names.pop()
 
     def _begin(self, state: Any, call: Any) -> None:
         state.lock_changes()
@@ -78,8 +77,8 @@ class Meter:
             state.mark_address_warm(account)
 
     def _add(self, data: bytes, computation: Any) -> None:
-        if self._name is None or computation.is_error:
+        if computation.is_error:
             return
-        self.counted[self._name] += transaction_gas(
-            data, computation.get_gas_used(), computation.get_gas_refund()
-        )
+        spent = transaction_gas(data, computation.get_gas_used(), computation.get_gas_refund())
+        for name in self._names:
+            self.counted[name] += spent
