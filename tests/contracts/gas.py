@@ -227,7 +227,7 @@ def _log_bitmaps(job: Job) -> None:
 
 
 def _rounds(meter: Meter, deployers: Any) -> None:
-    """A round in the middle of a job, with pools of several sizes, all agreeing or one in five not."""
+    """A round in the middle of a job, in pools of several sizes; all agree, or one in five does not."""
     for cones in POOLS:
         job = _job(_world(deployers), cones=cones).train()
         for _ in range(MIDDLE_ROUND):
@@ -242,7 +242,7 @@ def _rounds(meter: Meter, deployers: Any) -> None:
 
 
 def _appeals(meter: Meter, deployers: Any) -> None:
-    """Rounds decided by about 15 of 20 nodes, the whole pool called by an appeal, then by an audit."""
+    """Rounds decided by about 15 of 20 nodes; an appeal, then an audit calls the whole pool."""
     world = _world(deployers, audit_bps=10_000)
     job = _job(world, cones=20, first_set_size=15, lead=5).train()
     for reason in ("appeal", "audit"):

@@ -1,4 +1,4 @@
-"""Forge walks the compiled contracts at random: 256 walks of 500 steps, the money checked each time.
+"""Forge walks the compiled contracts at random: 256 walks of 500 steps, money checked at each one.
 
 The walks take ether and one token through auctions of all modes, enrolment, stake, settlement and
 sweeps; only the rounds are a fake, so that every outcome of a training is reached in a few steps.
