@@ -84,18 +84,22 @@ def bar(job: uint256, barred: uint256):
 def submit_commits(
     job: uint256,
     sender_index: uint256,
+    members: uint256,
     entries: DynArray[IBallots.CommitEntry, limits.MAX_CONES],
 ):
     """
     @notice Record signed commitments of votes. What does not hold is skipped.
     @param job Job in training.
     @param sender_index The sender's index in the pool, for its refund.
-    @param entries Node indices, commitments, and signatures of `Vote`.
+    @param members Bitmap of the nodes that the entries are of.
+    @param entries Commitments with signatures of `Vote`, by index of their nodes.
     """
     ballot: ballots.Ballot = self._open_ballot(job)
     assert block.number > ballot.seed_block, "ballots: commits not open"
     assert block.number <= ballot.commit_end, "ballots: commits closed"
-    votes._record_commits(MARKET, job, ballot, pools._load(job), sender_index, entries)
+    votes._record_commits(
+        MARKET, job, ballot, pools._load(job), sender_index, members, entries
+    )
 
 
 @external
@@ -103,6 +107,7 @@ def submit_openings(
     job: uint256,
     sender_index: uint256,
     batch_index: uint256,
+    members: uint256,
     batch: DynArray[IBallots.BatchEntry, limits.MAX_CONES],
     opened: DynArray[IBallots.Vote, limits.MAX_CONES],
     header: Bytes[1024],
@@ -113,7 +118,8 @@ def submit_openings(
     @param job Job in training.
     @param sender_index The sender's index in the pool, for its refund.
     @param batch_index Batch of commitments, counted from 0 in each mini-round.
-    @param batch Its entries, opened or as recorded.
+    @param members Bitmap of the nodes of the batch.
+    @param batch Its entries, opened or as recorded, by index of their nodes.
     @param opened What the opened entries voted for.
     @param header RLP header of the attempt's first seed block.
     """
@@ -129,6 +135,7 @@ def submit_openings(
         draw,
         sender_index,
         batch_index,
+        members,
         batch,
         opened,
     )

@@ -127,7 +127,7 @@ def tally(
     terms: job_terms.JobTerms,
     course: IRounds.Course,
     groups: DynArray[IBallots.VoteGroup, limits.MAX_CONES],
-    header: Bytes[4096],
+    header: Bytes[2560],
 ):
     """
     @notice Count the votes of the current ballot and go on: decided, a larger execution set, a new
@@ -167,7 +167,7 @@ def tally_pool(
     course: IRounds.Course,
     parent: IRounds.Course,
     groups: DynArray[IBallots.VoteGroup, limits.MAX_CONES],
-    header: Bytes[4096],
+    header: Bytes[2560],
 ):
     """
     @notice Count the votes of the whole pool over a decision. It is overturned only by an absolute
@@ -405,7 +405,7 @@ def _resolve(job: uint256, call: uint256, is_overturned: bool, voters: uint256):
     if call != progresses.CALL_APPEAL:
         return
     members: address = training._members(job)
-    extcall APPEALS.resolve(job, is_overturned, roster._cones(members, voters))
+    extcall APPEALS.resolve(job, is_overturned, roster._cone_accounts(members, voters))
 
 
 @internal

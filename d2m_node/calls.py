@@ -255,8 +255,10 @@ class SubmitCommits:
     job: JobId
     sender_index: int
     """The sender's index in the pool, for its refund."""
-    entries: tuple[tuple[int, Digest, bytes, bytes], ...]
-    """(CONE index, commitment, r, vs)."""
+    members: int
+    """Bitmap of the CONE nodes that the entries are of."""
+    entries: tuple[tuple[Digest, bytes, bytes], ...]
+    """(commitment, r, vs), by index of their nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,9 +268,11 @@ class SubmitOpenings:
     job: JobId
     sender_index: int
     batch_index: int
-    batch: tuple[tuple[int, int, bytes], ...]
-    """(CONE index, position of its vote, chain element); of what is not opened the number of
-    votes, and the commitment."""
+    members: int
+    """Bitmap of the CONE nodes of the batch."""
+    batch: tuple[tuple[int, bytes], ...]
+    """(position of its vote, chain element) by index of their nodes; of what is not opened the
+    number of votes, and the commitment."""
     votes: tuple[tuple[Digest, Digest], ...]
     """(digest, trace)."""
     header: bytes

@@ -108,9 +108,7 @@ def compute_least_bid(reserve_wei: Wei, best_wei: Wei) -> Wei:
     return Wei(max(reserve_wei, -(-best_wei * (BPS + RAISE_BPS) // BPS), 1))
 
 
-def compute_extension(
-    window: BiddingWindow, now_block: BlockNumber, max_window_blocks: int
-) -> int:
+def compute_extension(window: BiddingWindow, now_block: BlockNumber, max_window_blocks: int) -> int:
     """Find how many blocks a bid in the clear adds to its auction, so that others can answer it.
 
     A bid in the last tenth of the window as it was opened, at least its last block, adds as many

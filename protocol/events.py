@@ -278,8 +278,10 @@ class CommitsRecorded:
     ballot_number: int
     mini: int
     batch_index: int
-    entries: tuple[tuple[int, Digest], ...]
-    """(CONE index, commitment)."""
+    members: int
+    """Bitmap of the CONE nodes whose commitments were recorded."""
+    commitments: tuple[Digest, ...]
+    """By index of their nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

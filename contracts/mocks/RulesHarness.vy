@@ -5,6 +5,7 @@
 @notice Opens the rules of the modules to tests. Never deployed to a chain.
 """
 
+from interfaces import IBallots
 from interfaces import IRounds
 from interfaces import ISellerDeposits
 from modules import auction_rules
@@ -16,7 +17,9 @@ from modules import header as block_header
 from modules import limits
 from modules import merkle
 from modules import params as deployment
+from modules import participation
 from modules import payments
+from modules import refunds
 from modules import result_header
 from modules import tally
 from modules import terms as job_terms
@@ -78,15 +81,19 @@ def vote_commitment(
     node: address,
     digest: bytes32,
     trace: bytes32,
-    salt: bytes32,
+    element: bytes32,
 ) -> bytes32:
-    return commitments._vote(market, job, round_index, mini, node, digest, trace, salt)
+    return commitments._vote_at(
+        commitments._vote_place(market, job, round_index, mini),
+        convert(node, uint256),
+        digest, trace, element
+    )
 
 
 @external
 @pure
 def ticket(node: address, element: bytes32, es_seed: bytes32) -> uint256:
-    return commitments._ticket(node, element, es_seed)
+    return commitments._ticket(convert(node, uint256), element, es_seed)
 
 
 @external
@@ -157,7 +164,7 @@ def mix_hash(header: Bytes[1024]) -> bytes32:
 @external
 @view
 def read_round(
-    header: Bytes[4096],
+    header: Bytes[2560],
     origin: result_header.Origin,
     previous_digest: bytes32,
     sampled_count: uint256,
@@ -168,7 +175,7 @@ def read_round(
 @external
 @view
 def read_final(
-    header: Bytes[4096], origin: result_header.Origin, model_digest: bytes32
+    header: Bytes[2560], origin: result_header.Origin, model_digest: bytes32
 ) -> result_header.FinalResult:
     return result_header._read_final(header, origin, model_digest)
 
@@ -194,22 +201,52 @@ def last_ticket(size: uint256, cones: uint256) -> uint256:
 @external
 @pure
 def count_votes(
-    groups: DynArray[IRounds.VoteGroup, limits.MAX_CONES],
+    groups: DynArray[IBallots.VoteGroup, limits.MAX_CONES],
     bitmaps: DynArray[uint256, limits.MAX_CONES],
 ) -> tally.Count:
-    return tally._count(groups, bitmaps)
+    return tally._lead(tally._count(groups, bitmaps))
 
 
 @external
 @pure
-def is_decided(count: tally.Count, lead: uint256, cone_count: uint256) -> bool:
+def count_votes_for(
+    groups: DynArray[IBallots.VoteGroup, limits.MAX_CONES],
+    bitmaps: DynArray[uint256, limits.MAX_CONES],
+    digest: bytes32,
+) -> tally.Count:
+    return tally._of_digest(tally._count(groups, bitmaps), digest)
+
+
+@external
+@pure
+def is_decided(count: IBallots.Counted, lead: uint256, cone_count: uint256) -> bool:
     return tally._is_decided(count, lead, cone_count)
 
 
 @external
 @pure
-def is_hopeless(count: tally.Count, lead: uint256, cone_count: uint256) -> bool:
+def is_hopeless(count: IBallots.Counted, lead: uint256, cone_count: uint256) -> bool:
     return tally._is_hopeless(count, lead, cone_count)
+
+
+@external
+@pure
+def count_participation(participants: uint256[4], voters: uint256) -> uint256[4]:
+    return participation._count(participants, voters)
+
+
+@external
+@view
+def audit_seed(
+    market: address, job: uint256, round_index: uint256, mini: uint256, randomness: bytes32
+) -> uint256:
+    return commitments._audit_seed(market, job, round_index, mini, randomness)
+
+
+@external
+@pure
+def collect_refunds(sums: uint256[8], noted: uint256) -> uint256[8]:
+    return refunds._collect(sums, noted)
 
 
 @external

@@ -45,49 +45,51 @@ def _bid(
 
 @internal
 @view
-def _vote(
-    market: address,
-    job: uint256,
-    round_index: uint256,
-    mini: uint256,
-    node: address,
-    digest: bytes32,
-    trace: bytes32,
-    element: bytes32,
+def _vote_place(
+    market: address, job: uint256, round_index: uint256, mini: uint256
+) -> Bytes[172]:
+    """
+    @notice What the commitments of one mini-round begin with.
+    @param market Market of the job.
+    @param job Number of the job.
+    @param round_index Round that is voted on.
+    @param mini Kind, attempt and mini-round.
+    @return The first bytes.
+    """
+    return concat(VOTE, abi_encode(chain.id, market, job, round_index, mini))
+
+
+@internal
+@pure
+def _vote_at(
+    place: Bytes[172], voter: uint256, digest: bytes32, trace: bytes32, element: bytes32
 ) -> bytes32:
     """
     @notice Commitment of a vote (MECHANISM 9.2).
     @dev The voter's chain element is its salt: nobody else knows it before the vote is opened,
          and it is another one in each attempt.
-    @param market Market of the job.
-    @param job Number of the job.
-    @param round_index Round that is voted on.
-    @param mini Kind, attempt and mini-round.
-    @param node Voter.
+    @param place What the commitments of the mini-round begin with.
+    @param voter Account of the voter, as a number.
     @param digest What the voter computed.
     @param trace Evidence that it was computed.
     @param element The voter's chain element for the attempt.
     @return The commitment.
     """
-    return keccak256(
-        concat(
-            VOTE,
-            abi_encode(chain.id, market, job, round_index, mini, node, digest, trace, element),
-        )
-    )
+    return keccak256(concat(place, convert(voter, bytes32), digest, trace, element))
 
 
 @internal
 @pure
-def _ticket(node: address, element: bytes32, es_seed: bytes32) -> uint256:
+def _ticket(voter: uint256, element: bytes32, es_seed: bytes32) -> uint256:
     """
     @notice A node's place in the order in which an attempt's voters are called (MECHANISM 7.2).
-    @param node CONE node.
+    @param voter Account of the CONE node, as a number.
     @param element The node's chain element for the attempt.
     @param es_seed Seed of the attempt.
     @return The ticket, as a number.
     """
-    return convert(keccak256(concat(TICKET, abi_encode(node, element, es_seed))), uint256)
+    ticket: bytes32 = keccak256(concat(TICKET, convert(voter, bytes32), element, es_seed))
+    return convert(ticket, uint256)
 
 
 @internal

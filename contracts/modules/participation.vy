@@ -10,6 +10,11 @@ from modules import limits
 COUNTER_BITS: constant(uint256) = 16
 COUNTERS_PER_WORD: constant(uint256) = 16
 COUNTER_WORDS: constant(uint256) = 4  # MAX_CONES / COUNTERS_PER_WORD
+LOW_BYTE: constant(uint256) = 255
+# The lower half of each run of 8, 4 and 2 bits, once the runs are 128, 64 and 32 bits apart.
+LOW_NIBBLES: constant(uint256) = 15 * (2**128 + 1)
+LOW_PAIRS: constant(uint256) = 3 * (2**128 + 1) * (2**64 + 1)
+LOW_BITS: constant(uint256) = (2**128 + 1) * (2**64 + 1) * (2**32 + 1)
 
 
 @internal
@@ -26,9 +31,11 @@ def _count(participation: uint256[4], voters: uint256) -> uint256[4]:
         bits: uint256 = (voters >> (position * COUNTERS_PER_WORD)) & (2**COUNTERS_PER_WORD - 1)
         if bits == 0:
             continue
-        ones: uint256 = 0
-        for counter: uint256 in range(COUNTERS_PER_WORD):
-            ones |= ((bits >> counter) & 1) << (counter * COUNTER_BITS)
+        # Sixteen bits in a row become sixteen counters: each step halves the runs.
+        ones: uint256 = (bits & LOW_BYTE) | ((bits >> 8) << 128)
+        ones = (ones & LOW_NIBBLES) | ((ones & (LOW_NIBBLES << 4)) << 60)
+        ones = (ones & LOW_PAIRS) | ((ones & (LOW_PAIRS << 2)) << 30)
+        ones = (ones & LOW_BITS) | ((ones & (LOW_BITS << 1)) << 15)
         counted[position] += ones
     return counted
 

@@ -39,7 +39,7 @@ struct FinalResult:
 @internal
 @view
 def _read_round(
-    header: Bytes[4096], origin: Origin, previous_digest: bytes32, sampled_count: uint256
+    header: Bytes[2560], origin: Origin, previous_digest: bytes32, sampled_count: uint256
 ) -> RoundResult:
     """
     @notice Read the header of a round and check that it is this round's.
@@ -68,7 +68,7 @@ def _read_round(
 
 @internal
 @view
-def _read_final(header: Bytes[4096], origin: Origin, model_digest: bytes32) -> FinalResult:
+def _read_final(header: Bytes[2560], origin: Origin, model_digest: bytes32) -> FinalResult:
     """
     @notice Read the vote of a final evaluation and check that it is of the decided model.
     @param header Bytes whose hash was decided.
@@ -89,7 +89,7 @@ def _read_final(header: Bytes[4096], origin: Origin, model_digest: bytes32) -> F
 
 @internal
 @pure
-def _utility(header: Bytes[4096], position: uint256) -> int256:
+def _utility(header: Bytes[2560], position: uint256) -> int256:
     """
     @notice An 8-byte signed number.
     @param header Bytes to read.

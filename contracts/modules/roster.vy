@@ -2,10 +2,10 @@
 """
 @title Rosters: the frozen members of a job
 @license Apache-2.0
-@notice A roster is the code of an account that has no other purpose: one byte that stops
-        execution, then one record for each member. Reading a record of code costs a fraction of
-        reading storage. A CONE record is an account and the end of its ticket chain; a seller
-        record is an account.
+@notice A roster is the code of an account that has no other purpose: a few bytes that return the
+        rest when the account is called, then one record for each member. Reading code costs a
+        fraction of reading storage. A CONE record is an account and the end of its ticket chain;
+        a seller record is an account.
 """
 
 from interfaces import IEnrolment
@@ -13,11 +13,18 @@ from modules import limits
 
 CONE_SIZE: constant(uint256) = 52
 SELLER_SIZE: constant(uint256) = 20
+# In a CONE record: bits after the account in its first word, and bytes before the chain's end.
+ACCOUNT_AT: constant(uint256) = 96
+ROOT_AT: constant(uint256) = 20
 # 256 sellers of 20 bytes, 64 CONE nodes need less; and a word that packing never fills.
 MAX_SIZE: constant(uint256) = 5152
 MAX_WORDS: constant(uint256) = MAX_SIZE // 32
-# Pushes the length, copies what follows these ten bytes to memory, and returns it.
-LOADER: constant(Bytes[8]) = x"80600a5f395ff300"
+MAX_CONES_SIZE: constant(uint256) = CONE_SIZE * limits.MAX_CONES
+# After the length: copies what follows these ten bytes to memory, and returns it as the code.
+LOADER: constant(Bytes[7]) = x"80600a5f395ff3"
+# Copies what follows these eleven bytes to memory, and returns it: the records.
+READER: constant(Bytes[11]) = x"600b380380600b5f395ff3"
+RECORDS_AT: constant(uint256) = 11
 
 
 @internal
@@ -27,8 +34,8 @@ def _freeze(records: Bytes[MAX_SIZE]) -> address:
     @param records Records, one after the other.
     @return The roster's account.
     """
-    size: uint16 = convert(len(records) + 1, uint16)
-    return raw_create(concat(x"61", convert(size, bytes2), LOADER, records))
+    size: uint16 = convert(len(records) + RECORDS_AT, uint16)
+    return raw_create(concat(x"61", convert(size, bytes2), LOADER, READER, records))
 
 
 @internal
@@ -84,16 +91,13 @@ def _pack_cones(
 
 @internal
 @view
-def _cone(roster: address, index: uint256) -> (address, bytes32):
+def _read_cones(roster: address) -> Bytes[MAX_CONES_SIZE]:
     """
-    @notice A CONE node of a roster. Reverts beyond the last one.
+    @notice All records of a roster of CONE nodes, in one call.
     @param roster Roster of CONE nodes.
-    @param index Position in the pool.
-    @return Account, and end of the ticket chain.
+    @return The records.
     """
-    record: Bytes[CONE_SIZE] = slice(roster.code, 1 + index * CONE_SIZE, CONE_SIZE)
-    account: address = convert(convert(slice(record, 0, 20), bytes20), address)
-    return account, extract32(record, 20)
+    return raw_call(roster, b"", max_outsize=MAX_CONES_SIZE, is_static_call=True)
 
 
 @internal
@@ -105,12 +109,12 @@ def _cone_account(roster: address, index: uint256) -> address:
     @param index Position in the pool.
     @return The account.
     """
-    return convert(convert(slice(roster.code, 1 + index * CONE_SIZE, 20), bytes20), address)
+    return convert(convert(slice(roster.code, RECORDS_AT + index * CONE_SIZE, 20), bytes20), address)
 
 
 @internal
 @view
-def _cones(members: address, bits: uint256) -> DynArray[address, limits.MAX_CONES]:
+def _cone_accounts(members: address, bits: uint256) -> DynArray[address, limits.MAX_CONES]:
     """
     @notice Accounts of some nodes.
     @param members Roster of the job's nodes.
@@ -135,7 +139,7 @@ def _seller(roster: address, index: uint256) -> address:
     @param index Seller index.
     @return The account.
     """
-    return convert(convert(slice(roster.code, 1 + index * SELLER_SIZE, 20), bytes20), address)
+    return convert(convert(slice(roster.code, RECORDS_AT + index * SELLER_SIZE, 20), bytes20), address)
 
 
 @internal
@@ -150,7 +154,7 @@ def _count(roster: address, record_size: uint256) -> uint256:
     size: uint256 = roster.codesize
     if size == 0:
         return 0
-    return (size - 1) // record_size
+    return (size - RECORDS_AT) // record_size
 
 
 @internal
@@ -165,7 +169,7 @@ def _holds(roster: address, record_size: uint256, account: address) -> bool:
     """
     count: uint256 = self._count(roster, record_size)
     for index: uint256 in range(count, bound=limits.MAX_SELLERS):
-        found: Bytes[20] = slice(roster.code, 1 + index * record_size, 20)
+        found: Bytes[20] = slice(roster.code, RECORDS_AT + index * record_size, 20)
         if convert(convert(found, bytes20), address) == account:
             return True
     return False

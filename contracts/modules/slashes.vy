@@ -98,9 +98,9 @@ def _slash(
         return 0
     extcall stake_pool.slash(
         job,
-        roster._cones(members, bits),
+        roster._cone_accounts(members, bits),
         reason,
-        roster._cones(members, voters),
+        roster._cone_accounts(members, voters),
     )
     barred: uint256 = 0
     for index: uint256 in range(limits.MAX_CONES):

@@ -95,7 +95,7 @@ def _decide(
     before: IRounds.Course,
     parent: bytes32,
     counted: Counted,
-    header: Bytes[4096],
+    header: Bytes[2560],
 ):
     """
     @notice Accept the digest of a ballot, and open what comes next.
@@ -134,7 +134,7 @@ def _decide_round(
     course: IRounds.Course,
     progress: progresses.Progress,
     counted: Counted,
-    header: Bytes[4096],
+    header: Bytes[2560],
 ):
     """
     @notice Take from the header of a round what the contracts keep, and open what comes next.
@@ -200,7 +200,7 @@ def _decide_final(
     course: IRounds.Course,
     progress: progresses.Progress,
     counted: Counted,
-    header: Bytes[4096],
+    header: Bytes[2560],
 ):
     """
     @notice Take the utilities of a final evaluation: end the job at the target, else go on.

@@ -9,7 +9,7 @@
 from interfaces import IBallots
 from modules import ballot as ballots
 from modules import bitmap
-from modules import commitments
+from modules import commitments as hashes
 from modules import execution_set
 from modules import header as block_header
 from modules import limits
@@ -57,6 +57,7 @@ def _record_commits(
     ballot: ballots.Ballot,
     pool: pools.Pool,
     sender_index: uint256,
+    members: uint256,
     entries: DynArray[IBallots.CommitEntry, limits.MAX_CONES],
 ):
     """
@@ -66,41 +67,49 @@ def _record_commits(
     @param ballot Its current ballot.
     @param pool Its pool.
     @param sender_index Index of the sender in the pool, for its refund.
-    @param entries Commitments with signatures.
+    @param members Bitmap of the nodes that the entries are of.
+    @param entries Commitments with signatures, by index of their nodes.
     """
     marks: ballots.Marks = self._marks(job, ballot)
     separator: bytes32 = typed_data._domain_separator(market)
     mini: uint256 = ballots._mini(ballot)
+    records: Bytes[roster.MAX_CONES_SIZE] = roster._read_cones(pool.roster)
     taken: uint256 = marks.committed | pool.barred
-    recorded: DynArray[IBallots.RecordedCommit, limits.MAX_CONES] = []
-    for entry: IBallots.CommitEntry in entries:
-        if entry.cone_index >= pool.cones or (taken >> entry.cone_index) & 1 == 1:
+    recorded: uint256 = 0
+    commitments: DynArray[bytes32, limits.MAX_CONES] = []
+    position: uint256 = 0
+    for index: uint256 in range(pool.cones, bound=limits.MAX_CONES):
+        if (members >> index) & 1 == 0:
+            continue
+        entry: IBallots.CommitEntry = entries[position]
+        position += 1
+        if (taken >> index) & 1 == 1:
             continue
         message: bytes32 = typed_data._vote(
             separator, job, ballot.round_index, mini, entry.commitment
         )
         signer: address = typed_data._signer_compact(message, entry.r, entry.vs)
-        if signer != roster._cone_account(pool.roster, entry.cone_index):
+        # Read here: an argument of this size would be copied for each node.
+        record: bytes32 = extract32(records, index * roster.CONE_SIZE)
+        if convert(signer, uint256) != convert(record, uint256) >> roster.ACCOUNT_AT:
             continue
-        bit: uint256 = 1 << entry.cone_index
-        taken |= bit
-        marks.committed |= bit
-        recorded.append(
-            IBallots.RecordedCommit(cone_index=entry.cone_index, commitment=entry.commitment)
-        )
-    assert len(recorded) > 0, "ballots: nothing recorded"
+        recorded |= 1 << index
+        commitments.append(entry.commitment)
+    assert recorded != 0, "ballots: nothing recorded"
 
     batch_index: uint256 = marks.batch_count
     marks.batch_count = batch_index + 1
-    marks.refunds = self._refund(marks.refunds, pool, sender_index, len(recorded))
-    self.batch_hash[job][batch_index] = keccak256(abi_encode(recorded))
+    marks.committed |= recorded
+    marks.refunds = self._refund(marks.refunds, pool, sender_index, len(commitments))
+    self.batch_hash[job][batch_index] = keccak256(abi_encode(recorded, commitments))
     self.marks_of[job] = ballots._pack_marks(marks)
     log IBallots.CommitsRecorded(
         job=job,
         ballot_number=ballot.number,
         mini=mini,
         batch_index=batch_index,
-        entries=recorded,
+        members=recorded,
+        commitments=commitments,
     )
 
 
@@ -113,6 +122,7 @@ def _record_openings(
     draw: Draw,
     sender_index: uint256,
     batch_index: uint256,
+    members: uint256,
     batch: DynArray[IBallots.BatchEntry, limits.MAX_CONES],
     votes: DynArray[IBallots.Vote, limits.MAX_CONES],
 ):
@@ -127,80 +137,78 @@ def _record_openings(
     @param draw Which tickets may vote.
     @param sender_index Index of the sender in the pool, for its refund.
     @param batch_index Batch of commitments that is opened.
-    @param batch Its entries, opened or as recorded.
+    @param members Bitmap of the nodes of the batch.
+    @param batch Its entries, opened or as recorded, by index of their nodes.
     @param votes What the opened entries voted for.
     """
     marks: ballots.Marks = self._marks(job, ballot)
     assert batch_index < marks.batch_count, "ballots: no such batch"
     opened_before: uint256 = marks.opened
-    mini: uint256 = ballots._mini(ballot)
-    recorded: DynArray[IBallots.RecordedCommit, limits.MAX_CONES] = []
+    records: Bytes[roster.MAX_CONES_SIZE] = roster._read_cones(pool.roster)
+    place: Bytes[172] = hashes._vote_place(
+        market, job, ballot.round_index, ballots._mini(ballot)
+    )
+    commitments: DynArray[bytes32, limits.MAX_CONES] = []
     voters: uint256[limits.MAX_CONES] = empty(uint256[limits.MAX_CONES])
-    for entry: IBallots.BatchEntry in batch:
-        commitment: bytes32 = entry.secret
-        if entry.vote < len(votes):
-            account: address = empty(address)
-            root: bytes32 = empty(bytes32)
-            account, root = roster._cone(pool.roster, entry.cone_index)
-            vote: IBallots.Vote = votes[entry.vote]
-            commitment = commitments._vote(
-                market,
-                job,
-                ballot.round_index,
-                mini,
-                account,
-                vote.digest,
-                vote.trace,
-                entry.secret,
-            )
-            bit: uint256 = 1 << entry.cone_index
-            if marks.opened & bit == 0 and self._may_vote(
-                draw, ballot.number, account, root, entry.secret
-            ):
-                marks.opened |= bit
-                voters[entry.vote] |= bit
-        recorded.append(
-            IBallots.RecordedCommit(cone_index=entry.cone_index, commitment=commitment)
+    position: uint256 = 0
+    for index: uint256 in range(pool.cones, bound=limits.MAX_CONES):
+        if (members >> index) & 1 == 0:
+            continue
+        entry: IBallots.BatchEntry = batch[position]
+        position += 1
+        if entry.vote >= len(votes):
+            commitments.append(entry.secret)
+            continue
+        record: bytes32 = extract32(records, index * roster.CONE_SIZE)
+        voter: uint256 = convert(record, uint256) >> roster.ACCOUNT_AT
+        vote: IBallots.Vote = votes[entry.vote]
+        commitments.append(
+            hashes._vote_at(place, voter, vote.digest, vote.trace, entry.secret)
         )
+        bit: uint256 = 1 << index
+        root: bytes32 = extract32(records, index * roster.CONE_SIZE + roster.ROOT_AT)
+        if marks.opened & bit == 0 and self._may_vote(
+            draw, ballot.number, voter, root, entry.secret
+        ):
+            marks.opened |= bit
+            voters[entry.vote] |= bit
     assert (
-        keccak256(abi_encode(recorded)) == self.batch_hash[job][batch_index]
+        keccak256(abi_encode(members, commitments)) == self.batch_hash[job][batch_index]
     ), "ballots: not this batch"
     assert marks.opened != opened_before, "ballots: nothing recorded"
 
     groups: DynArray[IBallots.RecordedGroup, limits.MAX_CONES] = []
-    for position: uint256 in range(len(votes), bound=limits.MAX_CONES):
-        if voters[position] == 0:
+    for kind: uint256 in range(len(votes), bound=limits.MAX_CONES):
+        if voters[kind] == 0:
             continue
-        vote: IBallots.Vote = votes[position]
-        marks.group_count = self._add_voters(job, ballot, vote, voters[position], marks.group_count)
+        vote: IBallots.Vote = votes[kind]
+        marks.group_count = self._add_voters(job, ballot, vote, voters[kind], marks.group_count)
         groups.append(
-            IBallots.RecordedGroup(
-                digest=vote.digest, trace=vote.trace, voters=voters[position]
-            )
+            IBallots.RecordedGroup(digest=vote.digest, trace=vote.trace, voters=voters[kind])
         )
     recorded_count: uint256 = bitmap._count(marks.opened ^ opened_before)
     marks.refunds = self._refund(marks.refunds, pool, sender_index, recorded_count)
     self.marks_of[job] = ballots._pack_marks(marks)
     log IBallots.OpeningsRecorded(
-        job=job, ballot_number=ballot.number, mini=mini, groups=groups
+        job=job, ballot_number=ballot.number, mini=ballots._mini(ballot), groups=groups
     )
 
 
 @internal
 @view
 def _may_vote(
-    draw: Draw, ballot_number: uint256, account: address, root: bytes32, element: bytes32
+    draw: Draw, ballot_number: uint256, voter: uint256, root: bytes32, element: bytes32
 ) -> bool:
     """
     @notice Whether a node is drawn for this mini-round, by the chain element of this ballot.
     @param draw Which tickets may vote.
     @param ballot_number Number of the ballot: steps from the element to the end of its chain.
-    @param account CONE node.
+    @param voter Account of the CONE node, as a number.
     @param root End of its ticket chain.
     @param element The chain element that it shows.
     @return True if the vote counts.
     """
-    ticket: uint256 = commitments._ticket(account, element, draw.es_seed)
+    ticket: uint256 = hashes._ticket(voter, element, draw.es_seed)
     if ticket < draw.first_ticket or ticket > draw.last_ticket:
         return False
     link: bytes32 = element
@@ -326,7 +334,7 @@ def _draw(
     if ballot.size_before > 0:
         first_ticket = execution_set._last_ticket(ballot.size_before, ballot.cones) + 1
     return Draw(
-        es_seed=commitments._es_seed(
+        es_seed=hashes._es_seed(
             market, job, ballot.round_index, ballots._first_mini(ballot), randomness
         ),
         first_ticket=first_ticket,

@@ -284,7 +284,9 @@ class Job:
         for index in range(self.seller_count):
             self.enrol_seller(index)
         for cone, chain in zip(self.cones, self.chains, strict=True):
-            self.world.enrolment.enrol_cone(self.number, self.terms_list, chain[0], sender=cone.address)
+            self.world.enrolment.enrol_cone(
+                self.number, self.terms_list, chain[0], sender=cone.address
+            )
         return self
 
     def enrol_seller(self, index: int, **changes: Any) -> None:
@@ -389,27 +391,28 @@ class Job:
         """The chain element of a node for the current ballot."""
         return self.chains[index][self.ballot.ballot_number]
 
-    def signed_commit(self, index: int, vote: Ballot) -> tuple[int, bytes, bytes, bytes]:
+    def signed_commit(self, index: int, vote: Ballot) -> tuple[bytes, bytes, bytes]:
         commitment = self.commitment(index, vote)
         message = reference.vote_message(
             CHAIN, self.world.market_raw, self.number, self.ballot.round_index, self.mini,
             commitment,
         )  # fmt: skip
-        return index, commitment, *reference.sign_compact(self.cones[index].key, message)
+        return commitment, *reference.sign_compact(self.cones[index].key, message)
 
     def commit(self, votes: Mapping[int, Ballot], sender: int | None = None) -> list[int]:
         """Commit in one batch; return the nodes whose commitment was recorded."""
         self.world.blocks.mine_past(self.ballot.seed_block)
-        entries = [self.signed_commit(index, vote) for index, vote in votes.items()]
+        entries = [self.signed_commit(index, votes[index]) for index in sorted(votes)]
         account = self.world.stranger if sender is None else self.cones[sender]
         self.world.ballots.submit_commits(
             self.number,
             STRANGER if sender is None else sender,
+            sum(1 << index for index in votes),
             entries,
             sender=account.address,
         )
         (recorded,) = self.world.ballots.get_logs()
-        return [int(entry.cone_index) for entry in recorded.entries]
+        return [i for i in range(self.cone_count) if (recorded.members >> i) & 1]
 
     def open(
         self,
@@ -426,15 +429,16 @@ class Job:
         for index in batch:
             vote = votes[index]
             if index in set(silent):
-                entries.append((index, len(kinds), self.commitment(index, vote)))
+                entries.append((len(kinds), self.commitment(index, vote)))
             else:
                 place = kinds.index((vote.digest, vote.trace))
-                entries.append((index, place, self.element(index)))
+                entries.append((place, self.element(index)))
         account = self.world.stranger if sender is None else self.cones[sender]
         self.world.ballots.submit_openings(
             self.number,
             STRANGER if sender is None else sender,
             batch_index,
+            sum(1 << index for index in batch),
             entries,
             kinds,
             self.seed_header,
