@@ -16,12 +16,18 @@ from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
 from d2m_node.roles.turns import land, wait_block_or
-from protocol.bitmap import compute_input_set, decode_bitmap, encode_bitmap
+from protocol.bitmap import (
+    BitmapStatement,
+    compute_input_set,
+    decode_bitmap,
+    encode_bitmap,
+    group_statements,
+)
 from protocol.errors import InvalidSignature, ProtocolError
 from protocol.hashing import word
 from protocol.job import Ballot
 from protocol.model import count_parameters
-from protocol.signatures import Availability, recover_signer
+from protocol.signatures import Availability, compact, expand, recover_signer
 from protocol.types import Address, BlockNumber, Digest
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.wire import messages as wire
@@ -137,7 +143,7 @@ class _LoggedBitmaps:
     def __init__(self, seat: Seat, ballot: Ballot) -> None:
         self._seat = seat
         self._ballot = ballot
-        self._read: tuple[tuple[int, int, bytes], ...] = ()
+        self._read: tuple[BitmapStatement, ...] = ()
         self._first: dict[int, int] = {}
 
     def verified(self) -> dict[int, int]:
@@ -145,26 +151,28 @@ class _LoggedBitmaps:
         logged = self._seat.ballot(self._ballot).bitmaps
         if logged[: len(self._read)] != self._read:  # the chain turned
             self._read, self._first = (), {}
-        for index, bitmap, signature in logged[len(self._read) :]:
-            if index not in self._first and self._is_signed(index, bitmap, signature):
-                self._first[index] = bitmap
+        for one in logged[len(self._read) :]:
+            if one.cone_index not in self._first and self._is_signed(one):
+                self._first[one.cone_index] = one.bitmap
         self._read = logged
         return self._first
 
-    def _is_signed(self, index: int, bitmap: int, signature: bytes) -> bool:
+    def _is_signed(self, statement: BitmapStatement) -> bool:
         seat, pool = self._seat, self._seat.pool
-        if index >= len(pool):
+        if statement.cone_index >= len(pool):
             return False
         told = Availability(
             job=seat.job_id,
             round_index=self._ballot.round_index,
             attempt=self._ballot.attempt,
-            bitmap=bitmap,
+            bitmap=statement.bitmap,
         )
+        signature = expand(statement.r, statement.vs)
         try:
-            return recover_signer(told.digest(seat.domain), signature) == pool[index]
+            signer = recover_signer(told.digest(seat.domain), signature)
         except InvalidSignature:
             return False
+        return signer == pool[statement.cone_index]
 
 
 async def agree_inputs(
@@ -172,19 +180,19 @@ async def agree_inputs(
 ) -> InputSet:
     """Tell which updates this node holds, then read from the chain which ones the round uses."""
     logged = _LoggedBitmaps(seat, ballot)
-    await _tell_availability(seat, ballot, holdings, logged)
+    wanted = encode_bitmap(sampled)
+    await _tell_availability(seat, ballot, holdings)
+    await _record_lacking(seat, ballot, wanted, logged)
     await seat.ports.chain.wait_block(ballot.availability_end)
-    told = logged.verified()
-    available = compute_input_set([told[i] for i in sorted(told)], encode_bitmap(sampled))
+    available = compute_input_set(list(logged.verified().values()), wanted, len(seat.pool))
     lacking = [i for i in decode_bitmap(available) if i not in holdings.updates]
     if lacking:
         await _fetch_lacking(seat, ballot, lacking, holdings)
     return InputSet(available, holdings)
 
 
-async def _tell_availability(
-    seat: Seat, ballot: Ballot, holdings: Holdings, logged: _LoggedBitmaps
-) -> None:
+async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> None:
+    """Sign which updates this node holds, once, and gossip it."""
     key = f"{seat.job_id}/{ballot.ballot_number}"
     # An equivocator is lacking: others may hold another update of it under the same bit.
     own = msgspec.msgpack.encode(word(encode_bitmap(holdings.updates.keys() - seat.equivocators)))
@@ -201,30 +209,66 @@ async def _tell_availability(
             signature=UNSIGNED,
         )
     )
+
+
+async def _record_lacking(
+    seat: Seat, ballot: Ballot, wanted: int, logged: _LoggedBitmaps
+) -> None:
+    """Put on record what nodes lack, if it changes what the round uses; else nobody pays."""
     step = availability_step(ballot.round_index, ballot.attempt)
+    pool_size = len(seat.pool)
 
     def unrecorded() -> dict[int, wire.AvailabilityBitmap]:
+        """Return the statements that would change the input set, by node; none if none would."""
         # Anybody may log anything: only what its node signed counts as recorded.
         recorded = logged.verified()
         heard = seat.room.heard(wire.AvailabilityBitmap, step)
-        return {index: one for index, one in heard.items() if index not in recorded}
+        fresh = {
+            index: one
+            for index, one in heard.items()
+            if index not in recorded and _bitmap_of(one) & wanted != wanted
+        }
+        now = compute_input_set(list(recorded.values()), wanted, pool_size)
+        told = [*recorded.values(), *map(_bitmap_of, fresh.values())]
+        return fresh if compute_input_set(told, wanted, pool_size) != now else {}
+
+    def rank() -> int:
+        order = _order(seat, ballot, list(unrecorded()))
+        return order.index(seat.index) if seat.index in order else pool_size
 
     async def send() -> None:
-        entries = tuple(
-            (index, int.from_bytes(one.bitmap, "big"), one.signature)
-            for index, one in unrecorded().items()
+        statements = unrecorded()
+        if seat.index not in statements:
+            return
+        groups, signatures = group_statements(
+            _state(index, one) for index, one in statements.items()
         )
-        call = LogBitmaps(job=seat.job_id, entries=entries)
+        call = LogBitmaps(
+            job=seat.job_id,
+            ballot_number=ballot.ballot_number,
+            groups=groups,
+            signatures=signatures,
+        )
         key = f"bitmaps/{seat.job_id}/{ballot.ballot_number}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
 
     await land(
         seat.ports.chain,
         (max(seat.head, ballot.availability_end - 2), ballot.availability_end),
-        is_recorded=lambda: seat.index not in unrecorded(),
-        rank=lambda: _order(seat, ballot, list(unrecorded())).index(seat.index),
+        is_recorded=lambda: False,  # more may be heard until the window closes
+        rank=rank,
         send=send,
     )
+
+
+def _bitmap_of(message: wire.AvailabilityBitmap) -> int:
+    return int.from_bytes(message.bitmap, "big")
+
+
+def _state(index: int, message: wire.AvailabilityBitmap) -> BitmapStatement:
+    """Return a gossiped statement as it goes on record."""
+    r, vs = compact(message.signature)
+    return BitmapStatement(cone_index=index, bitmap=_bitmap_of(message), r=r, vs=vs)
 
 
 def _order(seat: Seat, ballot: Ballot, indices: list[int]) -> list[int]:
