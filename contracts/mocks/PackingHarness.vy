@@ -11,7 +11,6 @@ from modules import participation
 from modules import progress as progresses
 from modules import refunds
 from modules import slashes
-from modules import typed_data
 from modules import utilities as job_utilities
 
 
@@ -123,9 +122,3 @@ def collect_refunds(sums: uint256[8], noted: uint256) -> uint256[8]:
 @pure
 def list_refunds(sums: uint256[8], cones: uint256) -> DynArray[uint256, limits.MAX_CONES]:
     return refunds._list(sums, cones)
-
-
-@external
-@pure
-def signer_compact(digest: bytes32, r: bytes32, vs: bytes32) -> address:
-    return typed_data._signer_compact(digest, r, vs)
