@@ -15,6 +15,8 @@ REFUND_UNIT_WEI = 10**10
 _COUNTS_PER_WORD, _COUNT_BITS = 16, 16
 _REFUNDS_PER_WORD, _REFUND_BITS = 8, 32
 
+_NODES = (1 << 64) - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
@@ -73,3 +75,26 @@ def _encode_field(value: Digest | int | tuple[int, ...]) -> bytes:
     if isinstance(value, tuple):
         return b"".join(map(word, value))
     return word(value) if isinstance(value, int) else fixed_bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSlashes:
+    """Who is slashed once a decision is final."""
+
+    wrong: int
+    """Bitmap of the nodes that opened another digest."""
+    unopened: int
+    """Bitmap of the nodes that committed and did not open."""
+    due: int
+    """Last block of the window in which the decision may be appealed."""
+
+
+def decode_slashes(course: Course) -> PlannedSlashes | None:
+    """Read who is to be slashed out of a course; None if nobody is."""
+    if course.slashes == 0:
+        return None
+    return PlannedSlashes(
+        wrong=course.slashes & _NODES,
+        unopened=course.slashes >> 64 & _NODES,
+        due=course.slashes >> 192,
+    )

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from protocol.auction import AuctionMode
-from protocol.course import Course
+from protocol.bitmap import decode_bitmap
+from protocol.course import Course, compute_course_hash
 from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
+    AppealOpened,
+    AppealResolved,
     AttemptOpened,
     AttemptUndecided,
     AuctionCancelled,
@@ -37,6 +40,7 @@ from protocol.events import (
     MiniRoundOpened,
     OpeningsRecorded,
     PayoutCredited,
+    PoolCalled,
     ReceiptsRecorded,
     RecordedEvent,
     RoundDecided,
@@ -133,7 +137,10 @@ class CommitBatch:
 
     mini_round_index: int
     batch_index: int
+    members: int
+    """Bitmap of the nodes."""
     entries: tuple[tuple[int, Digest], ...]
+    """(CONE index, commitment), by index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +156,15 @@ class Ballot:
     update_open_end: BlockNumber
     availability_end: BlockNumber
     mini_rounds: tuple[MiniRound, ...]
+    opened_at: tuple[BlockNumber, int]
+    """(block, log index) of the event that opened it, or that called the whole pool to it: a name
+    that no other ballot has, and that grows."""
+    is_pool_called: bool = False
+    """It was decided, and whoever has not voted yet is asked."""
     bitmaps: tuple[tuple[int, int, bytes, bytes], ...] = ()
     """(CONE index, bitmap, r, vs) as logged, in time and in order; signatures are unchecked."""
     batches: tuple[CommitBatch, ...] = ()
     openings: tuple[RecordedOpening, ...] = ()
-    es_seed: Digest | None = None
 
     @property
     def seed_delay_blocks(self) -> int:
@@ -229,6 +240,10 @@ class JobState:
     undecided: tuple[AttemptUndecided, ...] = ()
     course: Course | None = None
     """What the chain keeps of the training as one hash; calls bring it along."""
+    parent_course: Course | None = None
+    """The course before the last decision, for as long as that may be overturned."""
+    appeal: AppealOpened | None = None
+    """The open appeal, if there is one."""
     ended: TrainingEnded | None = None
     settled: JobSettled | None = None
     payouts: tuple[PayoutCredited, ...] = ()
@@ -271,6 +286,10 @@ class JobState:
         """Tell whether an account applied as a CONE node, and the job runs without it."""
         is_fixed = bool(self.cones)
         return is_fixed and self.has_cone_applied(account) and self.cone_index(account) is None
+
+    def is_training_over(self, block_number: BlockNumber) -> bool:
+        """Tell whether training has ended and its last decision can be checked no more."""
+        return self.ended is not None and block_number > self.ended.final_block
 
     @property
     def best_bid(self) -> Bid | None:
@@ -329,7 +348,9 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
         case ReceiptsRecorded():
             return replace(job, receipts={**job.receipts, event.part: event.bitmap})
         case AttemptOpened():
-            return replace(job, phase=JobPhase.TRAINING, ballot=_open_ballot(event, job.ballot))
+            opened_at = (recorded.block_number, recorded.log_index)
+            ballot = _open_ballot(event, job.ballot, opened_at)
+            return replace(job, phase=JobPhase.TRAINING, ballot=ballot)
         case RoundDecided() | FinalDecided():
             assert job.ballot is not None, "the contract decides only what it opened"
             decided = DecidedBallot(
@@ -340,39 +361,16 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return replace(job, undecided=(*job.undecided, event))
         case RoundVoided():
             return replace(job, voided=(*job.voided, RoundIndex(event.round_index)))
+        case CourseChanged():
+            return _change_course(job, event.course)
+        case PoolCalled() | DecisionUpheld() | DecisionOverturned():
+            return _apply_pool_event(job, event, recorded)
+        case AppealOpened():
+            return replace(job, appeal=event)
+        case AppealResolved():
+            return replace(job, appeal=None)
         case _:
             return _apply_settlement_event(job, event)
-
-
-_TRAIL = (
-    BidRevealed
-    | AuctionClosed
-    | SellerEnrolled
-    | ConeEnrolled
-    | RoundDecided
-    | FinalDecided
-    | DecisionUpheld
-    | DecisionOverturned
-    | CourseChanged
-    | TrainingEnded
-    | JobSettled
-    | SharesOpened
-    | PayoutCredited
-)
-
-
-def keep_trail(job: JobState, recorded: RecordedEvent) -> JobState:
-    """Remember where an event was recorded if a payout is computed from it.
-
-    Of the courses only the last one counts.
-    """
-    event = recorded.event
-    if not isinstance(event, _TRAIL):
-        return job
-    trail = job.trail
-    if isinstance(event, CourseChanged):
-        trail = tuple(one for one in trail if not isinstance(one.event, CourseChanged))
-    return replace(job, trail=(*trail, recorded))
 
 
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
@@ -436,7 +434,9 @@ def _apply_enrolment_event(job: JobState, event: EnrolmentEvent) -> JobState:
             return replace(job, escrow_reclaimed=True)
 
 
-def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
+def _open_ballot(
+    event: AttemptOpened, former: Ballot | None, opened_at: tuple[BlockNumber, int]
+) -> Ballot:
     """A retry keeps the sellers' deadlines of its round's first attempt."""
     first_attempt = former if event.attempt > 0 else None
     first = MiniRound(
@@ -455,7 +455,55 @@ def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
         update_open_end=(first_attempt or event).update_open_end,
         availability_end=event.availability_end,
         mini_rounds=(first,),
+        opened_at=opened_at,
     )
+
+
+def _change_course(job: JobState, course: Course) -> JobState:
+    """Keep a course, and the one before the decision that it tells of."""
+    parent = job.parent_course
+    if course.parent == NO_DIGEST:
+        parent = None
+    elif job.course is not None and compute_course_hash(job.course) == course.parent:
+        parent = job.course
+    return replace(job, course=course, parent_course=parent)
+
+
+def _apply_pool_event(
+    job: JobState, event: PoolCalled | DecisionUpheld | DecisionOverturned, recorded: RecordedEvent
+) -> JobState:
+    """Go back to a decided ballot while the whole pool is asked, and on when it has answered."""
+    last = job.decided[-1]
+    match event:
+        case PoolCalled():
+            called = MiniRound(
+                mini_round_index=event.mini & 0xFFFF,
+                seed_block=event.seed_block,
+                commit_end=event.commit_end,
+                open_end=event.open_end,
+            )
+            ballot = replace(
+                last.ballot,
+                mini_rounds=(*last.ballot.mini_rounds, called),
+                opened_at=(recorded.block_number, recorded.log_index),
+                is_pool_called=True,
+            )
+            return replace(job, phase=JobPhase.TRAINING, ended=None, ballot=ballot)
+        case DecisionOverturned():
+            return replace(job, decided=job.decided[:-1])
+        case DecisionUpheld():
+            if event.votes == 0:  # nobody counted in time: it stands as it was
+                return job
+            assert job.ballot is not None, "the contract checks only what it decided"
+            decision = replace(
+                last.decision,
+                votes=event.votes,
+                voters=event.voters,
+                wrong=event.wrong,
+                unopened=event.unopened,
+            )
+            upheld = replace(last, ballot=job.ballot, decision=decision)
+            return replace(job, decided=(*job.decided[:-1], upheld))
 
 
 def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber) -> JobState:
@@ -471,6 +519,7 @@ def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber)
 
 
 def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
+    assert not isinstance(event, BitmapsLogged), "anybody may log those at any time"
     assert ballot is not None, "the contract speaks only of a ballot it opened"
     assert ballot.ballot_number == event.ballot_number, "one ballot at a time"
     match event:
@@ -478,7 +527,8 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
             batch = CommitBatch(
                 mini_round_index=event.mini & 0xFFFF,
                 batch_index=event.batch_index,
-                entries=event.entries,
+                members=event.members,
+                entries=tuple(zip(decode_bitmap(event.members), event.commitments, strict=True)),
             )
             return replace(ballot, batches=(*ballot.batches, batch))
         case OpeningsRecorded():
@@ -489,7 +539,8 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
                     digest=digest,
                     trace=trace,
                 )
-                for index, digest, trace in event.entries
+                for digest, trace, voters in event.groups
+                for index in decode_bitmap(voters)
             )
             return replace(ballot, openings=ballot.openings + openings)
         case MiniRoundOpened():

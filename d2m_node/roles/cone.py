@@ -6,7 +6,7 @@ two votes for one attempt, and it always opens what it committed if it can.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -16,6 +16,7 @@ from d2m_node.calls import DepositStake, EnrolCone, StartTraining
 from d2m_node.ports import Access, Audience, Ports
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
+from d2m_node.roles.checks import check_decision, execute_slashes
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.inputs import agree_inputs, collect_updates
@@ -208,7 +209,7 @@ async def _start_training_in_turn(seat: Seat) -> None:
         Turn(seat.job.validation_end, seat.rank(1), len(seat.pool)),
         is_done=lambda: seat.job.phase is not JobPhase.VALIDATION,
         act=lambda: seat.ports.chain.submit(
-            StartTraining(job=seat.job_id, terms=seat.terms),
+            StartTraining(job=seat.job_id, terms=seat.terms, course=seat.course),
             key=f"start-training/{seat.job_id}/{seat.head}",
         ),
     )
@@ -220,26 +221,36 @@ async def _work(seat: Seat, work_scope: trio.CancelScope) -> None:
     parts = _Parts(seat)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.obtain, SELECTION_PART, seat.job.validation_end)
-        last = 0
+        nursery.start_soon(execute_slashes, seat)
+        findings: dict[int, Finding] = {}
+        last = (BlockNumber(0), 0)
         while True:
             ballot: Ballot | JobPhase = await chain.wait_for(partial(_next_ballot, seat, last))
             if isinstance(ballot, JobPhase):
                 break
-            last = ballot.ballot_number
+            last = ballot.opened_at
             if ballot.kind is BallotKind.FINAL:
                 nursery.start_soon(parts.obtain, FINAL_PART, ballot.availability_end)
-            await _run_ballot(seat, ballot, parts)
+            await _run_ballot(seat, ballot, parts, findings)
+            nursery.start_soon(check_decision, seat, ballot, findings.get(ballot.ballot_number))
         nursery.cancel_scope.cancel()
     work_scope.cancel()
 
 
-def _next_ballot(seat: Seat, after: int, state: MarketState) -> Ballot | JobPhase | None:
-    """Return the next ballot, or the phase once there can be none."""
+def _next_ballot(
+    seat: Seat, after: tuple[BlockNumber, int], state: MarketState
+) -> Ballot | JobPhase | None:
+    """Return the next ballot, or the phase once there can be none.
+
+    A job in settlement comes back to training if its last decision is checked, so it is over only
+    when the window for that is.
+    """
     job = job_in(state, seat.job_id)
-    if job.ballot is not None and job.ballot.ballot_number > after:
+    if job.phase in OVER:
+        return job.phase
+    if job.phase is JobPhase.TRAINING and job.ballot is not None and job.ballot.opened_at > after:
         return job.ballot
-    over = job.phase in (JobPhase.SETTLING, *OVER)
-    return job.phase if over else None
+    return job.phase if job.is_training_over(state.block_number) else None
 
 
 class _Parts:
@@ -268,8 +279,10 @@ class _Parts:
         return self._held[part]
 
 
-async def _run_ballot(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
-    """Work on one ballot for as long as it is the open one."""
+async def _run_ballot(
+    seat: Seat, ballot: Ballot, parts: _Parts, findings: dict[int, Finding]
+) -> None:
+    """Work on one ballot for as long as it is the open one; keep what was found, by number."""
     log.info(
         "ballot_opened",
         job=seat.job_id,
@@ -278,7 +291,7 @@ async def _run_ballot(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
         attempt=ballot.attempt,
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_take_part, seat, ballot, parts)
+        nursery.start_soon(_take_part, seat, ballot, parts, findings)
         await seat.ports.chain.wait_for(lambda _: None if seat.is_current(ballot) else True)
         nursery.cancel_scope.cancel()
     await _note_decision(seat, ballot)
@@ -295,16 +308,21 @@ async def _note_decision(seat: Seat, ballot: Ballot) -> None:
             )
 
 
-async def _take_part(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
+async def _take_part(
+    seat: Seat, ballot: Ballot, parts: _Parts, findings: dict[int, Finding]
+) -> None:
     """Find what to vote for and vote; take turns at the tally whether or not anything is found."""
-    desk = BallotDesk()
+    desk = BallotDesk(findings.get(ballot.ballot_number))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tally_until_over, seat, ballot, desk)
         sealed = await recall_vote(seat, ballot)
         if sealed is not None:
             nursery.start_soon(finish_vote, seat, ballot, *sealed)
-        find = _find_round if ballot.kind is BallotKind.ROUND else _find_final
-        desk.finding = await find(seat, ballot, parts)
+        if desk.finding is None:
+            find = _find_round if ballot.kind is BallotKind.ROUND else _find_final
+            desk.finding = await find(seat, ballot, parts)
+        findings.clear()  # nobody asks for those of earlier ballots any more
+        findings[ballot.ballot_number] = desk.finding
         if desk.finding.result is not None:
             access = Access(Audience.PARTICIPANTS, seat.job_id)
             for blob in desk.finding.result.blobs:
@@ -313,9 +331,16 @@ async def _take_part(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
             await cast_vote(seat, ballot, desk.finding)
 
 
-async def _load_state(seat: Seat) -> ModelState:
+async def _load_state(seat: Seat, ballot: Ballot) -> ModelState:
+    """Load the state that a ballot starts from: of one that is checked, without its decision."""
+
+    def job() -> JobState:
+        if ballot.is_pool_called:
+            return replace(seat.job, decided=seat.job.decided[:-1])
+        return seat.job
+
     return await retry_transient(
-        lambda: load_model_state(seat.ports, seat.job, seat.body),
+        lambda: load_model_state(seat.ports, job(), seat.body),
         patience_seconds=PATIENCE_SECONDS,
     )
 
@@ -323,7 +348,7 @@ async def _load_state(seat: Seat) -> ModelState:
 async def _find_round(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
     """Gather a round's inputs and compute its result."""
     chain = seat.ports.chain
-    before = await _load_state(seat)
+    before = await _load_state(seat, ballot)
     await chain.wait_block(ballot.seller_seed_block)
     randomness = await chain.read_randomness(ballot.seller_seed_block)
     seed = compute_seller_seed(seat.domain, seat.job_id, ballot.round_index, randomness)
@@ -365,7 +390,7 @@ async def _draw_subset(seat: Seat, ballot: Ballot, part: ValidationPart) -> tupl
 
 async def _find_final(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
     """Evaluate the first and the last parameters on V_fin."""
-    state = await _load_state(seat)
+    state = await _load_state(seat, ballot)
     held = await parts.wait(FINAL_PART)
     samples, labels = select_samples(held.part, held.part.indices, seat.body.model)
     initial = await trio.to_thread.run_sync(

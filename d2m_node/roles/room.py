@@ -288,7 +288,7 @@ class Room:
             mini=message.mini,
             node=node,
         )
-        opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.salt)
+        opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.chain_element)
         expected = compute_vote_commitment(self._ports.chain.domain, position, opening)
         if not self._fits_chain(message):
             return Verdict.REJECT

@@ -39,7 +39,11 @@ from protocol.osmd import sample_sellers
 from protocol.request import RequestBody, compute_tag_hashes
 from protocol.samples import validate_labels, validate_samples
 from protocol.sortition import BallotKind, compute_seller_seed
+<<<<<<< HEAD
 from protocol.types import Digest, JobId, SellerIndex, Wei
+=======
+from protocol.types import BlockNumber, Digest, JobId, SellerIndex
+>>>>>>> money
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
 from protocol.wire import messages as wire
 
@@ -233,12 +237,17 @@ async def _run_job(stall: Stall) -> None:
     def turn_from(block: int) -> Turn:
         return turn_after_pool(stall.job, me, block)
 
+<<<<<<< HEAD
     last_round = -1
+=======
+    await close_enrolment_in_turn(chain, lambda: stall.job, turn_from)
+    last_seed = BlockNumber(0)
+>>>>>>> money
     while True:
-        found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_round))
+        found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_seed))
         if isinstance(found, JobPhase):
             break
-        last_round = found.round_index
+        last_seed = found.seller_seed_block
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_offer_update, stall, found)
             await chain.wait_for(partial(_is_closed, stall, found))
@@ -246,12 +255,19 @@ async def _run_job(stall: Stall) -> None:
     await settle_in_turn(chain, lambda: stall.job, turn_from)
 
 
-def _next_round(stall: Stall, after: int, state: MarketState) -> Ballot | JobPhase | None:
+def _next_round(stall: Stall, after: BlockNumber, state: MarketState) -> Ballot | JobPhase | None:
+    """Return the next round that asks for updates, or the phase once there can be none.
+
+    A round is known by the block of its sellers' seed: retries keep it, and a round that is
+    opened again after its predecessor was checked has another one.
+    """
     job = job_in(state, stall.job_id)
-    if job.phase in (JobPhase.SETTLING, *OVER):
+    if job.phase in OVER or job.is_training_over(state.block_number):
         return job.phase
     ballot = job.ballot
-    is_next = ballot is not None and ballot.kind is BallotKind.ROUND and ballot.round_index > after
+    is_next = (
+        ballot is not None and ballot.kind is BallotKind.ROUND and ballot.seller_seed_block > after
+    )
     return ballot if is_next else None
 
 
@@ -260,7 +276,7 @@ def _is_closed(stall: Stall, ballot: Ballot, state: MarketState) -> bool | None:
     is_open = (
         job.phase is JobPhase.TRAINING
         and job.ballot is not None
-        and job.ballot.round_index == ballot.round_index
+        and job.ballot.seller_seed_block == ballot.seller_seed_block
         and job.ballot.kind is BallotKind.ROUND
     )
     return None if is_open else True
