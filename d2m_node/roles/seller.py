@@ -39,11 +39,7 @@ from protocol.osmd import sample_sellers
 from protocol.request import RequestBody, compute_tag_hashes
 from protocol.samples import validate_labels, validate_samples
 from protocol.sortition import BallotKind, compute_seller_seed
-<<<<<<< HEAD
-from protocol.types import Digest, JobId, SellerIndex, Wei
-=======
-from protocol.types import BlockNumber, Digest, JobId, SellerIndex
->>>>>>> money
+from protocol.types import BlockNumber, Digest, JobId, SellerIndex, Wei
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
 from protocol.wire import messages as wire
 
@@ -237,12 +233,7 @@ async def _run_job(stall: Stall) -> None:
     def turn_from(block: int) -> Turn:
         return turn_after_pool(stall.job, me, block)
 
-<<<<<<< HEAD
-    last_round = -1
-=======
-    await close_enrolment_in_turn(chain, lambda: stall.job, turn_from)
     last_seed = BlockNumber(0)
->>>>>>> money
     while True:
         found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_seed))
         if isinstance(found, JobPhase):
