@@ -68,7 +68,8 @@ class MarketState:
 
     def count_datasets(self, tags: tuple[Digest, ...]) -> int:
         """Count as the registry does: data sets with the rarest of the tags."""
-        return min(sum(tag in one.tags for one in self.datasets.values()) for tag in tags)
+        counts = (sum(tag in one.tags for one in self.datasets.values()) for tag in tags)
+        return min(counts, default=0)
 
 
 def advance(state: MarketState, block_number: BlockNumber) -> MarketState:

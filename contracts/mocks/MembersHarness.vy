@@ -89,8 +89,8 @@ def seller_at(members: address, index: uint256) -> address:
 
 @external
 @view
-def cone_at(members: address, index: uint256) -> (address, bytes32):
-    return roster._cone(members, index)
+def read_cones(members: address) -> Bytes[roster.MAX_CONES_SIZE]:
+    return roster._read_cones(members)
 
 
 @external

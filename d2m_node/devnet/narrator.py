@@ -109,8 +109,11 @@ class Narrator:
             yield {"event": "attempt_undecided", "round": one.round_index}
         for round_index in after.voided[len(before.voided) if before else 0 :]:
             yield {"event": "round_void", "round": round_index}
-        for decided in after.decided[len(before.decided) if before else 0 :]:
-            yield self._tell_decision(after, decided)
+        yield from self._tell_pool_call(before, after)
+        told = {_name_decision(one) for one in before.decided} if before else set()
+        for decided in after.decided:
+            if _name_decision(decided) not in told:
+                yield self._tell_decision(after, decided)
         if after.ended is not None and (before is None or before.ended is None):
             yield {
                 "event": "training_ended",
@@ -118,6 +121,26 @@ class Narrator:
                 "rounds": after.ended.rounds_done,
                 "accuracy": round(after.ended.last_utility / ONE_Q20, 4),
                 "model_digest": "0x" + after.ended.model_digest.hex(),
+            }
+
+    def _tell_pool_call(self, before: JobState | None, after: JobState) -> Iterator[Event]:
+        """Tell that the whole pool is asked about a decision, and what it answered."""
+        was_called = (
+            before is not None and before.ballot is not None and before.ballot.is_pool_called
+        )
+        is_called = after.ballot is not None and after.ballot.is_pool_called
+        if is_called and not was_called:
+            yield {
+                "event": "pool_called",
+                "round": after.decided[-1].decision.round_index,
+                "reason": "appeal" if after.appeal is not None else "audit",
+            }
+        elif was_called and not is_called and before is not None:
+            former = _name_decision(before.decided[-1])
+            yield {
+                "event": "pool_answered",
+                "round": before.decided[-1].decision.round_index,
+                "overturned": former not in {_name_decision(one) for one in after.decided},
             }
 
     def _tell_decision(self, job: JobState, decided: DecidedBallot) -> Event:
@@ -212,3 +235,7 @@ class Narrator:
         """Name who enrolled and gets nothing: no accepted update, or no vote with the decision."""
         enrolled = [*(seller.account for seller in job.sellers), *(c.account for c in job.cones)]
         return [self._name(account) for account in enrolled if "0x" + account.hex() not in paid]
+
+
+def _name_decision(decided: DecidedBallot) -> tuple[int, bytes]:
+    return decided.ballot.ballot_number, decided.decision.digest

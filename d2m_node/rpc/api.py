@@ -125,6 +125,10 @@ class JobSummary(Result, frozen=True, kw_only=True):
     job: int
     phase: str
     buyer: str | None
+    mode: str
+    """Of the auction: sealed, second-price or open."""
+    currency: str
+    """ether, or the address of the token; amounts but stakes are in its smallest unit."""
     price_wei: int
     sellers: int
     cones: int

@@ -5,6 +5,7 @@ from typing import Any
 
 import boa
 import pytest
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from tests.contracts import enrolment_vectors
@@ -57,6 +58,13 @@ def draw(job: Job, label: str, places: int, applied: int, block: int) -> list[in
 def list_roster(rules: Any, roster: str, size: int) -> list[str]:
     read = rules.seller_at if size == SELLER_SIZE else rules.cone_account_at
     return [read(roster, index) for index in range(rules.count_members(roster, size))]
+
+
+def list_pool(rules: Any, roster: str) -> list[tuple[str, bytes]]:
+    """Accounts and ticket roots of a roster of nodes."""
+    records = rules.read_cones(roster)
+    cut = [records[at : at + CONE_SIZE] for at in range(0, len(records), CONE_SIZE)]
+    return [(to_checksum_address(record[:20]), record[20:]) for record in cut]
 
 
 def pick(accounts: Sequence[Any], indices: Sequence[int]) -> list[str]:
@@ -149,13 +157,12 @@ def test_a_roster_of_nodes_has_their_ticket_roots(members: Any, chosen: list[int
     bitmap = sum(1 << index for index in chosen)
     roster = members.freeze_cones(cones, bitmap)
     assert members.count_members(roster, CONE_SIZE) == len(chosen)
-    assert [tuple(members.cone_at(roster, i)) for i in range(len(chosen))] == [
-        cones[i] for i in chosen
-    ]
+    assert list_pool(members, roster) == [cones[i] for i in chosen]
+    assert members.cone_account_at(roster, len(chosen) - 1) == cones[chosen[-1]][0]
     assert members.is_member(roster, CONE_SIZE, cones[chosen[-1]][0])
     assert not members.is_member(roster, CONE_SIZE, members.address)
     with boa.reverts():
-        members.cone_at(roster, len(chosen))
+        members.cone_account_at(roster, len(chosen))
 
 
 # --- applications
@@ -330,7 +337,7 @@ def test_closing_freezes_the_members_and_starts_the_wait_for_receipts(
     sellers, cones = world.enrolment.sellers_of(1), world.enrolment.cones_of(1)
     assert list_roster(members, sellers, SELLER_SIZE) == pick(job.sellers, range(5))
     assert list_roster(members, cones, CONE_SIZE) == pick(job.cones, range(5))
-    assert members.cone_at(cones, 2)[1] == job.chains[2][0]
+    assert list_pool(members, cones) == job.applications[1]
     assert tuple(world.ballots.pool_of(1)) == (cones, 5, 0)
     with boa.reverts("enrolment: not in enrolment"):
         world.enrolment.close_enrolment(1, job.terms_list, *job.applications, b"")
@@ -435,7 +442,7 @@ def test_the_chain_draws_the_members(world: World, crowd: Job, members: Any) -> 
     assert list_roster(members, roster, SELLER_SIZE) == pick(crowd.sellers, sellers)
     pool = world.enrolment.cones_of(1)
     assert list_roster(members, pool, CONE_SIZE) == pick(crowd.cones, cones)
-    assert [members.cone_at(pool, i)[1] for i in range(5)] == [crowd.chains[i][0] for i in cones]
+    assert list_pool(members, pool) == [crowd.applications[1][index] for index in cones]
     assert tuple(world.ballots.pool_of(1)) == (pool, 5, 0)
 
 

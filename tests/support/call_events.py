@@ -5,15 +5,13 @@ from typing import Any
 
 from d2m_node.calls import (
     ApproveToken,
-    CloseAuction,
     CloseEnrolment,
-    CommitBid,
     ContractCall,
     EnrolCone,
     EnrolSeller,
     LogBitmaps,
     OpenAuction,
-    ReclaimBid,
+    OpenClearAuction,
     ReclaimDeposit,
     ReclaimEscrow,
     RegisterDataset,
@@ -26,10 +24,6 @@ from d2m_node.errors import TransactionReverted
 from protocol.deposits import DepositStatus
 from protocol.enrolment import DrawnRole, draw_members
 from protocol.events import (
-    AuctionCancelled,
-    AuctionOpened,
-    BidCommitted,
-    BidReclaimed,
     BitmapsLogged,
     CommitsRecorded,
     ConeEnrolled,
@@ -52,11 +46,13 @@ from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, Wei
+from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
 from tests.support.money_events import MoneyCall, events_of_money
 
 
 def refuse_spent(state: MarketState, call: ContractCall) -> None:
     """Refuse what the contract refuses when gas is estimated."""
+    refuse_late(state, call)
     if isinstance(call, ReportEquivocation):
         deposit = state.jobs[call.job].deposits.get(call.seller)
         if deposit is None or deposit.status is not DepositStatus.HELD:
@@ -64,8 +60,6 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 
 
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    if isinstance(call, OpenAuction):
-        return _events_of_auction(state, sender, call)
     if isinstance(call, MoneyCall):
         return events_of_money(state, sender, call)
     if isinstance(call, RegisterDataset):
@@ -79,7 +73,12 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
         )
         return (registered,)
     if isinstance(call, ApproveToken):
-        return ()  # the token's own event, which nobody follows
+        return ()  # the token's own are not followed
+    if isinstance(call, OpenAuction | OpenClearAuction):
+        return events_of_opening(state, sender, call)
+    of_bidder = events_of_bidder(state, sender, call)
+    if of_bidder is not None:
+        return of_bidder
     job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
     job = state.jobs[job_id]
     ballot = job.ballot
@@ -121,7 +120,12 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case LogBitmaps():
             return (
-                BitmapsLogged(job=job_id, ballot_number=call.ballot_number, entries=call.entries),
+                BitmapsLogged(
+                    job=job_id,
+                    ballot_number=call.ballot_number,
+                    groups=call.groups,
+                    signatures=call.signatures,
+                ),
             )
         case SubmitCommits():
             commits = tuple((index, commitment) for index, commitment, _ in call.entries)
@@ -146,24 +150,8 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
 
 
 def _events_of_transition(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    """Return the events of what a bidder or a buyer may send; none for other calls."""
+    """Return the events of what a buyer may send; none for other calls."""
     match call:
-        case CommitBid():
-            joined = BidCommitted(
-                auction=job.job_id,
-                bidder=sender,
-                commitment=call.commitment,
-                deposit_wei=call.value_wei,
-            )
-            return (joined,)
-        case CloseAuction():  # nobody revealed: no test here needs a winner by reveal
-            return (AuctionCancelled(auction=job.job_id),)
-        case ReclaimBid():
-            left_wei = job.bids[sender].deposit_wei
-            reclaimed = BidReclaimed(
-                auction=job.job_id, bidder=sender, amount_wei=left_wei, forfeited_wei=Wei(0)
-            )
-            return (reclaimed,)
         case CloseEnrolment():
             return _events_of_enrolment_end(job, call)
         case ReclaimEscrow():
@@ -214,25 +202,3 @@ def _event_of_settlement(job: JobState) -> Event:
         last_utility=0,
         model_digest=job.ended.model_digest,
     )
-
-
-def _events_of_auction(state: MarketState, sender: Address, call: OpenAuction) -> Sequence[Event]:
-    commit_end = BlockNumber(state.block_number + call.commit_blocks)
-    opened = AuctionOpened(
-        auction=call.auction,
-        opener=sender,
-        tags=call.tags,
-        mode=call.mode,
-        currency=call.currency,
-        deposit_wei=call.deposit_wei,
-        reserve_wei=call.reserve_wei,
-        commit_end=commit_end,
-        reveal_end=BlockNumber(commit_end + call.reveal_blocks),
-    )
-    committed = BidCommitted(
-        auction=call.auction,
-        bidder=sender,
-        commitment=call.commitment,
-        deposit_wei=call.value_wei,
-    )
-    return opened, committed
