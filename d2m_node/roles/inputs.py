@@ -211,9 +211,7 @@ async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> 
     )
 
 
-async def _record_lacking(
-    seat: Seat, ballot: Ballot, wanted: int, logged: _LoggedBitmaps
-) -> None:
+async def _record_lacking(seat: Seat, ballot: Ballot, wanted: int, logged: _LoggedBitmaps) -> None:
     """Put on record what nodes lack, if it changes what the round uses; else nobody pays."""
     step = availability_step(ballot.round_index, ballot.attempt)
     pool_size = len(seat.pool)
