@@ -21,8 +21,10 @@ from d2m_node.calls import (
     SettleJob,
     SubmitCommits,
     SubmitOpenings,
+    SubmitReceipts,
 )
 from d2m_node.errors import TransactionReverted
+from protocol.bitmap import encode_bitmap
 from protocol.deposits import DepositStatus
 from protocol.enrolment import DrawnRole, draw_members
 from protocol.events import (
@@ -43,6 +45,7 @@ from protocol.events import (
     JobCancelled,
     JobSettled,
     OpeningsRecorded,
+    ReceiptsRecorded,
     SellerDeposited,
     SellerEnrolled,
     SellersDrawn,
@@ -97,6 +100,10 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
                 job=job_id, index=index, node=sender, ticket_root=call.ticket_root
             )
             return (applied,)
+        case SubmitReceipts():
+            held = job.receipts.get(call.part, 0)
+            held |= encode_bitmap(index for index, _, _ in call.entries)
+            return (ReceiptsRecorded(job=job_id, part=call.part, bitmap=held),)
         case ReclaimDeposit():
             amount_wei = job.deposits[sender].amount_wei
             return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
