@@ -6,6 +6,7 @@ closes, all that applied have these places.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -16,7 +17,7 @@ from d2m_node.roles.jobs import check_place
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
 from protocol.digest import RoundHeader, add_credits
-from protocol.enrolment import compute_draw_block
+from protocol.enrolment import compute_draw_block, may_give_up_draw
 from protocol.job import JobPhase, JobState
 from protocol.terms import JobTerms
 from protocol.types import Address, BlockNumber
@@ -60,9 +61,7 @@ async def close_enrolment_in_turn(
         return job().phase is not JobPhase.ENROLMENT
 
     async def act() -> None:
-        head = chain.state.block_number
-        call = await _compose_closing(chain, job())
-        await chain.submit(call, key=f"close-enrolment/{job().job_id}/{head}")
+        await _close_enrolment(chain, job())
 
     await wait_block_or(chain, job().enrolment_end, is_done)
     first_block = job().enrolment_end
@@ -79,6 +78,21 @@ def is_drawn(job: JobState) -> bool:
     sellers, cones = len(job.seller_applications), len(job.cone_applications)
     is_started = sellers >= terms.sellers_min and cones >= terms.cones_min
     return is_started and (sellers > terms.sellers_max or cones > terms.cones_max)
+
+
+async def _close_enrolment(chain: ChainPort, job: JobState) -> None:
+    """Close an enrolment; cancel the job if its draw was refused for very long."""
+    head = chain.state.block_number
+    key = f"close-enrolment/{job.job_id}/{head}"
+    call = await _compose_closing(chain, job)
+    try:
+        await chain.submit(call, key=key)
+    except TransactionReverted as refusal:
+        seed_delay_blocks = chain.params.seed_delay_blocks
+        if not call.header or not may_give_up_draw(job.enrolment_end, seed_delay_blocks, head):
+            raise
+        log.warning("giving_up_draw", job=job.job_id, reason=refusal.reason)
+        await chain.submit(replace(call, header=b""), key=f"{key}/without-header")
 
 
 async def _compose_closing(chain: ChainPort, job: JobState) -> CloseEnrolment:

@@ -497,6 +497,39 @@ def test_the_last_block_within_reach_is_the_first_seed(
     assert drawn.indices == draw(crowd, "enrol-sellers", 6, 9, block)
 
 
+def test_a_draw_that_nobody_can_prove_is_given_up_in_the_end(world: World, crowd: Job) -> None:
+    last_block = seed_block(crowd) + 2 * REACH
+    world.blocks.mine_to(last_block)
+    with boa.reverts("header: block too old"):
+        crowd.close_enrolment(b"")
+    world.blocks.mine()
+    with boa.reverts("header: not of this block"):
+        crowd.close_enrolment(b"no header")
+    crowd.close_enrolment(b"")
+    assert world.market.job_of(1).status == CANCELLED
+    assert world.enrolment.sellers_of(1) == world.enrolment.cones_of(1) == "0x" + 40 * "0"
+    world.market.reclaim_escrow(1, sender=world.buyer.address)
+    for seller in crowd.sellers:
+        world.deposits.reclaim(1, sender=seller.address)
+    for cone in crowd.cones:
+        world.stakes.release(1, cone.address)
+    assert world.balance(world.market.address) == world.balance(world.deposits.address) == 0
+
+
+def test_a_draw_can_be_made_as_long_as_nobody_gave_it_up(world: World, crowd: Job) -> None:
+    block = seed_block(crowd) + 2 * REACH
+    world.blocks.mine_to(block + 1)
+    crowd.close_enrolment(header_of(block))
+    assert world.market.job_of(1).status == RUNNING
+
+
+def test_a_job_without_a_draw_is_never_given_up(world: World, job: Job) -> None:
+    job.prepare().open_auction().close_auction().enrol()
+    world.blocks.mine_to(enrolment_end(job) + 3 * REACH)
+    job.close_enrolment(b"")
+    assert world.market.job_of(1).status == RUNNING
+
+
 def test_a_seller_left_out_has_its_deposit_back_at_once(world: World, crowd: Job) -> None:
     seller = crowd.sellers[0].address
     with boa.reverts("deposits: job not closed"):
