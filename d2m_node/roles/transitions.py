@@ -16,9 +16,10 @@ from d2m_node.ports import ChainPort
 from d2m_node.roles.jobs import check_place
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
-from protocol.digest import RoundHeader, add_credits
 from protocol.enrolment import compute_draw_block, may_give_up_draw
 from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
+from protocol.shares import list_credits
 from protocol.terms import JobTerms
 from protocol.types import Address, BlockNumber
 
@@ -119,17 +120,6 @@ def _terms_of(job: JobState) -> JobTerms:
     return job.terms
 
 
-def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
-    """Return (payee, accepted rounds) of each seller; empty if no round was decided."""
-    if not job.decided_rounds:
-        return ()
-    weights: tuple[int, ...] = (0,) * len(job.sellers)
-    for one in job.decided_rounds:
-        weights = add_credits(weights, RoundHeader.decode(one.header).accepted)
-    accounts = (seller.account for seller in job.sellers)
-    return tuple(zip(accounts, weights, strict=True))
-
-
 async def settle_in_turn(
     chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
 ) -> None:
@@ -137,7 +127,7 @@ async def settle_in_turn(
 
     ``turn_from`` gives its turn from the first block on in which the job can be settled.
     """
-    final_block = await chain.wait_for(lambda _: _final_block(job()))
+    final_block = await chain.wait_for(lambda state: _final_block(job(), state))
     if final_block < 0:
         return
     await take_turn(
@@ -148,19 +138,26 @@ async def settle_in_turn(
     )
 
 
-def _final_block(job: JobState) -> int | None:
-    """Return when a job can be settled; -1 if it is over without; None if it still runs."""
-    if job.ended is not None:
-        return job.ended.final_block
-    return -1 if job.phase in OVER else None
+def _final_block(job: JobState, state: MarketState) -> int | None:
+    """Return when a job can be settled; -1 if it is over without; None if it still runs.
+
+    Training that has ended goes on if its last decision is checked, so this waits for the end of
+    that window.
+    """
+    if job.phase in OVER:
+        return -1
+    if job.ended is None or not job.is_training_over(state.block_number):
+        return None
+    return job.ended.final_block  # the same for all nodes, whenever they look
 
 
 async def _settle(chain: ChainPort, job: JobState) -> None:
     """Settle by the leaves that the chain tells; without them if they do not open the root."""
     assert job.terms is not None, "a job that ran has terms"
+    assert job.course is not None, "a job that ran has a course"
     head = chain.state.block_number
     key = f"settle/{job.job_id}/{head}"
-    call = SettleJob(job=job.job_id, terms=job.terms, leaves=list_credits(job))
+    call = SettleJob(job=job.job_id, terms=job.terms, course=job.course, leaves=list_credits(job))
     try:
         await chain.submit(call, key=key)
     except TransactionReverted as refusal:
@@ -169,5 +166,4 @@ async def _settle(chain: ChainPort, job: JobState) -> None:
         if ended is None or head <= ended.final_block + chain.params.max_window_blocks:
             raise
         log.warning("settling_without_leaves", job=job.job_id, reason=refusal.reason)
-        call = SettleJob(job=job.job_id, terms=job.terms, leaves=())
-        await chain.submit(call, key=f"{key}/without-leaves")
+        await chain.submit(replace(call, leaves=()), key=f"{key}/without-leaves")

@@ -115,6 +115,10 @@ class Logged:
         member = getattr(self._contract, name)
         return self._watch(member) if callable(member) else member
 
+    @property
+    def unwrapped(self) -> Any:
+        return self._contract
+
     def get_logs(self) -> list[Any]:
         return self._logs
 

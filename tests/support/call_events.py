@@ -5,15 +5,13 @@ from typing import Any
 
 from d2m_node.calls import (
     ApproveToken,
-    CloseAuction,
     CloseEnrolment,
-    CommitBid,
     ContractCall,
     EnrolCone,
     EnrolSeller,
     LogBitmaps,
     OpenAuction,
-    ReclaimBid,
+    OpenClearAuction,
     ReclaimDeposit,
     ReclaimEscrow,
     RegisterDataset,
@@ -24,14 +22,10 @@ from d2m_node.calls import (
     SubmitReceipts,
 )
 from d2m_node.errors import TransactionReverted
-from protocol.bitmap import encode_bitmap
+from protocol.bitmap import decode_bitmap, encode_bitmap
 from protocol.deposits import DepositStatus
 from protocol.enrolment import DrawnRole, draw_members
 from protocol.events import (
-    AuctionCancelled,
-    AuctionOpened,
-    BidCommitted,
-    BidReclaimed,
     BitmapsLogged,
     CommitsRecorded,
     ConeEnrolled,
@@ -55,10 +49,13 @@ from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, Wei
+from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
+from tests.support.money_events import MoneyCall, events_of_money
 
 
 def refuse_spent(state: MarketState, call: ContractCall) -> None:
     """Refuse what the contract refuses when gas is estimated."""
+    refuse_late(state, call)
     if isinstance(call, ReportEquivocation):
         deposit = state.jobs[call.job].deposits.get(call.seller)
         if deposit is None or deposit.status is not DepositStatus.HELD:
@@ -66,8 +63,8 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 
 
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    if isinstance(call, OpenAuction):
-        return _events_of_auction(state, sender, call)
+    if isinstance(call, MoneyCall):
+        return events_of_money(state, sender, call)
     if isinstance(call, RegisterDataset):
         registered = DatasetRegistered(
             dataset_id=len(state.datasets),
@@ -79,31 +76,19 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
         )
         return (registered,)
     if isinstance(call, ApproveToken):
-        return ()  # the token's own event, which nobody follows
+        return ()  # the token's own are not followed
+    if isinstance(call, OpenAuction | OpenClearAuction):
+        return events_of_opening(state, sender, call)
+    of_bidder = events_of_bidder(state, sender, call)
+    if of_bidder is not None:
+        return of_bidder
     job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
     job = state.jobs[job_id]
     ballot = job.ballot
-    found = _events_of_transition(job, sender, call)
+    found = _events_of_transition(job, sender, call) or _events_of_joining(job, sender, call)
     if found:
         return found
     match call:
-        case EnrolSeller():
-            deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
-            index = len(job.seller_applications)
-            enrolled = SellerEnrolled(
-                job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
-            )
-            return enrolled, deposited
-        case EnrolCone():
-            index = len(job.cone_applications)
-            applied = ConeEnrolled(
-                job=job_id, index=index, node=sender, ticket_root=call.ticket_root
-            )
-            return (applied,)
-        case SubmitReceipts():
-            held = job.receipts.get(call.part, 0)
-            held |= encode_bitmap(index for index, _, _ in call.entries)
-            return (ReceiptsRecorded(job=job_id, part=call.part, bitmap=held),)
         case ReclaimDeposit():
             amount_wei = job.deposits[sender].amount_wei
             return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
@@ -133,46 +118,64 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
                 ),
             )
         case SubmitCommits():
-            commits = tuple((index, commitment) for index, commitment, _ in call.entries)
             return (
                 CommitsRecorded(
                     job=job_id,
                     ballot_number=ballot.ballot_number,
                     mini=mini,
-                    batch_index=0,
-                    entries=commits,
+                    batch_index=len(ballot.batches),
+                    members=call.members,
+                    commitments=tuple(commitment for commitment, _, _ in call.entries),
                 ),
             )
         case SubmitOpenings():
-            openings = tuple((call.batch[o[0]][0], o[1], o[2]) for o in call.openings)
+            groups = tuple(
+                (digest, trace, _voters_of(call, position))
+                for position, (digest, trace) in enumerate(call.votes)
+            )
             return (
                 OpeningsRecorded(
-                    job=job_id, ballot_number=ballot.ballot_number, mini=mini, entries=openings
+                    job=job_id, ballot_number=ballot.ballot_number, mini=mini, groups=groups
                 ),
             )
         case _:
             raise AssertionError(f"the market in memory does not know {type(call).__name__}")
 
 
-def _events_of_transition(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    """Return the events of what a bidder or a buyer may send; none for other calls."""
+def _voters_of(call: SubmitOpenings, position: int) -> int:
+    """Return the nodes of a batch that opened one of its votes, as a bitmap."""
+    indices = decode_bitmap(call.members)
+    opened = zip(indices, call.batch, strict=True)
+    return encode_bitmap(index for index, (vote, _) in opened if vote == position)
+
+
+def _events_of_joining(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
+    """Return the events of applications and receipts; none for other calls."""
+    job_id = job.job_id
     match call:
-        case CommitBid():
-            joined = BidCommitted(
-                auction=job.job_id,
-                bidder=sender,
-                commitment=call.commitment,
-                deposit_wei=call.value_wei,
+        case EnrolSeller():
+            index = len(job.seller_applications)
+            enrolled = SellerEnrolled(
+                job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
             )
-            return (joined,)
-        case CloseAuction():  # nobody revealed: no test here needs a winner by reveal
-            return (AuctionCancelled(auction=job.job_id),)
-        case ReclaimBid():
-            left_wei = job.bids[sender].deposit_wei
-            reclaimed = BidReclaimed(
-                auction=job.job_id, bidder=sender, amount_wei=left_wei, forfeited_wei=Wei(0)
+            return enrolled, SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
+        case EnrolCone():
+            index = len(job.cone_applications)
+            applied = ConeEnrolled(
+                job=job_id, index=index, node=sender, ticket_root=call.ticket_root
             )
-            return (reclaimed,)
+            return (applied,)
+        case SubmitReceipts():
+            held = job.receipts.get(call.part, 0)
+            held |= encode_bitmap(index for index, _, _ in call.entries)
+            return (ReceiptsRecorded(job=job_id, part=call.part, bitmap=held),)
+        case _:
+            return ()
+
+
+def _events_of_transition(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
+    """Return the events of what a buyer may send; none for other calls."""
+    match call:
         case CloseEnrolment():
             return _events_of_enrolment_end(job, call)
         case ReclaimEscrow():
@@ -223,25 +226,3 @@ def _event_of_settlement(job: JobState) -> Event:
         last_utility=0,
         model_digest=job.ended.model_digest,
     )
-
-
-def _events_of_auction(state: MarketState, sender: Address, call: OpenAuction) -> Sequence[Event]:
-    commit_end = BlockNumber(state.block_number + call.commit_blocks)
-    opened = AuctionOpened(
-        auction=call.auction,
-        opener=sender,
-        tags=call.tags,
-        mode=call.mode,
-        currency=call.currency,
-        deposit_wei=call.deposit_wei,
-        reserve_wei=call.reserve_wei,
-        commit_end=commit_end,
-        reveal_end=BlockNumber(commit_end + call.reveal_blocks),
-    )
-    committed = BidCommitted(
-        auction=call.auction,
-        bidder=sender,
-        commitment=call.commitment,
-        deposit_wei=call.value_wei,
-    )
-    return opened, committed

@@ -24,6 +24,7 @@ from protocol.events import (
     PeerBound,
     SellerDeposited,
     SellerEnrolled,
+    StakeDeposited,
 )
 from protocol.hashing import keccak
 from protocol.model import count_parameters, logreg
@@ -119,13 +120,26 @@ class Cast:
             )
         )
 
+    def register_all(self) -> None:
+        """Let sellers' data sets and CONE nodes' stakes be known, before any auction."""
+        for number, node in enumerate(self.sellers):
+            self.register(node, number)
+        for node in self.cones:
+            self.market.apply(
+                StakeDeposited(
+                    account=node.signer.address,
+                    amount_wei=Wei(1),
+                    free_wei=Wei(1),
+                    since_block=BlockNumber(0),
+                )
+            )
+
     def open_enrolment(self) -> None:
         """Take the job to its enrolment: peers and data sets are known, the request is served."""
         body = encode_body(BODY)
         for node in (self.buyer, *self.sellers, *self.cones):
             self.introduce(node)
-        for number, node in enumerate(self.sellers):
-            self.register(node, number)
+        self.register_all()
         buyer, price_wei = self.buyer.signer.address, PRICE_WEI
         self.market.apply(
             AuctionOpened(
