@@ -6,6 +6,7 @@ Source: MECHANISM 3.1, 4.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -38,6 +39,22 @@ class DrawnRole(Enum):
 
     SELLERS = "enrol-sellers"
     CONES = "enrol-cones"
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledSeller:
+    """A seller that applied for a place in the job."""
+
+    account: Address
+    dataset_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledCone:
+    """A CONE node that applied for a place in the job's pool."""
+
+    account: Address
+    ticket_root: Digest
 
 
 def hash_sellers(accounts: Iterable[Address]) -> int:

@@ -45,10 +45,10 @@ from protocol.events import (
     SellersDrawn,
 )
 from protocol.hashing import keccak
-from protocol.job import JobState
+from protocol.job import Ballot, JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
-from protocol.types import Address, BlockNumber, Wei
+from protocol.types import Address, BlockNumber, JobId, Wei
 from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
 from tests.support.money_events import MoneyCall, events_of_money
 
@@ -106,6 +106,11 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
             )
             return (proved,)
     assert ballot is not None
+    return _events_of_ballot(job_id, ballot, call)
+
+
+def _events_of_ballot(job_id: JobId, ballot: Ballot, call: ContractCall) -> Sequence[Event]:
+    """Return the events of what is said in the open ballot."""
     mini = encode_mini(ballot.kind, ballot.attempt, ballot.current.mini_round_index)
     match call:
         case LogBitmaps():
