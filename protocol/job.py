@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from protocol.auction import AuctionMode
-from protocol.bitmap import decode_bitmap
+from protocol.bitmap import BitmapStatement, decode_bitmap, list_statements
 from protocol.course import Course, compute_course_hash
 from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
@@ -159,8 +159,8 @@ class Ballot:
     that no other ballot has, and that grows."""
     is_pool_called: bool = False
     """It was decided, and whoever has not voted yet is asked."""
-    bitmaps: tuple[tuple[int, int, bytes, bytes], ...] = ()
-    """(CONE index, bitmap, r, vs) as logged, in time and in order; signatures are unchecked."""
+    bitmaps: tuple[BitmapStatement, ...] = ()
+    """As logged, in time and in order; signatures are unchecked."""
     batches: tuple[CommitBatch, ...] = ()
     openings: tuple[RecordedOpening, ...] = ()
 
@@ -508,7 +508,8 @@ def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber)
         or block_number > ballot.availability_end
     ):
         return job
-    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + event.entries))
+    logged = list_statements(event.groups, event.signatures)
+    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + logged))
 
 
 def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:

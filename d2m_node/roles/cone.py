@@ -20,7 +20,7 @@ from d2m_node.roles.checks import check_decision, execute_slashes
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.inputs import agree_inputs, collect_updates
-from d2m_node.roles.jobs import job_in, serve_jobs
+from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.records import (
     RoundSources,
     record_final,
@@ -31,7 +31,11 @@ from d2m_node.roles.records import (
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import load_body, load_model_state
-from d2m_node.roles.transitions import close_enrolment_in_turn, settle_in_turn
+from d2m_node.roles.transitions import (
+    close_enrolment_in_turn,
+    settle_in_turn,
+    turn_of_applicant,
+)
 from d2m_node.roles.turns import Turn, take_turn
 from d2m_node.roles.validation import (
     FINAL_PART,
@@ -94,8 +98,8 @@ async def run_cone(
     task_status.started()
 
     def concerns(state: MarketState, job: JobState) -> bool:
-        if job.cone_index(me) is not None:
-            return job.phase not in OVER
+        if job.has_cone_applied(me):
+            return job.phase not in OVER and not job.is_cone_left_out(me)
         stake = state.stakes.get(me)
         return (
             job.phase is JobPhase.ENROLMENT
@@ -121,26 +125,45 @@ async def _top_up_stake(ports: Ports, policy: ConePolicy) -> None:
 
 async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> None:
     async def work() -> None:
-        await _run_job(await _take_seat(ports, rooms, executor, job_id))
+        seat = await _take_seat(ports, rooms, executor, job_id)
+        if seat is not None:
+            await _run_job(seat)
 
     await run_to_failure("cone", job_id, work)
 
 
-async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat:
-    """Read the request, apply for the job's pool, and enter its room."""
-    job = job_in(ports.chain.state, job_id)
+async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat | None:
+    """Read the request, apply for the job's pool, and wait for a place in it.
+
+    Returns None if the job is cancelled, or the draw leaves this node out: its stake can be
+    released then, and it has nothing more to do with the job.
+    """
+    chain, me = ports.chain, ports.signer.address
+    job = job_in(chain.state, job_id)
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     tickets = await _load_tickets(ports, job)
-    me = ports.signer.address
-    if job.cone_index(me) is None:
+    if not job.has_cone_applied(me):
         assert job.terms is not None
         call = EnrolCone(job=job_id, terms=job.terms, ticket_root=tickets.root)
-        await ports.chain.submit(call, key=f"enrol-cone/{job_id}")
-    index = await ports.chain.wait_for(lambda state: job_in(state, job_id).cone_index(me))
+        await chain.submit(call, key=f"enrol-cone/{job_id}")
+    await chain.wait_for(lambda state: job_in(state, job_id).has_cone_applied(me) or None)
+    log.info("cone_applied", job=job_id)
+    room = await rooms.enter(job_id)
+    await close_enrolment_in_turn(
+        chain,
+        lambda: job_in(chain.state, job_id),
+        lambda block: turn_of_applicant(job_in(chain.state, job_id), me, block),
+    )
+    job = job_in(chain.state, job_id)
+    index = job.cone_index(me)
+    if index is None:
+        check_place(job, is_held=job.phase is JobPhase.CANCELLED or job.is_cone_left_out(me))
+        log.info("cone_not_in_pool", job=job_id, phase=job.phase.value)
+        return None
     log.info("cone_enrolled", job=job_id, index=index)
     return Seat(
         ports=ports,
-        room=await rooms.enter(job_id),
+        room=room,
         job_id=job_id,
         body=body,
         index=index,
@@ -170,17 +193,13 @@ async def _run_job(seat: Seat) -> None:
 async def _follow_job(seat: Seat) -> None:
     """Follow one job from the end of its enrolment to its settlement."""
     chain = seat.ports.chain
-    await close_enrolment_in_turn(
-        chain, lambda: seat.job, lambda block: Turn(block, seat.rank(0), len(seat.pool))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_start_training_in_turn, seat)
+        nursery.start_soon(_work, seat, nursery.cancel_scope)
+    await settle_in_turn(
+        chain, lambda: seat.job, lambda block: Turn(block, seat.rank(2), len(seat.pool))
     )
-    if seat.job.phase is not JobPhase.CANCELLED:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_start_training_in_turn, seat)
-            nursery.start_soon(_work, seat, nursery.cancel_scope)
-        await settle_in_turn(
-            chain, lambda: seat.job, lambda block: Turn(block, seat.rank(2), len(seat.pool))
-        )
-        await record_settlement(seat)
+    await record_settlement(seat)
 
 
 async def _start_training_in_turn(seat: Seat) -> None:

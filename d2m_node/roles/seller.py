@@ -17,6 +17,7 @@ from d2m_node.calls import EnrolSeller, RegisterDataset
 from d2m_node.errors import JobFailed
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
+from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.room import Room
@@ -29,6 +30,7 @@ from d2m_node.roles.transitions import (
     turn_after_pool,
 )
 from d2m_node.roles.turns import Turn
+from protocol.deposits import compute_seller_deposit
 from protocol.errors import RuleViolation
 from protocol.hashing import keccak
 from protocol.job import Ballot, JobPhase, JobState
@@ -52,7 +54,9 @@ class SellerPolicy:
 
     dataset_path: str
     min_price_wei: Wei = Wei(0)
+    """Least price of a job in ether that this node enrols in."""
     min_price_token: Wei = Wei(0)
+    """The same for a job in the deployment's token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +121,8 @@ async def run_seller(
             and set(job.tags) <= set(dataset.tags)
             and job.price_wei >= dataset.min_price(job.currency)
         )
-        return is_open or (job.seller_index(me) is not None and job.phase not in OVER)
+        is_mine = job.has_seller_applied(me) and not job.is_seller_left_out(me)
+        return is_open or (is_mine and job.phase not in OVER)
 
     shop = Shop(ports=ports, rooms=rooms, trainer=trainer, samples=samples, dataset=dataset)
     await serve_jobs(ports.chain, concerns, partial(_serve_job, shop))
@@ -155,42 +160,70 @@ async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
 
 async def _serve_job(shop: Shop, job_id: JobId) -> None:
     async def work() -> None:
-        await _run_job(await _take_stall(shop, job_id))
+        stall = await _take_stall(shop, job_id)
+        if stall is not None:
+            await _run_job(stall)
 
     await run_to_failure("seller", job_id, work)
 
 
-async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
-    """Read the request, enrol, and enter the job's room."""
-    ports = shop.ports
-    job = job_in(ports.chain.state, job_id)
+async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
+    """Read the request, apply for the job, and wait for a place in it.
+
+    Returns None if the job is cancelled, or the draw leaves this seller out: its deposit can be
+    had back then, and it has nothing more to do with the job.
+    """
+    ports, chain, me = shop.ports, shop.ports.chain, shop.ports.signer.address
+    job = job_in(chain.state, job_id)
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     try:
         validate_samples(body.model, shop.samples.inputs)
         validate_labels(body.model, shop.samples.labels)
     except RuleViolation as error:
         raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
-    me = ports.signer.address
-    if job.seller_index(me) is None:
-        assert job.terms is not None
-        call = EnrolSeller(
-            job=job_id,
-            terms=job.terms,
-            dataset_id=shop.dataset.dataset_id,
-            value_wei=job.terms.seller_deposit_wei,
-        )
-        await ports.chain.submit(call, key=f"enrol-seller/{job_id}")
-    index = await ports.chain.wait_for(lambda state: job_in(state, job_id).seller_index(me))
+    if not job.has_seller_applied(me):
+        await _apply(shop, job)
+    await chain.wait_for(lambda state: job_in(state, job_id).has_seller_applied(me) or None)
+    log.info("seller_applied", job=job_id)
+    room = await shop.rooms.enter(job_id)
+    await close_enrolment_in_turn(
+        chain,
+        lambda: job_in(chain.state, job_id),
+        lambda block: turn_after_pool(job_in(chain.state, job_id), me, block),
+    )
+    job = job_in(chain.state, job_id)
+    index = job.seller_index(me)
+    if index is None:
+        check_place(job, is_held=job.phase is JobPhase.CANCELLED or job.is_seller_left_out(me))
+        log.info("seller_not_in_job", job=job_id, phase=job.phase.value)
+        return None
     log.info("seller_enrolled", job=job_id, index=index)
     return Stall(
         ports=ports,
-        room=await shop.rooms.enter(job_id),
+        room=room,
         job_id=job_id,
         body=body,
         index=index,
         samples=shop.samples,
         trainer=shop.trainer,
     )
+
+
+async def _apply(shop: Shop, job: JobState) -> None:
+    """Apply for a place with the deposit that the job asks for."""
+    chain = shop.ports.chain
+    assert job.terms is not None, "a job in enrolment has terms"
+    deposit_wei = compute_seller_deposit(job.terms, job.price_wei, chain.params)
+    key = f"enrol-seller/{job.job_id}"
+    value_wei = await allow_taking(chain, job.currency, "SellerDeposits", deposit_wei, key=key)
+    call = EnrolSeller(
+        job=job.job_id,
+        terms=job.terms,
+        dataset_id=shop.dataset.dataset_id,
+        permits=(),
+        value_wei=value_wei,
+    )
+    await chain.submit(call, key=key)
 
 
 async def _run_job(stall: Stall) -> None:
@@ -200,7 +233,6 @@ async def _run_job(stall: Stall) -> None:
     def turn_from(block: int) -> Turn:
         return turn_after_pool(stall.job, me, block)
 
-    await close_enrolment_in_turn(chain, lambda: stall.job, turn_from)
     last_seed = BlockNumber(0)
     while True:
         found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_seed))

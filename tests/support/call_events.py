@@ -7,12 +7,14 @@ from d2m_node.calls import (
     ApproveToken,
     CloseEnrolment,
     ContractCall,
+    EnrolCone,
     EnrolSeller,
     LogBitmaps,
     OpenAuction,
     OpenClearAuction,
     ReclaimDeposit,
     ReclaimEscrow,
+    RegisterDataset,
     ReportEquivocation,
     SettleJob,
     SubmitCommits,
@@ -20,9 +22,13 @@ from d2m_node.calls import (
 )
 from d2m_node.errors import TransactionReverted
 from protocol.deposits import DepositStatus
+from protocol.enrolment import DrawnRole, draw_members
 from protocol.events import (
     BitmapsLogged,
     CommitsRecorded,
+    ConeEnrolled,
+    ConesDrawn,
+    DatasetRegistered,
     DepositReturned,
     EnrolmentClosed,
     EquivocationProved,
@@ -33,7 +39,9 @@ from protocol.events import (
     OpeningsRecorded,
     SellerDeposited,
     SellerEnrolled,
+    SellersDrawn,
 )
+from protocol.hashing import keccak
 from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
@@ -58,6 +66,16 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     of_bidder = events_of_bidder(state, sender, call)
     if of_bidder is not None:
         return of_bidder
+    if isinstance(call, RegisterDataset):
+        registered = DatasetRegistered(
+            dataset_id=len(state.datasets),
+            seller=sender,
+            tags=call.tags,
+            metadata_hash=call.metadata_hash,
+            min_price_wei=call.min_price_wei,
+            min_price_token=call.min_price_token,
+        )
+        return (registered,)
     job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
     job = state.jobs[job_id]
     ballot = job.ballot
@@ -67,11 +85,17 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case EnrolSeller():
             deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
-            index = len(job.sellers)
+            index = len(job.seller_applications)
             enrolled = SellerEnrolled(
                 job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
             )
             return enrolled, deposited
+        case EnrolCone():
+            index = len(job.cone_applications)
+            applied = ConeEnrolled(
+                job=job_id, index=index, node=sender, ticket_root=call.ticket_root
+            )
+            return (applied,)
         case ReclaimDeposit():
             amount_wei = job.deposits[sender].amount_wei
             return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
@@ -93,7 +117,12 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case LogBitmaps():
             return (
-                BitmapsLogged(job=job_id, ballot_number=ballot.ballot_number, entries=call.entries),
+                BitmapsLogged(
+                    job=job_id,
+                    ballot_number=call.ballot_number,
+                    groups=call.groups,
+                    signatures=call.signatures,
+                ),
             )
         case SubmitCommits():
             commits = tuple((index, commitment) for index, commitment, _ in call.entries)
@@ -121,7 +150,7 @@ def _events_of_transition(job: JobState, sender: Address, call: ContractCall) ->
     """Return the events of what a buyer may send; none for other calls."""
     match call:
         case CloseEnrolment():
-            return (_event_of_enrolment_end(job),)
+            return _events_of_enrolment_end(job, call)
         case ReclaimEscrow():
             return (EscrowReclaimed(job=job.job_id, buyer=sender, amount_wei=job.price_wei),)
         case SettleJob():
@@ -130,18 +159,29 @@ def _events_of_transition(job: JobState, sender: Address, call: ContractCall) ->
             return ()
 
 
-def _event_of_enrolment_end(job: JobState) -> Event:
-    assert job.terms is not None
-    is_short = len(job.sellers) < job.terms.sellers_min or len(job.cones) < job.terms.cones_min
-    if is_short:
-        return JobCancelled(job=job.job_id, refund_wei=job.price_wei)
-    return EnrolmentClosed(
+def _events_of_enrolment_end(job: JobState, call: CloseEnrolment) -> Sequence[Event]:
+    """Draw if it must be, with the hash of the header as seed."""
+    assert call.sellers == tuple(one.account for one in job.seller_applications)
+    assert call.cones == tuple((one.account, one.ticket_root) for one in job.cone_applications)
+    terms, sellers, cones = call.terms, len(call.sellers), len(call.cones)
+    if sellers < terms.sellers_min or cones < terms.cones_min:
+        return (JobCancelled(job=job.job_id, refund_wei=job.price_wei),)
+    events: list[Event] = []
+    seed = keccak(call.header)
+    if sellers > terms.sellers_max:
+        indices = draw_members(seed, DrawnRole.SELLERS, sellers, terms.sellers_max)
+        events.append(SellersDrawn(job=job.job_id, indices=indices))
+    if cones > terms.cones_max:
+        indices = draw_members(seed, DrawnRole.CONES, cones, terms.cones_max)
+        events.append(ConesDrawn(job=job.job_id, indices=indices))
+    closed = EnrolmentClosed(
         job=job.job_id,
-        sellers=len(job.sellers),
-        cones=len(job.cones),
+        sellers=min(sellers, terms.sellers_max),
+        cones=min(cones, terms.cones_max),
         enrolment_end=job.enrolment_end,
         validation_end=BlockNumber(job.enrolment_end + 10),
     )
+    return (*events, closed)
 
 
 def _event_of_settlement(job: JobState) -> Event:

@@ -45,6 +45,7 @@ from protocol.wire.topics import updates_topic
 from tests.support.market import DOMAIN, Market, Node
 
 JOB = JobId(1)
+PRICE_WEI = Wei(30)
 DEPOSIT_WEI = Wei(7)
 SELLERS, CONES = 4, 5
 TAGS = compute_tag_hashes(["digits"])
@@ -98,19 +99,31 @@ class Cast:
         self.sellers = [Node(self.market, f"seller {i}") for i in range(SELLERS)]
         self.cones = [Node(self.market, f"cone {i}") for i in range(CONES)]
 
-    def register(self) -> None:
+    def introduce(self, node: Node) -> None:
+        """Let everybody know a node's peer, and give it the request."""
+        body = encode_body(BODY)
+        self.market.apply(
+            PeerBound(account=node.signer.address, peer_id=node.peer_id, multiaddr=b"")
+        )
+        node.store.blobs.data[keccak(body)] = body
+
+    def register(self, seller: Node, dataset_id: int) -> None:
+        """Let a seller have a data set with the tags of the job."""
+        self.market.apply(
+            DatasetRegistered(
+                dataset_id=dataset_id,
+                seller=seller.signer.address,
+                tags=TAGS,
+                metadata_hash=NO_DIGEST,
+                min_price_wei=Wei(0),
+                min_price_token=Wei(0),
+            )
+        )
+
+    def stock(self) -> None:
         """Let sellers' data sets and CONE nodes' stakes be known, before any auction."""
         for number, node in enumerate(self.sellers):
-            self.market.apply(
-                DatasetRegistered(
-                    dataset_id=number,
-                    seller=node.signer.address,
-                    tags=TAGS,
-                    metadata_hash=NO_DIGEST,
-                    min_price_wei=Wei(0),
-                    min_price_token=Wei(0),
-                )
-            )
+            self.register(node, number)
         for node in self.cones:
             self.market.apply(
                 StakeDeposited(
@@ -125,12 +138,9 @@ class Cast:
         """Take the job to its enrolment: peers and data sets are known, the request is served."""
         body = encode_body(BODY)
         for node in (self.buyer, *self.sellers, *self.cones):
-            self.market.apply(
-                PeerBound(account=node.signer.address, peer_id=node.peer_id, multiaddr=b"")
-            )
-            node.store.blobs.data[keccak(body)] = body
-        self.register()
-        buyer, price_wei = self.buyer.signer.address, Wei(30)
+            self.introduce(node)
+        self.stock()
+        buyer, price_wei = self.buyer.signer.address, PRICE_WEI
         self.market.apply(
             AuctionOpened(
                 auction=JOB, opener=buyer, tags=TAGS, mode=0, currency=NO_ACCOUNT,
