@@ -47,6 +47,8 @@ from protocol.events import (
     RoundVoided,
     SellerEnrolled,
     SellersDrawn,
+    SharesOpened,
+    SharesSwept,
     StakeSlashed,
     TrainingEnded,
 )
@@ -245,6 +247,11 @@ class JobState:
     ended: TrainingEnded | None = None
     settled: JobSettled | None = None
     payouts: tuple[PayoutCredited, ...] = ()
+    shares: SharesOpened | None = None
+    """Set if each payee claims its share of the pools."""
+    shares_swept: bool = False
+    trail: tuple[RecordedEvent, ...] = ()
+    """Where the chain recorded what payouts are computed from, in order."""
     slashes: tuple[StakeSlashed, ...] = ()
     escrow_reclaimed: bool = False
 
@@ -364,6 +371,37 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return replace(job, appeal=None)
         case _:
             return _apply_settlement_event(job, event)
+
+
+_TRAIL = (
+    BidRevealed
+    | AuctionClosed
+    | SellerEnrolled
+    | ConeEnrolled
+    | RoundDecided
+    | FinalDecided
+    | DecisionUpheld
+    | DecisionOverturned
+    | CourseChanged
+    | TrainingEnded
+    | JobSettled
+    | SharesOpened
+    | PayoutCredited
+)
+
+
+def keep_trail(job: JobState, recorded: RecordedEvent) -> JobState:
+    """Remember where an event was recorded if a payout is computed from it.
+
+    Of the courses only the last one counts.
+    """
+    event = recorded.event
+    if not isinstance(event, _TRAIL):
+        return job
+    trail = job.trail
+    if isinstance(event, CourseChanged):
+        trail = tuple(one for one in trail if not isinstance(one.event, CourseChanged))
+    return replace(job, trail=(*trail, recorded))
 
 
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
@@ -549,12 +587,18 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
 
 def _apply_settlement_event(job: JobState, event: Event) -> JobState:
     match event:
+        case CourseChanged():
+            return replace(job, course=event.course)
         case TrainingEnded():
             return replace(job, phase=JobPhase.SETTLING, ended=event)
         case JobSettled():
             return replace(job, phase=JobPhase.SETTLED, settled=event)
         case PayoutCredited():
             return replace(job, payouts=(*job.payouts, event))
+        case SharesOpened():
+            return replace(job, shares=event)
+        case SharesSwept():
+            return replace(job, shares_swept=True)
         case StakeSlashed():
             return replace(job, slashes=(*job.slashes, event))
         case _:

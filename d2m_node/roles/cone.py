@@ -55,7 +55,7 @@ from d2m_node.roles.vote import (
 )
 from protocol.bitmap import decode_bitmap
 from protocol.job import Ballot, JobPhase, JobState
-from protocol.market import MarketState, Stake
+from protocol.market import MarketState
 from protocol.model import initial_parameters
 from protocol.osmd import sample_sellers
 from protocol.round import BallotResult, FinalWork, ModelState, RoundWork
@@ -66,6 +66,7 @@ from protocol.sortition import (
     compute_subset_seed,
     compute_ticket_chain,
 )
+from protocol.stakes import Stake
 from protocol.types import BlockNumber, Digest, JobId, Wei
 from protocol.validation_set import ValidationPart, select_round_subset, select_samples
 

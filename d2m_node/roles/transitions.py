@@ -6,6 +6,7 @@ closes, all that applied have these places.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -15,9 +16,9 @@ from d2m_node.ports import ChainPort
 from d2m_node.roles.jobs import check_place
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
-from protocol.digest import RoundHeader, add_credits
 from protocol.enrolment import compute_draw_block
 from protocol.job import JobPhase, JobState
+from protocol.shares import list_credits
 from protocol.terms import JobTerms
 from protocol.types import Address, BlockNumber
 
@@ -105,17 +106,6 @@ def _terms_of(job: JobState) -> JobTerms:
     return job.terms
 
 
-def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
-    """Return (payee, accepted rounds) of each seller; empty if no round was decided."""
-    if not job.decided_rounds:
-        return ()
-    weights: tuple[int, ...] = (0,) * len(job.sellers)
-    for one in job.decided_rounds:
-        weights = add_credits(weights, RoundHeader.decode(one.header).accepted)
-    accounts = (seller.account for seller in job.sellers)
-    return tuple(zip(accounts, weights, strict=True))
-
-
 async def settle_in_turn(
     chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
 ) -> None:
@@ -144,9 +134,10 @@ def _final_block(job: JobState) -> int | None:
 async def _settle(chain: ChainPort, job: JobState) -> None:
     """Settle by the leaves that the chain tells; without them if they do not open the root."""
     assert job.terms is not None, "a job that ran has terms"
+    assert job.course is not None, "a job that ran has a course"
     head = chain.state.block_number
     key = f"settle/{job.job_id}/{head}"
-    call = SettleJob(job=job.job_id, terms=job.terms, leaves=list_credits(job))
+    call = SettleJob(job=job.job_id, terms=job.terms, course=job.course, leaves=list_credits(job))
     try:
         await chain.submit(call, key=key)
     except TransactionReverted as refusal:
@@ -155,5 +146,4 @@ async def _settle(chain: ChainPort, job: JobState) -> None:
         if ended is None or head <= ended.final_block + chain.params.max_window_blocks:
             raise
         log.warning("settling_without_leaves", job=job.job_id, reason=refusal.reason)
-        call = SettleJob(job=job.job_id, terms=job.terms, leaves=())
-        await chain.submit(call, key=f"{key}/without-leaves")
+        await chain.submit(replace(call, leaves=()), key=f"{key}/without-leaves")

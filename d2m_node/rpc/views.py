@@ -25,7 +25,7 @@ from protocol.settlement import Outcome
 from protocol.types import NO_ACCOUNT
 
 ONE_Q20: Final = 1 << 20
-PAYOUT_ROLES: Final = {1: "cone", 2: "seller", 3: "buyer"}
+PAYOUT_ROLES: Final = {1: "cone", 2: "seller", 3: "buyer", 4: "batcher"}
 SLASH_REASONS: Final = {1: "wrong digest", 2: "not opened"}
 
 

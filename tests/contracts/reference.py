@@ -78,9 +78,12 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
     return merkle_root(parents + list(leaves[len(parents) * 2 :]))
 
 
+def credit_leaves(credits: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    return [tagged("credit", index, payee, v) for index, (payee, v) in enumerate(credits)]
+
+
 def credit_root(credits: Sequence[tuple[bytes, int]]) -> bytes:
-    leaves = [tagged("credit", index, payee, v) for index, (payee, v) in enumerate(credits)]
-    return merkle_root(leaves)
+    return merkle_root(credit_leaves(credits))
 
 
 def round_header(

@@ -61,7 +61,7 @@ class Bidding:
 
     def __init__(self, nursery: trio.Nursery, token: Address = NO_ACCOUNT) -> None:
         self.cast = Cast()
-        self.cast.stock()
+        self.cast.register_all()
         self.market = self.cast.market
         self.nursery = nursery
         self.rival = Node(self.market, "rival").signer.address

@@ -41,7 +41,7 @@ TOKEN = Address(b"\x70" * 20)
 def make_cast() -> Cast:
     """The nodes of a market in which there is no job yet."""
     cast = Cast()
-    cast.stock()
+    cast.register_all()
     return cast
 
 

@@ -21,17 +21,26 @@ from d2m_node.roles.transitions import (
 )
 from d2m_node.roles.turns import Turn
 from protocol.enrolment import HEADER_REACH_BLOCKS
-from protocol.events import ConeEnrolled, SellerDeposited, SellerEnrolled, TrainingEnded
+from protocol.events import (
+    ConeEnrolled,
+    CourseChanged,
+    SellerDeposited,
+    SellerEnrolled,
+    TrainingEnded,
+)
 from protocol.hashing import keccak
 from protocol.job import JobPhase, JobState
-from protocol.market import Stake, advance
+from protocol.market import advance
+from protocol.stakes import Stake
 from protocol.types import NO_DIGEST, Address, BlockNumber, Digest, Wei
 from tests.support.job import CONES, DEPOSIT_WEI, JOB, SELLERS, Cast
 from tests.support.market import Node
 from tests.support.params import PARAMS
+from tests.support.settled_job import make_course
 
 FINAL_BLOCK = BlockNumber(4)
 LEAVES = ((Address(b"\x22" * 20), 3),)
+COURSE = make_course(())
 
 
 def job_of(cast: Cast) -> JobState:
@@ -64,10 +73,11 @@ def stake(cast: Cast, node: Node) -> None:
 
 def end_training(cast: Cast) -> None:
     cast.market.apply(
+        CourseChanged(job=JOB, course=COURSE),
         TrainingEnded(
             job=JOB, outcome=0, rounds_done=0, initial_utility=0, last_utility=0,
             model_digest=NO_DIGEST, credit_root=NO_DIGEST, credit_sum=0, final_block=FINAL_BLOCK,
-        )
+        ),
     )  # fmt: skip
 
 
@@ -255,7 +265,7 @@ async def test_the_buyer_settles_when_the_pool_is_silent(nursery: trio.Nursery) 
     await cast.market.mine_to(FINAL_BLOCK + CONES)
     assert cast.market.calls == []
     await cast.market.mine()
-    assert len(cast.market.sent(SettleJob)) == 1
+    assert [call.course for call in cast.market.sent(SettleJob)] == [COURSE]
     assert job_of(cast).phase is JobPhase.SETTLED
 
 

@@ -220,6 +220,7 @@ async def test_every_method_is_listed(client: AsyncRpcClient) -> None:
         "node.stop",
         "jobs.list",
         "jobs.get",
+        "payouts.explain",
         "job.model",
         "roles.list",
         "roles.enable",

@@ -47,6 +47,7 @@ from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, Wei
 from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
+from tests.support.money_events import MoneyCall, events_of_money
 
 
 def refuse_spent(state: MarketState, call: ContractCall) -> None:
@@ -59,13 +60,8 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 
 
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    if isinstance(call, ApproveToken):
-        return ()  # the token's own are not followed
-    if isinstance(call, OpenAuction | OpenClearAuction):
-        return events_of_opening(state, sender, call)
-    of_bidder = events_of_bidder(state, sender, call)
-    if of_bidder is not None:
-        return of_bidder
+    if isinstance(call, MoneyCall):
+        return events_of_money(state, sender, call)
     if isinstance(call, RegisterDataset):
         registered = DatasetRegistered(
             dataset_id=len(state.datasets),
@@ -76,6 +72,13 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
             min_price_token=call.min_price_token,
         )
         return (registered,)
+    if isinstance(call, ApproveToken):
+        return ()  # the token's own are not followed
+    if isinstance(call, OpenAuction | OpenClearAuction):
+        return events_of_opening(state, sender, call)
+    of_bidder = events_of_bidder(state, sender, call)
+    if of_bidder is not None:
+        return of_bidder
     job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
     job = state.jobs[job_id]
     ballot = job.ballot

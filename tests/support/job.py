@@ -120,7 +120,7 @@ class Cast:
             )
         )
 
-    def stock(self) -> None:
+    def register_all(self) -> None:
         """Let sellers' data sets and CONE nodes' stakes be known, before any auction."""
         for number, node in enumerate(self.sellers):
             self.register(node, number)
@@ -139,7 +139,7 @@ class Cast:
         body = encode_body(BODY)
         for node in (self.buyer, *self.sellers, *self.cones):
             self.introduce(node)
-        self.stock()
+        self.register_all()
         buyer, price_wei = self.buyer.signer.address, PRICE_WEI
         self.market.apply(
             AuctionOpened(
