@@ -289,7 +289,7 @@ class JobState:
 
     def is_training_over(self, block_number: BlockNumber) -> bool:
         """Tell whether training has ended and its last decision can be checked no more."""
-        return self.ended is not None and block_number > self.ended.final_block
+        return self.ended is not None and block_number >= self.ended.final_block
 
     @property
     def best_bid(self) -> Bid | None:

@@ -18,6 +18,7 @@ from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
 from protocol.enrolment import compute_draw_block
 from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
 from protocol.shares import list_credits
 from protocol.terms import JobTerms
 from protocol.types import Address, BlockNumber
@@ -113,7 +114,7 @@ async def settle_in_turn(
 
     ``turn_from`` gives its turn from the first block on in which the job can be settled.
     """
-    final_block = await chain.wait_for(lambda _: _final_block(job()))
+    final_block = await chain.wait_for(lambda state: _final_block(job(), state))
     if final_block < 0:
         return
     await take_turn(
@@ -124,11 +125,15 @@ async def settle_in_turn(
     )
 
 
-def _final_block(job: JobState) -> int | None:
-    """Return when a job can be settled; -1 if it is over without; None if it still runs."""
-    if job.ended is not None:
-        return job.ended.final_block
-    return -1 if job.phase in OVER else None
+def _final_block(job: JobState, state: MarketState) -> int | None:
+    """Return when a job can be settled; -1 if it is over without; None if it still runs.
+
+    Training that has ended goes on if its last decision is checked, so this waits for the end of
+    that window.
+    """
+    if job.phase in OVER:
+        return -1
+    return state.block_number if job.is_training_over(state.block_number) else None
 
 
 async def _settle(chain: ChainPort, job: JobState) -> None:

@@ -21,6 +21,7 @@ from d2m_node.calls import (
     SubmitOpenings,
 )
 from d2m_node.errors import TransactionReverted
+from protocol.bitmap import decode_bitmap, encode_bitmap
 from protocol.deposits import DepositStatus
 from protocol.enrolment import DrawnRole, draw_members
 from protocol.events import (
@@ -128,25 +129,35 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
                 ),
             )
         case SubmitCommits():
-            commits = tuple((index, commitment) for index, commitment, _ in call.entries)
             return (
                 CommitsRecorded(
                     job=job_id,
                     ballot_number=ballot.ballot_number,
                     mini=mini,
-                    batch_index=0,
-                    entries=commits,
+                    batch_index=len(ballot.batches),
+                    members=call.members,
+                    commitments=tuple(commitment for commitment, _, _ in call.entries),
                 ),
             )
         case SubmitOpenings():
-            openings = tuple((call.batch[o[0]][0], o[1], o[2]) for o in call.openings)
+            groups = tuple(
+                (digest, trace, _voters_of(call, position))
+                for position, (digest, trace) in enumerate(call.votes)
+            )
             return (
                 OpeningsRecorded(
-                    job=job_id, ballot_number=ballot.ballot_number, mini=mini, entries=openings
+                    job=job_id, ballot_number=ballot.ballot_number, mini=mini, groups=groups
                 ),
             )
         case _:
             raise AssertionError(f"the market in memory does not know {type(call).__name__}")
+
+
+def _voters_of(call: SubmitOpenings, position: int) -> int:
+    """Return the nodes of a batch that opened one of its votes, as a bitmap."""
+    indices = decode_bitmap(call.members)
+    opened = zip(indices, call.batch, strict=True)
+    return encode_bitmap(index for index, (vote, _) in opened if vote == position)
 
 
 def _events_of_transition(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
