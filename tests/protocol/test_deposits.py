@@ -70,6 +70,7 @@ def test_the_least_deposit_covers_what_the_floor_pays_one_seller(
             outcome=Outcome.ENDED,
             cone_bps=PARAMS.cone_bps,
             floor_bps=PARAMS.floor_bps,
+            refund_cap_bps=PARAMS.refund_cap_bps,
             rounds_max=4,
             rounds_done=4,
             sellers_per_round=3,
@@ -78,6 +79,7 @@ def test_the_least_deposit_covers_what_the_floor_pays_one_seller(
             last_utility=UtilityQ20(100),
             participation_counts=(4,) * 5,
             contribution_weights=(1,) * sellers,
+            spent_wei=(Wei(0),) * 5,
         )
     )
     least_wei, most_wei = compute_deposit_range(Wei(price_wei), sellers_min, PARAMS)
