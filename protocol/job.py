@@ -358,37 +358,6 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return _apply_settlement_event(job, event)
 
 
-_TRAIL = (
-    BidRevealed
-    | AuctionClosed
-    | SellerEnrolled
-    | ConeEnrolled
-    | RoundDecided
-    | FinalDecided
-    | DecisionUpheld
-    | DecisionOverturned
-    | CourseChanged
-    | TrainingEnded
-    | JobSettled
-    | SharesOpened
-    | PayoutCredited
-)
-
-
-def keep_trail(job: JobState, recorded: RecordedEvent) -> JobState:
-    """Remember where an event was recorded if a payout is computed from it.
-
-    Of the courses only the last one counts.
-    """
-    event = recorded.event
-    if not isinstance(event, _TRAIL):
-        return job
-    trail = job.trail
-    if isinstance(event, CourseChanged):
-        trail = tuple(one for one in trail if not isinstance(one.event, CourseChanged))
-    return replace(job, trail=(*trail, recorded))
-
-
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
     match event:
         case AuctionExtended():
@@ -508,16 +477,16 @@ def _apply_pool_event(
         case DecisionOverturned():
             return replace(job, decided=job.decided[:-1])
         case DecisionUpheld():
+            if event.votes == 0:  # nobody counted in time: it stands as it was
+                return job
             assert job.ballot is not None, "the contract checks only what it decided"
-            decision = last.decision
-            if event.votes > 0:  # none if nobody counted in time
-                decision = replace(
-                    decision,
-                    votes=event.votes,
-                    voters=event.voters,
-                    wrong=event.wrong,
-                    unopened=event.unopened,
-                )
+            decision = replace(
+                last.decision,
+                votes=event.votes,
+                voters=event.voters,
+                wrong=event.wrong,
+                unopened=event.unopened,
+            )
             upheld = replace(last, ballot=job.ballot, decision=decision)
             return replace(job, decided=(*job.decided[:-1], upheld))
 
