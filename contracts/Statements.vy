@@ -69,7 +69,8 @@ def submit_receipts(
 def log_bitmaps(
     job: uint256,
     ballot_number: uint256,
-    entries: DynArray[IStatements.BitmapEntry, limits.MAX_CONES],
+    groups: DynArray[IStatements.BitmapGroup, limits.MAX_CONES],
+    signatures: DynArray[IStatements.Signature, limits.MAX_CONES],
 ):
     """
     @notice Put signed statements of who holds which updates on record.
@@ -77,9 +78,12 @@ def log_bitmaps(
          node that was logged in a block up to the end of the ballot's availability window.
     @param job Job in training.
     @param ballot_number Ballot that the statements are for.
-    @param entries Node indices, bitmaps of sellers, and signatures.
+    @param groups Nodes that say the same, and what they say: bitmaps of nodes and of sellers.
+    @param signatures Signatures of `Availability`, group by group, by index of their nodes.
     """
-    log IStatements.BitmapsLogged(job=job, ballot_number=ballot_number, entries=entries)
+    log IStatements.BitmapsLogged(
+        job=job, ballot_number=ballot_number, groups=groups, signatures=signatures
+    )
 
 
 @external

@@ -244,8 +244,10 @@ class LogBitmaps:
     function: ClassVar[str] = "log_bitmaps"
     job: JobId
     ballot_number: int
-    entries: tuple[tuple[int, int, bytes, bytes], ...]
-    """(CONE index, bitmap, r, vs)."""
+    groups: tuple[tuple[int, int], ...]
+    """(bitmap of CONE nodes, bitmap of sellers whose updates they hold)."""
+    signatures: tuple[tuple[bytes, bytes], ...]
+    """(r, vs), group by group, by index of the nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

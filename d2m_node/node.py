@@ -175,7 +175,11 @@ def _make_starters(
         if dataset is None:
             raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
         trainer = await behaviour.make_trainer(settings.device)
-        policy = SellerPolicy(dataset_path=str(dataset))
+        policy = SellerPolicy(
+            dataset_path=str(dataset),
+            min_price_wei=settings.roles.seller.min_price_wei,
+            min_price_token=settings.roles.seller.min_price_token,
+        )
         await run_seller(ports, rooms, policy, trainer, task_status=task_status)
 
     async def cone(options: RoleOptions, task_status: trio.TaskStatus[None]) -> None:

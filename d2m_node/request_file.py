@@ -1,14 +1,15 @@
 """`request.toml`: what a buyer wants trained, for how much, and under which terms.
 
 `configs/requests/digits.toml` shows every table. Keys are named as in the code; amounts are whole
-wei or text like "5ether"; the dataset's path starts at the request's own folder.
+wei or text like "5ether", of a token its smallest units; the dataset's path starts at the
+request's own folder.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -23,6 +24,7 @@ from d2m_node.user_input import (
     parse_wei,
     read_toml,
 )
+from protocol.auction import AuctionMode
 from protocol.errors import InvalidParams
 from protocol.metrics import MAX_CROSS_ENTROPY_BITS, MAX_SQUARED_ERROR, validate_metric
 from protocol.model import ModelDescription
@@ -39,6 +41,12 @@ METRICS: Final = {
     "cross-entropy": Metric.NEG_CE,
     "macro-f1": Metric.MACRO_F1,
     "mean-squared-error": Metric.NEG_MSE,
+}
+
+MODES: Final = {
+    "sealed": AuctionMode.SEALED,
+    "second-price": AuctionMode.SECOND_PRICE,
+    "open": AuctionMode.OPEN,
 }
 
 TARGET_RANGES: Final = {
@@ -59,12 +67,17 @@ class RequestFile:
 
     tags: tuple[str, ...]
     """Ascending, distinct."""
+    mode: AuctionMode
+    is_in_token: bool
+    """All amounts but the stake are in the deployment's token, not in ether."""
     bid_wei: Wei
+    """In an open auction the most that is bid."""
     deposit_wei: Wei
-    """Of the auction, should this bid open it: what each bidder puts up."""
+    """Of the auction, should this bid open it: what each bidder puts up. Zero if it is open."""
     reserve_wei: Wei
     commit_blocks: int
     reveal_blocks: int
+    """Zero if the auction is open."""
     model: ModelDescription
     training: TrainingSpec
     sampling: SamplingSpec
@@ -80,10 +93,12 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class _AuctionTable(_Table, frozen=True, kw_only=True):
-    deposit_wei: int | str
+    mode: Literal["sealed", "second-price", "open"] = "sealed"
+    currency: Literal["ether", "token"] = "ether"
+    deposit_wei: int | str | None = None
     reserve_wei: int | str
     commit_blocks: Annotated[int, Meta(ge=1)]
-    reveal_blocks: Annotated[int, Meta(ge=1)]
+    reveal_blocks: Annotated[int, Meta(ge=1)] | None = None
 
 
 class _TrainingTable(_Table, frozen=True, kw_only=True):
@@ -140,14 +155,18 @@ def parse_request(table: Mapping[str, object], folder: Path) -> RequestFile:
         written = msgspec.convert(table, _RequestTable)
     except msgspec.ValidationError as exc:
         raise UserError(explain_mismatch(exc)) from exc
-    terms = _read_terms(written.terms)
+    mode, is_in_token = MODES[written.auction.mode], written.auction.currency == "token"
+    deposit, reveal_blocks = _read_sealing(mode, written.auction)
+    terms = _read_terms(written.terms, is_in_token)
     request = RequestFile(
         tags=tuple(sorted(set(written.tags))),
-        bid_wei=_read_wei("bid_wei", written.bid_wei),
-        deposit_wei=_read_wei("auction.deposit_wei", written.auction.deposit_wei),
-        reserve_wei=_read_wei("auction.reserve_wei", written.auction.reserve_wei),
+        mode=mode,
+        is_in_token=is_in_token,
+        bid_wei=_read_amount("bid_wei", written.bid_wei, is_in_token),
+        deposit_wei=_read_amount("auction.deposit_wei", deposit, is_in_token),
+        reserve_wei=_read_amount("auction.reserve_wei", written.auction.reserve_wei, is_in_token),
         commit_blocks=written.auction.commit_blocks,
-        reveal_blocks=written.auction.reveal_blocks,
+        reveal_blocks=reveal_blocks,
         model=read_model(written.model),
         training=_read_training(written.training),
         sampling=_read_sampling(written.sampling, terms.metric),
@@ -160,9 +179,31 @@ def parse_request(table: Mapping[str, object], folder: Path) -> RequestFile:
         validate_metric(terms.metric, request.model)
     except InvalidParams as exc:
         raise UserError(f"terms.{exc}") from exc
-    if not request.reserve_wei <= request.bid_wei <= request.deposit_wei:
-        raise UserError("bid_wei: must be between auction.reserve_wei and auction.deposit_wei")
+    _check_bid(request)
     return request
+
+
+def _read_sealing(mode: AuctionMode, table: _AuctionTable) -> tuple[int | str, int]:
+    """Return what sealed bids put up, and the blocks in which they are revealed."""
+    if mode is AuctionMode.OPEN:
+        for key in ("deposit_wei", "reveal_blocks"):
+            if getattr(table, key) is not None:
+                raise UserError(f"auction.{key}: an open auction has none; remove it")
+        return 0, 0
+    if table.deposit_wei is None:
+        raise UserError("auction.deposit_wei: missing; give what each bidder puts up")
+    if table.reveal_blocks is None:
+        raise UserError("auction.reveal_blocks: missing; give a number of blocks")
+    return table.deposit_wei, table.reveal_blocks
+
+
+def _check_bid(request: RequestFile) -> None:
+    """Refuse a bid that its own auction would not take."""
+    if request.mode is AuctionMode.OPEN:
+        if not request.bid_wei >= max(request.reserve_wei, 1):
+            raise UserError("bid_wei: must be at least auction.reserve_wei, and not zero")
+    elif not request.reserve_wei <= request.bid_wei <= request.deposit_wei:
+        raise UserError("bid_wei: must be between auction.reserve_wei and auction.deposit_wei")
 
 
 def _read_path(text: str) -> Path:
@@ -182,7 +223,7 @@ def _check_keys(table: Mapping[str, object], struct: type[Struct], prefix: str =
             _check_keys(value, nested, f"{prefix}{key}.")
 
 
-def _read_terms(table: Mapping[str, object]) -> JobTerms:
+def _read_terms(table: Mapping[str, object], is_in_token: bool) -> JobTerms:
     names = [field.name for field in fields(JobTerms)]
     for key in table:
         if key not in names:
@@ -193,9 +234,10 @@ def _read_terms(table: Mapping[str, object]) -> JobTerms:
     plain = {**_select_vote(table), **table, "metric": metric.value}
     if "target" in table:
         plain["target"] = _read_target(table["target"], metric)
-    for name in ("stake_wei", "seller_deposit_wei"):
+    # Stake is ether in every job.
+    for name, is_unit in (("stake_wei", False), ("seller_deposit_wei", is_in_token)):
         if name in table:
-            plain[name] = _read_wei(f"terms.{name}", table[name])
+            plain[name] = _read_amount(f"terms.{name}", table[name], is_unit)
     try:
         terms = msgspec.convert(plain, JobTerms)
         validate_terms(terms, ANY_DEPLOYMENT)
@@ -233,7 +275,10 @@ def _read_target(value: object, metric: Metric) -> int:
     return int((target * (1 << 20)).to_integral_value(ROUND_FLOOR))
 
 
-def _read_wei(key: str, amount: object) -> Wei:
+def _read_amount(key: str, amount: object, is_in_token: bool) -> Wei:
+    """Read an amount of ether, or of a token: then in its smallest unit, whatever that is."""
+    if is_in_token and isinstance(amount, str) and not amount.isdecimal():
+        raise UserError(f"{key}: {amount!r} is no amount of a token; write whole smallest units")
     try:
         return parse_wei(amount)
     except UserError as exc:

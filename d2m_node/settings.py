@@ -160,6 +160,10 @@ class SellerSettings:
     enabled: bool = False
     dataset: Path | None = None
     """A dataset.toml."""
+    min_price_wei: Wei = Wei(0)
+    """The data set is for no job in ether that pays less; "5ether" and the like are read."""
+    min_price_token: Wei = Wei(0)
+    """The same for jobs in the deployment's token, in its smallest unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

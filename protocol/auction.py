@@ -96,7 +96,7 @@ def compute_price(mode: AuctionMode, reserve_wei: Wei, bids: Iterable[RevealedBi
     """
     amounts = sorted((bid.amount_wei for bid in bids), reverse=True)
     if mode is AuctionMode.SECOND_PRICE:
-        return max(reserve_wei, *amounts[1:2])
+        return max([reserve_wei, *amounts[1:2]])
     return amounts[0]
 
 

@@ -4,6 +4,18 @@ A job has at most 256 sellers and CONE nodes, so a set of them is one word (MECH
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BitmapStatement:
+    """What a CONE node says that it holds, with its signature as it stands on the chain."""
+
+    cone_index: int
+    bitmap: int
+    """Of sellers whose updates it holds."""
+    r: bytes
+    vs: bytes
 
 
 def encode_bitmap(indices: Iterable[int]) -> int:
@@ -40,4 +52,38 @@ def compute_input_set(availability: Sequence[int], sampled: int) -> int:
         index
         for index in decode_bitmap(sampled)
         if 2 * sum(bitmap >> index & 1 for bitmap in availability) > len(availability)
+    )
+
+
+def group_statements(
+    statements: Iterable[BitmapStatement],
+) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[bytes, bytes], ...]]:
+    """Put statements into the form that the chain logs, equal ones together.
+
+    Returns
+    -------
+    groups :
+        (bitmap of nodes, bitmap of sellers), ascending by the latter.
+    signatures :
+        (r, vs), group by group, by index of the nodes.
+    """
+    ordered = sorted(statements, key=lambda one: (one.bitmap, one.cone_index))
+    members: dict[int, int] = {}
+    for one in ordered:
+        members[one.bitmap] = members.get(one.bitmap, 0) | 1 << one.cone_index
+    groups = tuple((nodes, bitmap) for bitmap, nodes in members.items())
+    return groups, tuple((one.r, one.vs) for one in ordered)
+
+
+def list_statements(
+    groups: Iterable[tuple[int, int]], signatures: Iterable[tuple[bytes, bytes]]
+) -> tuple[BitmapStatement, ...]:
+    """List the statements that were logged together: the inverse of :func:`group_statements`.
+
+    Anybody can log anything: what is left over of nodes or of signatures is dropped.
+    """
+    told = ((index, bitmap) for nodes, bitmap in groups for index in decode_bitmap(nodes))
+    return tuple(
+        BitmapStatement(cone_index=index, bitmap=bitmap, r=r, vs=vs)
+        for (index, bitmap), (r, vs) in zip(told, signatures, strict=False)
     )

@@ -27,7 +27,8 @@ class VoteOpening:
 
     digest: Digest
     trace: Digest
-    salt: bytes
+    element: bytes
+    """The voter's chain element for the attempt. It is the salt: nobody else knows it yet."""
 
 
 def compute_vote_commitment(domain: Domain, position: VotePosition, opening: VoteOpening) -> Digest:
@@ -41,7 +42,7 @@ def compute_vote_commitment(domain: Domain, position: VotePosition, opening: Vot
         address_word(position.node),
         fixed_bytes(opening.digest),
         fixed_bytes(opening.trace),
-        fixed_bytes(opening.salt),
+        fixed_bytes(opening.element),
     )
 
 

@@ -89,6 +89,17 @@ def decide(counted: Tally, *, lead: int, pool_size: int, set_size: int) -> Decis
     return GrowSet() if set_size < pool_size else Undecided()
 
 
+def find_majority(counted: Tally, pool_size: int) -> Digest | None:
+    """Find the digest that more than half of the whole pool voted for; None if there is none.
+
+    Nothing less overturns a decision that the whole pool checks. Source: MECHANISM 9.4.
+    """
+    for digest, count in counted.votes.items():
+        if 2 * count > pool_size:
+            return digest
+    return None
+
+
 def select_voters(votes: Iterable[OpenedVote], digest: Digest) -> frozenset[int]:
     """Choose the nodes that are paid for the accepted digest.
 

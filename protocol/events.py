@@ -266,10 +266,14 @@ class AttemptOpened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BitmapsLogged:
+    """Who holds which updates; the contract has checked neither signatures nor deadline."""
+
     job: JobId
     ballot_number: int
-    entries: tuple[tuple[int, int, bytes, bytes], ...]
-    """(CONE index, bitmap, r, vs); the contract has checked neither signature nor deadline."""
+    groups: tuple[tuple[int, int], ...]
+    """(bitmap of CONE nodes, bitmap of sellers whose updates they hold)."""
+    signatures: tuple[tuple[bytes, bytes], ...]
+    """(r, vs), group by group, by index of the nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

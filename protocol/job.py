@@ -5,8 +5,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from protocol.auction import AuctionMode
+from protocol.bitmap import BitmapStatement, decode_bitmap, list_statements
+from protocol.course import Course, compute_course_hash
 from protocol.deposits import SellerDeposit, apply_deposit_event
 from protocol.events import (
+    AppealOpened,
+    AppealResolved,
     AttemptOpened,
     AttemptUndecided,
     AuctionCancelled,
@@ -22,6 +26,9 @@ from protocol.events import (
     CommitsRecorded,
     ConeEnrolled,
     ConesDrawn,
+    CourseChanged,
+    DecisionOverturned,
+    DecisionUpheld,
     DepositEvent,
     EnrolmentClosed,
     EnrolmentEvent,
@@ -33,12 +40,15 @@ from protocol.events import (
     MiniRoundOpened,
     OpeningsRecorded,
     PayoutCredited,
+    PoolCalled,
     ReceiptsRecorded,
     RecordedEvent,
     RoundDecided,
     RoundVoided,
     SellerEnrolled,
     SellersDrawn,
+    SharesOpened,
+    SharesSwept,
     StakeSlashed,
     TrainingEnded,
 )
@@ -127,7 +137,10 @@ class CommitBatch:
 
     mini_round_index: int
     batch_index: int
+    members: int
+    """Bitmap of the nodes."""
     entries: tuple[tuple[int, Digest], ...]
+    """(CONE index, commitment), by index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +156,15 @@ class Ballot:
     update_open_end: BlockNumber
     availability_end: BlockNumber
     mini_rounds: tuple[MiniRound, ...]
-    bitmaps: tuple[tuple[int, int, bytes, bytes], ...] = ()
-    """(CONE index, bitmap, r, vs) as logged, in time and in order; signatures are unchecked."""
+    opened_at: tuple[BlockNumber, int]
+    """(block, log index) of the event that opened it, or that called the whole pool to it: a name
+    that no other ballot has, and that grows."""
+    is_pool_called: bool = False
+    """It was decided, and whoever has not voted yet is asked."""
+    bitmaps: tuple[BitmapStatement, ...] = ()
+    """As logged, in time and in order; signatures are unchecked."""
     batches: tuple[CommitBatch, ...] = ()
     openings: tuple[RecordedOpening, ...] = ()
-    es_seed: Digest | None = None
 
     @property
     def seed_delay_blocks(self) -> int:
@@ -221,9 +238,20 @@ class JobState:
     decided: tuple[DecidedBallot, ...] = ()
     voided: tuple[RoundIndex, ...] = ()
     undecided: tuple[AttemptUndecided, ...] = ()
+    course: Course | None = None
+    """What calls of Rounds bring along."""
+    parent_course: Course | None = None
+    """The course before the last decision, for as long as that may be overturned."""
+    appeal: AppealOpened | None = None
+    """The open appeal, if there is one."""
     ended: TrainingEnded | None = None
     settled: JobSettled | None = None
     payouts: tuple[PayoutCredited, ...] = ()
+    shares: SharesOpened | None = None
+    """Set if each payee claims its share of the pools."""
+    shares_swept: bool = False
+    trail: tuple[RecordedEvent, ...] = ()
+    """Where the chain recorded what payouts are computed from, in order."""
     slashes: tuple[StakeSlashed, ...] = ()
     escrow_reclaimed: bool = False
 
@@ -258,6 +286,10 @@ class JobState:
         """Tell whether an account applied as a CONE node, and the job runs without it."""
         is_fixed = bool(self.cones)
         return is_fixed and self.has_cone_applied(account) and self.cone_index(account) is None
+
+    def is_training_over(self, block_number: BlockNumber) -> bool:
+        """Tell whether training has ended and its last decision can be checked no more."""
+        return self.ended is not None and block_number > self.ended.final_block
 
     @property
     def best_bid(self) -> Bid | None:
@@ -316,7 +348,9 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
         case ReceiptsRecorded():
             return replace(job, receipts={**job.receipts, event.part: event.bitmap})
         case AttemptOpened():
-            return replace(job, phase=JobPhase.TRAINING, ballot=_open_ballot(event, job.ballot))
+            opened_at = (recorded.block_number, recorded.log_index)
+            ballot = _open_ballot(event, job.ballot, opened_at)
+            return replace(job, phase=JobPhase.TRAINING, ballot=ballot)
         case RoundDecided() | FinalDecided():
             assert job.ballot is not None, "the contract decides only what it opened"
             decided = DecidedBallot(
@@ -327,8 +361,47 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return replace(job, undecided=(*job.undecided, event))
         case RoundVoided():
             return replace(job, voided=(*job.voided, RoundIndex(event.round_index)))
+        case CourseChanged():
+            return _change_course(job, event.course)
+        case PoolCalled() | DecisionUpheld() | DecisionOverturned():
+            return _apply_pool_event(job, event, recorded)
+        case AppealOpened():
+            return replace(job, appeal=event)
+        case AppealResolved():
+            return replace(job, appeal=None)
         case _:
             return _apply_settlement_event(job, event)
+
+
+_TRAIL = (
+    BidRevealed
+    | AuctionClosed
+    | SellerEnrolled
+    | ConeEnrolled
+    | RoundDecided
+    | FinalDecided
+    | DecisionUpheld
+    | DecisionOverturned
+    | CourseChanged
+    | TrainingEnded
+    | JobSettled
+    | SharesOpened
+    | PayoutCredited
+)
+
+
+def keep_trail(job: JobState, recorded: RecordedEvent) -> JobState:
+    """Remember where an event was recorded if a payout is computed from it.
+
+    Of the courses only the last one counts.
+    """
+    event = recorded.event
+    if not isinstance(event, _TRAIL):
+        return job
+    trail = job.trail
+    if isinstance(event, CourseChanged):
+        trail = tuple(one for one in trail if not isinstance(one.event, CourseChanged))
+    return replace(job, trail=(*trail, recorded))
 
 
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
@@ -392,7 +465,9 @@ def _apply_enrolment_event(job: JobState, event: EnrolmentEvent) -> JobState:
             return replace(job, escrow_reclaimed=True)
 
 
-def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
+def _open_ballot(
+    event: AttemptOpened, former: Ballot | None, opened_at: tuple[BlockNumber, int]
+) -> Ballot:
     """A retry keeps the sellers' deadlines of its round's first attempt."""
     first_attempt = former if event.attempt > 0 else None
     first = MiniRound(
@@ -411,7 +486,55 @@ def _open_ballot(event: AttemptOpened, former: Ballot | None) -> Ballot:
         update_open_end=(first_attempt or event).update_open_end,
         availability_end=event.availability_end,
         mini_rounds=(first,),
+        opened_at=opened_at,
     )
+
+
+def _change_course(job: JobState, course: Course) -> JobState:
+    """Keep a course, and the one before the decision that it tells of."""
+    parent = job.parent_course
+    if course.parent == NO_DIGEST:
+        parent = None
+    elif job.course is not None and compute_course_hash(job.course) == course.parent:
+        parent = job.course
+    return replace(job, course=course, parent_course=parent)
+
+
+def _apply_pool_event(
+    job: JobState, event: PoolCalled | DecisionUpheld | DecisionOverturned, recorded: RecordedEvent
+) -> JobState:
+    """Go back to a decided ballot while the whole pool is asked, and on when it has answered."""
+    last = job.decided[-1]
+    match event:
+        case PoolCalled():
+            called = MiniRound(
+                mini_round_index=event.mini & 0xFFFF,
+                seed_block=event.seed_block,
+                commit_end=event.commit_end,
+                open_end=event.open_end,
+            )
+            ballot = replace(
+                last.ballot,
+                mini_rounds=(*last.ballot.mini_rounds, called),
+                opened_at=(recorded.block_number, recorded.log_index),
+                is_pool_called=True,
+            )
+            return replace(job, phase=JobPhase.TRAINING, ended=None, ballot=ballot)
+        case DecisionOverturned():
+            return replace(job, decided=job.decided[:-1])
+        case DecisionUpheld():
+            assert job.ballot is not None, "the contract checks only what it decided"
+            decision = last.decision
+            if event.votes > 0:  # none if nobody counted in time
+                decision = replace(
+                    decision,
+                    votes=event.votes,
+                    voters=event.voters,
+                    wrong=event.wrong,
+                    unopened=event.unopened,
+                )
+            upheld = replace(last, ballot=job.ballot, decision=decision)
+            return replace(job, decided=(*job.decided[:-1], upheld))
 
 
 def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber) -> JobState:
@@ -423,10 +546,12 @@ def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber)
         or block_number > ballot.availability_end
     ):
         return job
-    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + event.entries))
+    logged = list_statements(event.groups, event.signatures)
+    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + logged))
 
 
 def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
+    assert not isinstance(event, BitmapsLogged), "anybody may log those at any time"
     assert ballot is not None, "the contract speaks only of a ballot it opened"
     assert ballot.ballot_number == event.ballot_number, "one ballot at a time"
     match event:
@@ -434,7 +559,8 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
             batch = CommitBatch(
                 mini_round_index=event.mini & 0xFFFF,
                 batch_index=event.batch_index,
-                entries=event.entries,
+                members=event.members,
+                entries=tuple(zip(decode_bitmap(event.members), event.commitments, strict=True)),
             )
             return replace(ballot, batches=(*ballot.batches, batch))
         case OpeningsRecorded():
@@ -445,7 +571,8 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
                     digest=digest,
                     trace=trace,
                 )
-                for index, digest, trace in event.entries
+                for digest, trace, voters in event.groups
+                for index in decode_bitmap(voters)
             )
             return replace(ballot, openings=ballot.openings + openings)
         case MiniRoundOpened():
@@ -460,12 +587,18 @@ def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
 
 def _apply_settlement_event(job: JobState, event: Event) -> JobState:
     match event:
+        case CourseChanged():
+            return replace(job, course=event.course)
         case TrainingEnded():
             return replace(job, phase=JobPhase.SETTLING, ended=event)
         case JobSettled():
             return replace(job, phase=JobPhase.SETTLED, settled=event)
         case PayoutCredited():
             return replace(job, payouts=(*job.payouts, event))
+        case SharesOpened():
+            return replace(job, shares=event)
+        case SharesSwept():
+            return replace(job, shares_swept=True)
         case StakeSlashed():
             return replace(job, slashes=(*job.slashes, event))
         case _:

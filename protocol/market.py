@@ -3,21 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from protocol.claims import Claims, credit, withdraw
 from protocol.events import (
+    AppealOpened,
+    AppealResolved,
     AuctionOpened,
     BitmapsLogged,
+    BondWithdrawn,
     DatasetRegistered,
     Event,
+    LockEvent,
+    MoneySwept,
     PayoutClaimed,
+    PayoutCredited,
     PeerBound,
     RecordedEvent,
-    StakeDeposited,
-    StakeLocked,
-    StakeReleased,
-    StakeSlashed,
-    UnbondingStarted,
+    StakeEvent,
 )
-from protocol.job import JobState, apply_job_event, job_of_event, open_job
+from protocol.job import JobState, apply_job_event, job_of_event, keep_trail, open_job
+from protocol.stakes import Stake, apply_stake_event
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
 
 
@@ -45,15 +49,6 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stake:
-    """One account's stake: free, and locked job by job."""
-
-    free_wei: Wei = Wei(0)
-    since_block: BlockNumber = BlockNumber(0)
-    locked_wei: Mapping[JobId, Wei] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MarketState:
     """All that the contracts have said, up to and including block ``block_number``."""
 
@@ -62,8 +57,12 @@ class MarketState:
     datasets: Mapping[int, Dataset] = field(default_factory=dict)
     stakes: Mapping[Address, Stake] = field(default_factory=dict)
     jobs: Mapping[JobId, JobState] = field(default_factory=dict)
-    claimed_wei: Mapping[Address, Wei] = field(default_factory=dict)
-    """What each account has pulled out of settlements so far."""
+    payouts: Claims = field(default_factory=dict)
+    """What the settlement holds, and held, for each account."""
+    bonds: Claims = field(default_factory=dict)
+    """The same of what comes out of appeals."""
+    appellants: Mapping[JobId, Address] = field(default_factory=dict)
+    """Who appealed last, by job."""
 
     def accounts_of_peer(self, peer_id: bytes) -> frozenset[Address]:
         """Accounts that name this libp2p identity; several may."""
@@ -71,7 +70,8 @@ class MarketState:
 
     def count_datasets(self, tags: tuple[Digest, ...]) -> int:
         """Count as the registry does: data sets with the rarest of the tags."""
-        return min(sum(tag in one.tags for one in self.datasets.values()) for tag in tags)
+        counts = (sum(tag in one.tags for one in self.datasets.values()) for tag in tags)
+        return min(counts, default=0)
 
 
 def advance(state: MarketState, block_number: BlockNumber) -> MarketState:
@@ -98,12 +98,14 @@ def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
     if isinstance(event, BitmapsLogged) and event.job not in state.jobs:
         return state
     if job_id is not None:
-        job = apply_job_event(state.jobs[job_id], recorded)
+        job = keep_trail(apply_job_event(state.jobs[job_id], recorded), recorded)
         state = replace(state, jobs={**state.jobs, job_id: job})
-    return _apply_registry_event(state, event)
+    return _apply_registry_event(state, event, recorded.block_number)
 
 
-def _apply_registry_event(state: MarketState, event: Event) -> MarketState:
+def _apply_registry_event(
+    state: MarketState, event: Event, block_number: BlockNumber
+) -> MarketState:
     match event:
         case PeerBound():
             peer = Peer(event.peer_id, event.multiaddr)
@@ -118,42 +120,39 @@ def _apply_registry_event(state: MarketState, event: Event) -> MarketState:
                 min_price_token=event.min_price_token,
             )
             return replace(state, datasets={**state.datasets, event.dataset_id: dataset})
-        case PayoutClaimed():
-            claimed = Wei(state.claimed_wei.get(event.payee, 0) + event.amount_wei)
-            return replace(state, claimed_wei={**state.claimed_wei, event.payee: claimed})
         case _:
-            return _apply_stake_event(state, event)
+            return _apply_money_event(state, event, block_number)
 
 
-def _apply_stake_event(state: MarketState, event: Event) -> MarketState:
+def _apply_money_event(state: MarketState, event: Event, block_number: BlockNumber) -> MarketState:
     match event:
-        case StakeDeposited():
-            stake = _stake_of(state, event.account)
-            stake = replace(stake, free_wei=event.free_wei, since_block=event.since_block)
-        case UnbondingStarted():
-            stake = _stake_of(state, event.account)
-            stake = replace(stake, free_wei=Wei(stake.free_wei - event.amount_wei))
-        case StakeLocked():
-            stake = _move_to_lock(_stake_of(state, event.account), event.job, event.amount_wei)
-        case StakeReleased():
-            stake = _move_to_lock(_stake_of(state, event.account), event.job, -event.amount_wei)
-        case StakeSlashed():
-            stake = _stake_of(state, event.account)
-            left = Wei(stake.locked_wei.get(event.job, 0) - event.amount_wei)
-            stake = replace(stake, locked_wei={**stake.locked_wei, event.job: left})
+        case PayoutCredited():
+            currency = state.jobs[event.job].currency
+            payouts = credit(state.payouts, currency, event.payee, event.amount_wei)
+            return replace(state, payouts=payouts)
+        case PayoutClaimed() | MoneySwept():
+            payouts = withdraw(state.payouts, event.currency, event.payee, event.amount_wei)
+            return replace(state, payouts=payouts)
+        case AppealOpened():
+            appellants = {**state.appellants, event.job: event.appellant}
+            return replace(state, appellants=appellants)
+        case AppealResolved():
+            return replace(state, bonds=_resolve_appeal(state, event))
+        case BondWithdrawn():
+            bonds = withdraw(state.bonds, event.currency, event.account, event.amount_wei)
+            return replace(state, bonds=bonds)
+        case _ if isinstance(event, StakeEvent | LockEvent):
+            stakes = apply_stake_event(state.stakes, event, block_number)
+            return replace(state, stakes=stakes)
         case _:
             return state
-    return replace(state, stakes={**state.stakes, event.account: stake})
 
 
-def _stake_of(state: MarketState, account: Address) -> Stake:
-    return state.stakes.get(account, Stake())
-
-
-def _move_to_lock(stake: Stake, job: JobId, amount_wei: int) -> Stake:
-    locked = Wei(stake.locked_wei.get(job, 0) + amount_wei)
-    return replace(
-        stake,
-        free_wei=Wei(stake.free_wei - amount_wei),
-        locked_wei={**stake.locked_wei, job: locked},
-    )
+def _resolve_appeal(state: MarketState, event: AppealResolved) -> Claims:
+    """Give the bond back to who appealed, or its parts to who voted because of it."""
+    bonds, currency = state.bonds, state.jobs[event.job].currency
+    if event.is_overturned:
+        return credit(bonds, currency, state.appellants[event.job], event.bond_wei)
+    for voter in event.beneficiaries:
+        bonds = credit(bonds, currency, voter, event.reward_each_wei)
+    return bonds

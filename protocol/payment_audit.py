@@ -1,8 +1,9 @@
 """Every payout of a settled job once more, from what the chain recorded before it was settled.
 
 Who voted comes from the openings, contribution weights from the headers behind the decided
-digests, utilities from headers and final evaluations. What the settlement credited is only
-compared. Source: MECHANISM 14.
+digests, utilities from headers and final evaluations, what batches cost from the last course. What
+the settlement credited is only compared. In a job with many payees each claims its share: what
+nobody has claimed yet is set aside, and no difference. Source: MECHANISM 14.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +12,22 @@ from enum import IntEnum
 
 from protocol.bitmap import encode_bitmap
 from protocol.consensus import Decided, OpenedVote, decide, select_voters, tally
+from protocol.course import list_spending
 from protocol.digest import RoundHeader, add_credits, compute_credit_root
 from protocol.errors import InvalidMessage, RuleViolation
-from protocol.events import JobSettled, PayoutCredited, RoundDecided, TrainingEnded
+from protocol.events import (
+    JobSettled,
+    PayoutCredited,
+    RoundDecided,
+    SharesOpened,
+    TrainingEnded,
+)
 from protocol.hashing import keccak
 from protocol.job import DecidedBallot, JobState
 from protocol.params import ProtocolParams
 from protocol.settlement import Outcome, Settlement, SettlementInputs, compute_settlement
 from protocol.sortition import BallotKind
-from protocol.types import NO_DIGEST, Address, Digest, UtilityQ20, Wei
+from protocol.types import NO_ACCOUNT, NO_DIGEST, Address, Digest, UtilityQ20, Wei
 
 
 class PayeeRole(IntEnum):
@@ -28,6 +36,8 @@ class PayeeRole(IntEnum):
     CONE = 1
     SELLER = 2
     BUYER = 3
+    BATCHER = 4
+    """A CONE node, for the gas of the batches it sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +63,7 @@ class SettledJob:
 
     cone_bps: int
     floor_bps: int
+    refund_cap_bps: int
     rounds_max: int
     sellers_per_round: int
     target: UtilityQ20
@@ -67,6 +78,10 @@ class SettledJob:
     ended: TrainingEnded
     settled: JobSettled
     payouts: tuple[PayoutCredited, ...]
+    spent_wei: tuple[Wei, ...]
+    """Per CONE node: what it spent on batches; zero in a job that is not in ether."""
+    shares: SharesOpened | None
+    """If each payee claims its share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +92,17 @@ class AuditedPayment:
     index: int
     payee: Address
     weight: int
-    """Ballots decided with its vote, or rounds in which it was accepted; 0 for the buyer."""
+    """Ballots decided with its vote, or rounds in which it was accepted, or what it spent on
+    batches; 0 for the buyer."""
     computed_wei: Wei
     credited_wei: Wei
+    is_claimed: bool
+    """False for a share that is set aside, and that nobody has claimed yet."""
 
     @property
     def matches(self) -> bool:
-        """Tell whether the two are the same, to the wei."""
-        return self.computed_wei == self.credited_wei
+        """Tell whether the two are the same, to the wei; what is set aside cannot differ yet."""
+        return not self.is_claimed or self.computed_wei == self.credited_wei
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +121,8 @@ class PaymentAudit:
     inputs: SettlementInputs
     settlement: Settlement
     payments: tuple[AuditedPayment, ...]
-    """CONE nodes, sellers, the buyer; by index. Those who get nothing are there too."""
+    """CONE nodes, sellers, the buyer, senders of batches; by index. Those who get nothing are there
+    too, but for those who sent no batch."""
     differences: tuple[Difference, ...]
     shared_equally: bool
     """The sellers' pool was split evenly against the headers: the contract's way out if nobody
@@ -128,6 +147,7 @@ def collect_settled_job(job: JobState, params: ProtocolParams) -> SettledJob:
     return SettledJob(
         cone_bps=params.cone_bps,
         floor_bps=params.floor_bps,
+        refund_cap_bps=params.refund_cap_bps,
         rounds_max=job.terms.rounds_max,
         sellers_per_round=job.terms.sellers_per_round,
         target=UtilityQ20(job.terms.target),
@@ -141,7 +161,33 @@ def collect_settled_job(job: JobState, params: ProtocolParams) -> SettledJob:
         ended=job.ended,
         settled=job.settled,
         payouts=job.payouts,
+        spent_wei=_list_spending(job),
+        shares=job.shares,
     )
+
+
+def describe_differences(audit: PaymentAudit) -> tuple[str, ...]:
+    """Name everything that does not come out, with both numbers."""
+    parts = [
+        f"{payment.role.name.lower()} {payment.index} was credited {payment.credited_wei} wei, "
+        f"and {payment.computed_wei} wei come out"
+        for payment in audit.payments
+        if not payment.matches
+    ]
+    parts += [
+        f"{one.what}: {one.recorded} is recorded, and {one.computed} comes out"
+        for one in audit.differences
+    ]
+    if audit.shared_equally:
+        parts.append("the sellers' pool was shared equally, as if nobody had known the credits")
+    return tuple(parts)
+
+
+def _list_spending(job: JobState) -> tuple[Wei, ...]:
+    """Find what each node is refunded for: gas is paid in ether, so only a job in ether does."""
+    if job.currency != NO_ACCOUNT or job.course is None:
+        return (Wei(0),) * len(job.cones)
+    return list_spending(job.course, len(job.cones))
 
 
 def audit_payments(job: SettledJob) -> PaymentAudit:
@@ -163,7 +209,8 @@ def audit_payments(job: SettledJob) -> PaymentAudit:
         differences=(
             *_check_ballots(job),
             *_check_end(job, inputs, headers),
-            *_check_settlement(job, settlement),
+            *_check_settlement(job, settlement, payments),
+            *_check_shares(job, settlement),
             *_check_payees(job),
         ),
         shared_equally=_is_shared_equally(job, inputs, payments),
@@ -186,6 +233,7 @@ def derive_settlement_inputs(job: SettledJob, headers: Sequence[RoundHeader]) ->
         outcome=Outcome(job.ended.outcome),
         cone_bps=job.cone_bps,
         floor_bps=job.floor_bps,
+        refund_cap_bps=job.refund_cap_bps,
         rounds_max=job.rounds_max,
         rounds_done=len(headers),
         sellers_per_round=job.sellers_per_round,
@@ -194,6 +242,7 @@ def derive_settlement_inputs(job: SettledJob, headers: Sequence[RoundHeader]) ->
         last_utility=last_utility,
         participation_counts=tuple(participation),
         contribution_weights=_add_weights(job, headers),
+        spent_wei=job.spent_wei,
     )
 
 
@@ -267,21 +316,31 @@ def _list_payments(
         place = (payout.role, payout.index)
         credited[place] = credited.get(place, 0) + payout.amount_wei
     groups = (
-        (PayeeRole.CONE, job.cones, inputs.participation_counts, settlement.cone_payouts_wei),
+        (PayeeRole.CONE, job.cones, inputs.cone_weights, settlement.cone_payouts_wei),
         (PayeeRole.SELLER, job.sellers, inputs.contribution_weights, settlement.seller_payouts_wei),
         (PayeeRole.BUYER, (job.buyer,), (0,), (settlement.refund_wei,)),
+        (PayeeRole.BATCHER, job.cones, inputs.spent_wei, settlement.batch_refunds_wei),
     )
     for role, payees, weights, amounts in groups:
         rows = zip(payees, weights, amounts, strict=True)
         for index, (payee, weight, amount_wei) in enumerate(rows):
+            place = (role, index)
+            if role is PayeeRole.BATCHER and not weight and place not in credited:
+                continue
             yield AuditedPayment(
                 role=role,
                 index=index,
                 payee=payee,
                 weight=weight,
                 computed_wei=amount_wei,
-                credited_wei=Wei(credited.get((role, index), 0)),
+                credited_wei=Wei(credited.get(place, 0)),
+                is_claimed=place in credited or not _is_claimed_apart(job, role),
             )
+
+
+def _is_claimed_apart(job: SettledJob, role: PayeeRole) -> bool:
+    """Tell whether those of a role are paid when they claim, not when the job is settled."""
+    return job.shares is not None and role in (PayeeRole.CONE, PayeeRole.SELLER)
 
 
 def _check_ballots(job: SettledJob) -> Iterator[Difference]:
@@ -323,14 +382,28 @@ def _check_end(
         yield Difference("target", _tell_reached(is_reached), _tell_reached(claims_target))
 
 
-def _check_settlement(job: SettledJob, settlement: Settlement) -> Iterator[Difference]:
+def _check_settlement(
+    job: SettledJob, settlement: Settlement, payments: Sequence[AuditedPayment]
+) -> Iterator[Difference]:
     settled = job.settled
     yield from _compare("price", job.price_wei, settled.price_wei)
     yield from _compare("CONE nodes' pool", settlement.cone_pool_wei, settled.cone_pool_wei)
     yield from _compare("sellers' pool", settlement.seller_pool_wei, settled.seller_pool_wei)
     yield from _compare("refund", settlement.refund_wei, settled.refund_wei)
-    total = sum(payout.amount_wei for payout in job.payouts)
+    aside = sum(one.computed_wei for one in payments if not one.is_claimed)
+    total = sum(payout.amount_wei for payout in job.payouts) + aside
     yield from _compare("sum of all payments", job.price_wei, total)
+
+
+def _check_shares(job: SettledJob, settlement: Settlement) -> Iterator[Difference]:
+    """Check what the shares of a job with many payees are claimed by."""
+    if job.shares is None:
+        return
+    cone_pool = settlement.cone_pool_wei - sum(settlement.batch_refunds_wei)
+    yield from _compare("CONE nodes' shares", cone_pool, job.shares.cone_pool_wei)
+    yield from _compare("sellers' shares", settlement.seller_pool_wei, job.shares.seller_pool_wei)
+    root = job.ended.credit_root
+    yield from _compare("root of the shares", root.hex(), job.shares.credit_root.hex())
 
 
 def _check_payees(job: SettledJob) -> Iterator[Difference]:
@@ -339,6 +412,7 @@ def _check_payees(job: SettledJob) -> Iterator[Difference]:
         PayeeRole.CONE: job.cones,
         PayeeRole.SELLER: job.sellers,
         PayeeRole.BUYER: (job.buyer,),
+        PayeeRole.BATCHER: job.cones,
     }
     for payout in job.payouts:
         accounts = payees.get(payout.role, ())
@@ -350,6 +424,8 @@ def _check_payees(job: SettledJob) -> Iterator[Difference]:
 def _is_shared_equally(
     job: SettledJob, inputs: SettlementInputs, payments: Sequence[AuditedPayment]
 ) -> bool:
+    if job.shares is not None:
+        return job.shares.credit_root == NO_DIGEST != job.ended.credit_root
     equal = compute_settlement(replace(inputs, contribution_weights=(1,) * len(job.sellers)))
     sellers = [one for one in payments if one.role is PayeeRole.SELLER]
     return any(not one.matches for one in sellers) and all(

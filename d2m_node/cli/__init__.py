@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "run": ("d2m_node.cli.local:run", "Run the node until SIGTERM or Ctrl-C."),
     "config": ("d2m_node.cli.local:config", "Show or check the settings."),
     "audit": ("d2m_node.cli.audit:audit", "Compute a job's ballots and payments again."),
+    "explain": ("d2m_node.cli.explain:explain", "Tell why each payee of a job got what it got."),
     "incentives": ("d2m_node.cli.incentives:incentives", "Tell whether honesty pays in a job."),
     "status": ("d2m_node.cli.remote:status", "Say who and where the running node is."),
     "peers": ("d2m_node.cli.remote:peers", "List the peers it knows."),

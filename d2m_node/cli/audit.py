@@ -5,7 +5,7 @@ import click
 from d2m_node.cli.options import data_dir, data_dir_option, json_option
 from d2m_node.cli.output import format_wei, print_json, print_table
 from d2m_node.errors import UserError
-from protocol.payment_audit import PaymentAudit
+from protocol.payment_audit import AuditedPayment, PaymentAudit, describe_differences
 
 
 @click.command()
@@ -48,7 +48,7 @@ def audit(*, job_id: int, as_json: bool) -> None:
     if wrong:
         raise UserError(f"job {job_id}: {len(wrong)} of {len(rows)} ballots do not agree")
     if found.payments is not None and not found.payments.is_exact:
-        raise UserError(f"job {job_id}: {_describe_differences(found.payments)}")
+        raise UserError(f"job {job_id}: {'; '.join(describe_differences(found.payments))}")
 
 
 def _show_ballots(rows: list[dict[str, object]]) -> None:
@@ -75,26 +75,15 @@ def _show_payments(found: PaymentAudit | None) -> None:
             payment.role.name.lower(),
             "0x" + payment.payee.hex(),
             str(payment.weight),
-            format_wei(payment.credited_wei),
-            "the same" if payment.matches else format_wei(payment.computed_wei),
+            format_wei(payment.credited_wei) if payment.is_claimed else "not claimed yet",
+            _tell_computed(payment),
         ]
         for payment in found.payments
     ]
     print_table(("role", "payee", "weight", "credited", "computed again"), cells)
 
 
-def _describe_differences(found: PaymentAudit) -> str:
-    """Name every difference with its numbers, on one line."""
-    parts = [
-        f"{payment.role.name.lower()} {payment.index} was credited {payment.credited_wei} wei, "
-        f"and {payment.computed_wei} wei come out"
-        for payment in found.payments
-        if not payment.matches
-    ]
-    parts += [
-        f"{one.what}: {one.recorded} is recorded, and {one.computed} comes out"
-        for one in found.differences
-    ]
-    if found.shared_equally:
-        parts.append("the sellers' pool was shared equally, as if nobody had known the credits")
-    return "; ".join(parts)
+def _tell_computed(payment: AuditedPayment) -> str:
+    if payment.is_claimed and payment.matches:
+        return "the same"
+    return format_wei(payment.computed_wei)

@@ -32,3 +32,8 @@ def format_wei(amount_wei: int) -> str:
     if len(decimals) > 9:
         return f"{amount_wei} wei"
     return f"{whole}.{decimals} ether" if decimals else f"{whole} ether"
+
+
+def format_amount(amount_wei: int, currency: str) -> str:
+    """Write an amount in a job's currency; how many digits a token has, is not known here."""
+    return format_wei(amount_wei) if currency == "ether" else f"{amount_wei} of the token"

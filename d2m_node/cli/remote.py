@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from d2m_node.cli.options import data_dir, data_dir_option, json_option
-from d2m_node.cli.output import format_wei, print_facts, print_json, print_table
+from d2m_node.cli.output import format_amount, format_wei, print_facts, print_json, print_table
 from d2m_node.errors import FatalError, NodeError, TransientError, UserError
 from d2m_node.rpc import api
 from d2m_node.rpc.client import CallRefused, RpcClient
@@ -102,7 +102,7 @@ def jobs(*, as_json: bool) -> None:
         [
             str(one.job),
             one.phase,
-            format_wei(one.price_wei) if one.buyer else "-",
+            format_amount(one.price_wei, one.currency) if one.buyer else "-",
             str(one.sellers),
             str(one.cones),
             str(one.rounds_done),
@@ -144,16 +144,23 @@ def job_show(*, job_id: int, as_json: bool) -> None:
             ("job", summary.job),
             ("phase", summary.phase),
             ("buyer", summary.buyer or "-"),
-            ("price", format_wei(summary.price_wei)),
+            ("auction", summary.mode),
+            ("price", format_amount(summary.price_wei, summary.currency)),
             ("target", "-" if found.target is None else found.target),
             ("sellers, CONE nodes", f"{summary.sellers}, {summary.cones}"),
             ("outcome", found.outcome or "-"),
             ("model", found.model_digest or "-"),
-            ("refund", "-" if found.refund_wei is None else format_wei(found.refund_wei)),
+            ("refund", _format_refund(found)),
         ]
     )
     _show_rounds(found)
     _show_money(found)
+
+
+def _format_refund(found: api.JobView) -> str:
+    if found.refund_wei is None:
+        return "-"
+    return format_amount(found.refund_wei, found.summary.currency)
 
 
 def _show_rounds(found: api.JobView) -> None:
@@ -174,9 +181,12 @@ def _show_rounds(found: api.JobView) -> None:
 
 
 def _show_money(found: api.JobView) -> None:
+    currency = found.summary.currency
     if found.payouts:
         click.echo()
-        rows = [[one.role, one.to, format_wei(one.amount_wei)] for one in found.payouts]
+        rows = [
+            [one.role, one.to, format_amount(one.amount_wei, currency)] for one in found.payouts
+        ]
         print_table(("role", "paid to", "amount"), rows)
     if found.slashes:
         click.echo()
@@ -184,7 +194,10 @@ def _show_money(found: api.JobView) -> None:
         print_table(("slashed", "reason", "amount"), rows)
     if found.deposits:
         click.echo()
-        rows = [[one.account, one.status, format_wei(one.amount_wei)] for one in found.deposits]
+        rows = [
+            [one.account, one.status, format_amount(one.amount_wei, currency)]
+            for one in found.deposits
+        ]
         print_table(("seller's deposit", "status", "amount"), rows)
 
 

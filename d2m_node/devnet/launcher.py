@@ -1,7 +1,7 @@
 """Starts a chain, contracts and nodes, and sees one job through from bid to payout."""
 
 import signal
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,10 +31,12 @@ from d2m_node.rpc.api import JOB_MODEL, SUBMIT_REQUEST, JobParams, SubmitRequest
 from d2m_node.rpc.client import AsyncRpcClient
 from d2m_node.settings import ChainSettings
 from d2m_node.storage.database import open_store
+from protocol.claims import claim_of
 from protocol.deposits import DepositStatus, SellerDeposit
 from protocol.hashing import Domain
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
+from protocol.shares import find_cone_share, find_seller_share
 from protocol.types import Address, JobId, Wei
 from protocol.update import TensorKind, compute_tensor_digest
 
@@ -240,19 +242,27 @@ def _find_news(job_id: JobId, told: JobState | None, state: MarketState) -> JobS
 
 
 async def _wait_claims(devnet: Devnet, job: JobState, show: Show) -> None:
-    """Wait until every payee has pulled what the settlement credited to it."""
-    due: dict[Address, int] = {}
-    for payout in job.payouts:
-        if payout.amount_wei > 0:
-            due[payout.payee] = due.get(payout.payee, 0) + payout.amount_wei
-    await devnet.chain.wait_for(
-        lambda state: (
-            True
-            if all(state.claimed_wei.get(payee, 0) >= amount for payee, amount in due.items())
-            else None
-        )
-    )
-    show({"event": "claimed", "payees": len(due), "amount_wei": sum(due.values())})
+    """Wait until every payee has pulled what is its own, by credit or by share."""
+
+    def find_claims(state: MarketState) -> Mapping[Address, int] | None:
+        settled = state.jobs[job.job_id]
+        accounts = {one.account for one in settled.cones}
+        accounts |= {one.account for one in settled.sellers}
+        if any(
+            find_cone_share(settled, one) or find_seller_share(settled, one) for one in accounts
+        ):
+            return None
+        if any(
+            claim_of(state.payouts, job.currency, one.payee).owed_wei for one in settled.payouts
+        ):
+            return None
+        paid: dict[Address, int] = {}
+        for payout in settled.payouts:
+            paid[payout.payee] = paid.get(payout.payee, 0) + payout.amount_wei
+        return paid
+
+    paid = await devnet.chain.wait_for(find_claims)
+    show({"event": "claimed", "payees": len(paid), "amount_wei": sum(paid.values())})
 
 
 async def _wait_deposits(devnet: Devnet, job_id: JobId, show: Show) -> None:

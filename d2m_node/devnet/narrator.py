@@ -8,7 +8,8 @@ from protocol.deposits import DepositStatus
 from protocol.digest import RoundHeader
 from protocol.events import FinalDecided, RoundDecided
 from protocol.job import DecidedBallot, JobPhase, JobState
-from protocol.types import Address
+from protocol.shares import find_cone_share, find_seller_share
+from protocol.types import Address, Wei
 
 Event = dict[str, Any]
 
@@ -108,8 +109,11 @@ class Narrator:
             yield {"event": "attempt_undecided", "round": one.round_index}
         for round_index in after.voided[len(before.voided) if before else 0 :]:
             yield {"event": "round_void", "round": round_index}
-        for decided in after.decided[len(before.decided) if before else 0 :]:
-            yield self._tell_decision(after, decided)
+        yield from self._tell_pool_call(before, after)
+        told = {_name_decision(one) for one in before.decided} if before else set()
+        for decided in after.decided:
+            if _name_decision(decided) not in told:
+                yield self._tell_decision(after, decided)
         if after.ended is not None and (before is None or before.ended is None):
             yield {
                 "event": "training_ended",
@@ -117,6 +121,26 @@ class Narrator:
                 "rounds": after.ended.rounds_done,
                 "accuracy": round(after.ended.last_utility / ONE_Q20, 4),
                 "model_digest": "0x" + after.ended.model_digest.hex(),
+            }
+
+    def _tell_pool_call(self, before: JobState | None, after: JobState) -> Iterator[Event]:
+        """Tell that the whole pool is asked about a decision, and what it answered."""
+        was_called = (
+            before is not None and before.ballot is not None and before.ballot.is_pool_called
+        )
+        is_called = after.ballot is not None and after.ballot.is_pool_called
+        if is_called and not was_called:
+            yield {
+                "event": "pool_called",
+                "round": after.decided[-1].decision.round_index,
+                "reason": "appeal" if after.appeal is not None else "audit",
+            }
+        elif was_called and not is_called and before is not None:
+            former = _name_decision(before.decided[-1])
+            yield {
+                "event": "pool_answered",
+                "round": before.decided[-1].decision.round_index,
+                "overturned": former not in {_name_decision(one) for one in after.decided},
             }
 
     def _tell_decision(self, job: JobState, decided: DecidedBallot) -> Event:
@@ -159,22 +183,13 @@ class Narrator:
         settled, ended = job.settled, job.ended
         assert settled is not None, "asked for once the job is settled"
         assert ended is not None, "a settled job's training has ended"
+        payouts = [*self._list_payouts(job), *self._list_shares(job)]
         return {
             "event": "settled",
             "price_wei": settled.price_wei,
-            "payouts": [
-                {
-                    "to": self._name(payout.payee),
-                    "account": "0x" + payout.payee.hex(),
-                    "role": PAYOUT_ROLES[payout.role],
-                    "weight": payout.weight,
-                    "amount_wei": payout.amount_wei,
-                }
-                for payout in job.payouts
-                if PAYOUT_ROLES[payout.role] != "buyer"
-            ],
+            "payouts": payouts,
             "refund_wei": settled.refund_wei,
-            "not_paid": self._list_unpaid(job),
+            "not_paid": self._list_unpaid(job, {payout["account"] for payout in payouts}),
             "rounds": settled.rounds_done,
             "accuracy": round(settled.last_utility / ONE_Q20, 4),
             "model_digest": "0x" + settled.model_digest.hex(),
@@ -189,8 +204,38 @@ class Narrator:
             ],
         }
 
-    def _list_unpaid(self, job: JobState) -> list[str]:
+    def _list_payouts(self, job: JobState) -> Iterator[Event]:
+        """Tell what was credited to all but the buyer."""
+        for payout in job.payouts:
+            if PAYOUT_ROLES[payout.role] != "buyer":
+                role, weight = PAYOUT_ROLES[payout.role], payout.weight
+                yield self._tell_payout(payout.payee, role, weight, payout.amount_wei)
+
+    def _list_shares(self, job: JobState) -> Iterator[Event]:
+        """Tell what is set aside in a job with many payees, for each of them to claim."""
+        for cone in job.cones:
+            share = find_cone_share(job, cone.account)
+            if share is not None:
+                yield self._tell_payout(cone.account, "cone", share.weight, share.amount_wei)
+        for seller in job.sellers:
+            share = find_seller_share(job, seller.account)
+            if share is not None:
+                yield self._tell_payout(seller.account, "seller", share.weight, share.amount_wei)
+
+    def _tell_payout(self, payee: Address, role: str, weight: int, amount_wei: Wei) -> Event:
+        return {
+            "to": self._name(payee),
+            "account": "0x" + payee.hex(),
+            "role": role,
+            "weight": weight,
+            "amount_wei": amount_wei,
+        }
+
+    def _list_unpaid(self, job: JobState, paid: set[str]) -> list[str]:
         """Name who enrolled and gets nothing: no accepted update, or no vote with the decision."""
-        paid = {payout.payee for payout in job.payouts if payout.amount_wei > 0}
         enrolled = [*(seller.account for seller in job.sellers), *(c.account for c in job.cones)]
-        return [self._name(account) for account in enrolled if account not in paid]
+        return [self._name(account) for account in enrolled if "0x" + account.hex() not in paid]
+
+
+def _name_decision(decided: DecidedBallot) -> tuple[int, bytes]:
+    return decided.ballot.ballot_number, decided.decision.digest

@@ -111,6 +111,12 @@ _LINES: dict[str, Callable[[Event], str]] = {
         f"{e['votes_cast']} votes in {e['mini_rounds']} mini-round(s)"
         + (f"; wrong votes: {', '.join(e['wrong'])}" if e["wrong"] else "")
     ),
+    "pool_called": lambda e: (
+        f"round {e['round']}: {e['reason']}: the whole pool checks the decision"
+    ),
+    "pool_answered": lambda e: (
+        f"round {e['round']}: the decision {'is overturned' if e['overturned'] else 'stands'}"
+    ),
     "attempt_undecided": lambda e: f"round {e['round']}: undecided, another attempt",
     "round_void": lambda e: f"round {e['round']}: void",
     "slashed": lambda e: f"{e['node']} slashed {ether(e['amount_wei'])}: {e['reason']}",

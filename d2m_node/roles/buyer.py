@@ -11,28 +11,15 @@ from functools import partial
 import structlog
 import trio
 
-from d2m_node.calls import (
-    CloseAuction,
-    CommitBid,
-    OpenAuction,
-    RevealBid,
-)
 from d2m_node.errors import TransactionReverted, UserError
 from d2m_node.model_file import encode_model_file
 from d2m_node.ports import Access, Audience, Ports, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
-from d2m_node.roles.bids import (
-    SealedBid,
-    bid_key,
-    commit_to,
-    find_earlier_bid,
-    find_open_auction,
-    recall_bid,
-    remember_bid,
-)
+from d2m_node.roles.auctions import place_bid, see_auction
+from d2m_node.roles.bids import Wish, find_earlier_bid, find_open_auction, recall_bid
 from d2m_node.roles.boundary import run_to_failure
-from d2m_node.roles.jobs import bid_in, check_place, job_in, serve_jobs
+from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import fetch, load_body
@@ -42,7 +29,7 @@ from d2m_node.roles.transitions import (
     settle_in_turn,
     turn_after_pool,
 )
-from d2m_node.roles.turns import Turn, take_turn
+from d2m_node.roles.turns import Turn
 from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, load_split
 from protocol.deposits import validate_seller_deposit
 from protocol.errors import InvalidParams, RuleViolation
@@ -59,7 +46,7 @@ from protocol.request import (
 from protocol.samples import encode_samples, validate_labels, validate_samples
 from protocol.sortition import BallotKind
 from protocol.terms import validate_terms
-from protocol.types import BlockNumber, Digest, JobId, Wei
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.validation_set import compute_validation_root, encode_part, select_part
 from protocol.wire import messages as wire
@@ -67,10 +54,11 @@ from protocol.wire import messages as wire
 log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 60.0
-SEALED = 0
 NO_JOB = JobId(0)
 NUMBER_TAKEN = "number taken"
 """The market's word for an auction that another one came before."""
+OUTBID = "raise too small"
+"""The market's word for a bid in the clear that another one came before."""
 
 
 class BuyerDesk:
@@ -97,6 +85,7 @@ class BuyerDesk:
             placed = await journal.recall("bid-placed", idempotency_key)
             if placed is not None:
                 return JobId(int.from_bytes(placed, "big"))
+            currency = self._find_currency(request)
             self._check_terms(request)
             samples = await self._ports.datasets.load_samples(request.validation_dataset)
             # The same request has the same body after a crash, so that its bid is found again.
@@ -105,18 +94,33 @@ class BuyerDesk:
             await journal.remember("request-seed", idempotency_key, body.initial_seed)
             access = Access(Audience.PUBLIC, NO_JOB)
             body_hash = await self._ports.store.blobs.put(encode_body(body), access)
-            job_id = await self._place_after_races(request, body_hash)
+            job_id = await self._place_after_races(request, body_hash, currency)
             await journal.remember("bid-placed", idempotency_key, job_id.to_bytes(8, "big"))
             return job_id
 
+    def _find_currency(self, request: RequestFile) -> Address:
+        token = self._ports.chain.params.token
+        if not request.is_in_token:
+            return NO_ACCOUNT
+        if token == NO_ACCOUNT:
+            raise UserError('auction.currency: this market has no token; use "ether"')
+        return token
+
     def _check_terms(self, request: RequestFile) -> None:
         """Refuse terms that could not be revealed: the sealed bid would lose its forfeit."""
-        params = self._ports.chain.params
+        params, state, terms = self._ports.chain.params, self._ports.chain.state, request.terms
         try:
-            validate_terms(request.terms, params.term_limits)
-            validate_seller_deposit(request.terms, request.bid_wei, params)
+            validate_terms(terms, params.term_limits)
+            validate_seller_deposit(terms, request.bid_wei, params)
         except InvalidParams as exc:
             raise UserError(f"terms.{exc}") from exc
+        datasets = state.count_datasets(compute_tag_hashes(list(request.tags)))
+        if terms.sellers_min > datasets:
+            reason = f"is {terms.sellers_min}; datasets with these tags: {datasets}"
+            raise UserError(f"terms.sellers_min: {reason}")
+        if terms.cones_min > len(state.stakes):
+            reason = f"is {terms.cones_min}; accounts with a stake: {len(state.stakes)}"
+            raise UserError(f"terms.cones_min: {reason}")
 
     def _make_body(
         self, request: RequestFile, samples: Samples, initial_seed: bytes
@@ -147,28 +151,31 @@ class BuyerDesk:
             raise UserError(str(exc)) from exc
         return body
 
-    async def _place_after_races(self, request: RequestFile, body_hash: Digest) -> JobId:
-        """Bid; if another auction took the number first, look again and join or open the next."""
+    async def _place_after_races(
+        self, request: RequestFile, body_hash: Digest, currency: Address
+    ) -> JobId:
+        """Bid; if another bid or auction came first, look again and join or open the next."""
+        chain = self._ports.chain
         refused: set[JobId] = set()
         while True:
-            job_id, is_placed = await self._choose_auction(request, body_hash, refused)
+            job_id, is_placed = await self._choose_auction(request, body_hash, currency, refused)
             if is_placed:
                 return job_id
             try:
-                await self._place(request, body_hash, job_id)
+                await place_bid(self._ports, request, body_hash, job_id, currency)
             except TransactionReverted as refusal:
-                if NUMBER_TAKEN not in refusal.reason:
+                if NUMBER_TAKEN in refusal.reason:
+                    refused.add(job_id)
+                elif OUTBID not in refusal.reason:
                     raise
-                log.info("auction_number_taken", reason=refusal.reason)
-                refused.add(job_id)
-                chain = self._ports.chain
+                log.info("bid_came_late", job=job_id, reason=refusal.reason)
                 await chain.wait_block(BlockNumber(chain.state.block_number + 1))
             else:
-                log.info("bid_committed", job=job_id)
+                log.info("bid_placed", job=job_id)
                 return job_id
 
     async def _choose_auction(
-        self, request: RequestFile, body_hash: Digest, refused: set[JobId]
+        self, request: RequestFile, body_hash: Digest, currency: Address, refused: set[JobId]
     ) -> tuple[JobId, bool]:
         """Return the auction to bid in, and whether this request's bid is there already.
 
@@ -177,40 +184,17 @@ class BuyerDesk:
         earlier = await find_earlier_bid(self._ports, body_hash, refused)
         if earlier is not None:
             return earlier
-        state = self._ports.chain.state
-        joined = find_open_auction(state, compute_tag_hashes(list(request.tags)))
-        return JobId(len(state.jobs) + 1) if joined is None else joined.job_id, False
-
-    async def _place(self, request: RequestFile, body_hash: Digest, job_id: JobId) -> None:
-        """Journal the sealed bid, then commit it on chain."""
         chain = self._ports.chain
-        fresh = SealedBid(
+        wish = Wish(
+            tags=compute_tag_hashes(list(request.tags)),
+            mode=request.mode,
+            currency=currency,
             amount_wei=request.bid_wei,
-            salt=secrets.token_bytes(32),
-            body_hash=body_hash,
             terms=request.terms,
-            dataset_path=request.validation_dataset,
+            bidder=self._ports.signer.address,
         )
-        bid = await remember_bid(self._ports, job_id, fresh)
-        commitment = commit_to(self._ports, job_id, bid)
-        joined = chain.state.jobs.get(job_id)
-        call: OpenAuction | CommitBid
-        if joined is None:
-            call = OpenAuction(
-                auction=job_id,
-                tags=compute_tag_hashes(list(request.tags)),
-                mode=SEALED,
-                deposit_wei=request.deposit_wei,
-                reserve_wei=request.reserve_wei,
-                commit_blocks=request.commit_blocks,
-                reveal_blocks=request.reveal_blocks,
-                commitment=commitment,
-                value_wei=Wei(max(request.deposit_wei, bid.amount_wei)),
-            )
-        else:
-            value = Wei(max(joined.deposit_wei, bid.amount_wei))
-            call = CommitBid(auction=job_id, commitment=commitment, value_wei=value)
-        await chain.submit(call, key=f"bid/{bid_key(job_id, body_hash)}")
+        joined = find_open_auction(chain.state, wish)
+        return JobId(len(chain.state.jobs) + 1) if joined is None else joined.job_id, False
 
     async def model(self, job_id: JobId) -> bytes | None:
         """Return a delivered model as a safetensors file, or None if there is none (yet)."""
@@ -232,48 +216,11 @@ async def run_buyer(
 
 async def _follow_bid(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
     async def work() -> None:
-        await _see_auction(ports, job_id)
+        await see_auction(ports, job_id)
         if job_in(ports.chain.state, job_id).buyer == ports.signer.address:
             await _see_job(ports, rooms, job_id)
 
     await run_to_failure("buyer", job_id, work)
-
-
-async def _see_auction(ports: Ports, job_id: JobId) -> None:
-    """Reveal, and see the auction closed."""
-    chain, me = ports.chain, ports.signer.address
-
-    def job() -> JobState:
-        return job_in(chain.state, job_id)
-
-    bid = await recall_bid(ports, job())
-    await chain.wait_block(job().commit_end)
-    own = bid_in(job(), me)
-    if own.amount_wei is None and chain.state.block_number < job().reveal_end:
-        call = RevealBid(
-            auction=job_id,
-            amount_wei=Wei(bid.amount_wei),
-            terms=bid.terms,
-            body_hash=Digest(bid.body_hash),
-            salt=bid.salt,
-        )
-        try:
-            await chain.submit(call, key=f"reveal/{job_id}")
-            log.info("bid_revealed", job=job_id, amount_wei=bid.amount_wei)
-        except TransactionReverted as refusal:
-            # The auction must be closed all the same: it holds the deposit.
-            log.warning("reveal_refused", job=job_id, reason=refusal.reason)
-    bid_in(job(), me)
-    bidders = sorted(job().bids)
-    await take_turn(
-        chain,
-        Turn(job().reveal_end, bidders.index(me), len(bidders)),
-        is_done=lambda: job().phase is not JobPhase.AUCTION,
-        act=lambda: chain.submit(
-            CloseAuction(auction=job_id),
-            key=f"close-auction/{job_id}/{chain.state.block_number}",
-        ),
-    )
 
 
 async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:

@@ -6,7 +6,7 @@ two votes for one attempt, and it always opens what it committed if it can.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -16,10 +16,11 @@ from d2m_node.calls import DepositStake, EnrolCone, StartTraining
 from d2m_node.ports import Access, Audience, Ports
 from d2m_node.retry import retry_transient
 from d2m_node.roles.boundary import run_to_failure
+from d2m_node.roles.checks import check_decision, execute_slashes
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.inputs import agree_inputs, collect_updates
-from d2m_node.roles.jobs import job_in, serve_jobs
+from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.records import (
     RoundSources,
     record_final,
@@ -30,7 +31,11 @@ from d2m_node.roles.records import (
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import load_body, load_model_state
-from d2m_node.roles.transitions import close_enrolment_in_turn, settle_in_turn
+from d2m_node.roles.transitions import (
+    close_enrolment_in_turn,
+    settle_in_turn,
+    turn_of_applicant,
+)
 from d2m_node.roles.turns import Turn, take_turn
 from d2m_node.roles.validation import (
     FINAL_PART,
@@ -50,7 +55,7 @@ from d2m_node.roles.vote import (
 )
 from protocol.bitmap import decode_bitmap
 from protocol.job import Ballot, JobPhase, JobState
-from protocol.market import MarketState, Stake
+from protocol.market import MarketState
 from protocol.model import initial_parameters
 from protocol.osmd import sample_sellers
 from protocol.round import BallotResult, FinalWork, ModelState, RoundWork
@@ -61,6 +66,7 @@ from protocol.sortition import (
     compute_subset_seed,
     compute_ticket_chain,
 )
+from protocol.stakes import Stake
 from protocol.types import BlockNumber, Digest, JobId, Wei
 from protocol.validation_set import ValidationPart, select_round_subset, select_samples
 
@@ -93,8 +99,8 @@ async def run_cone(
     task_status.started()
 
     def concerns(state: MarketState, job: JobState) -> bool:
-        if job.cone_index(me) is not None:
-            return job.phase not in OVER
+        if job.has_cone_applied(me):
+            return job.phase not in OVER and not job.is_cone_left_out(me)
         stake = state.stakes.get(me)
         return (
             job.phase is JobPhase.ENROLMENT
@@ -120,26 +126,45 @@ async def _top_up_stake(ports: Ports, policy: ConePolicy) -> None:
 
 async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> None:
     async def work() -> None:
-        await _run_job(await _take_seat(ports, rooms, executor, job_id))
+        seat = await _take_seat(ports, rooms, executor, job_id)
+        if seat is not None:
+            await _run_job(seat)
 
     await run_to_failure("cone", job_id, work)
 
 
-async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat:
-    """Read the request, apply for the job's pool, and enter its room."""
-    job = job_in(ports.chain.state, job_id)
+async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat | None:
+    """Read the request, apply for the job's pool, and wait for a place in it.
+
+    Returns None if the job is cancelled, or the draw leaves this node out: its stake can be
+    released then, and it has nothing more to do with the job.
+    """
+    chain, me = ports.chain, ports.signer.address
+    job = job_in(chain.state, job_id)
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     tickets = await _load_tickets(ports, job)
-    me = ports.signer.address
-    if job.cone_index(me) is None:
+    if not job.has_cone_applied(me):
         assert job.terms is not None
         call = EnrolCone(job=job_id, terms=job.terms, ticket_root=tickets.root)
-        await ports.chain.submit(call, key=f"enrol-cone/{job_id}")
-    index = await ports.chain.wait_for(lambda state: job_in(state, job_id).cone_index(me))
+        await chain.submit(call, key=f"enrol-cone/{job_id}")
+    await chain.wait_for(lambda state: job_in(state, job_id).has_cone_applied(me) or None)
+    log.info("cone_applied", job=job_id)
+    room = await rooms.enter(job_id)
+    await close_enrolment_in_turn(
+        chain,
+        lambda: job_in(chain.state, job_id),
+        lambda block: turn_of_applicant(job_in(chain.state, job_id), me, block),
+    )
+    job = job_in(chain.state, job_id)
+    index = job.cone_index(me)
+    if index is None:
+        check_place(job, is_held=job.phase is JobPhase.CANCELLED or job.is_cone_left_out(me))
+        log.info("cone_not_in_pool", job=job_id, phase=job.phase.value)
+        return None
     log.info("cone_enrolled", job=job_id, index=index)
     return Seat(
         ports=ports,
-        room=await rooms.enter(job_id),
+        room=room,
         job_id=job_id,
         body=body,
         index=index,
@@ -169,17 +194,13 @@ async def _run_job(seat: Seat) -> None:
 async def _follow_job(seat: Seat) -> None:
     """Follow one job from the end of its enrolment to its settlement."""
     chain = seat.ports.chain
-    await close_enrolment_in_turn(
-        chain, lambda: seat.job, lambda block: Turn(block, seat.rank(0), len(seat.pool))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_start_training_in_turn, seat)
+        nursery.start_soon(_work, seat, nursery.cancel_scope)
+    await settle_in_turn(
+        chain, lambda: seat.job, lambda block: Turn(block, seat.rank(2), len(seat.pool))
     )
-    if seat.job.phase is not JobPhase.CANCELLED:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_start_training_in_turn, seat)
-            nursery.start_soon(_work, seat, nursery.cancel_scope)
-        await settle_in_turn(
-            chain, lambda: seat.job, lambda block: Turn(block, seat.rank(2), len(seat.pool))
-        )
-        await record_settlement(seat)
+    await record_settlement(seat)
 
 
 async def _start_training_in_turn(seat: Seat) -> None:
@@ -188,7 +209,7 @@ async def _start_training_in_turn(seat: Seat) -> None:
         Turn(seat.job.validation_end, seat.rank(1), len(seat.pool)),
         is_done=lambda: seat.job.phase is not JobPhase.VALIDATION,
         act=lambda: seat.ports.chain.submit(
-            StartTraining(job=seat.job_id, terms=seat.terms),
+            StartTraining(job=seat.job_id, terms=seat.terms, course=seat.course),
             key=f"start-training/{seat.job_id}/{seat.head}",
         ),
     )
@@ -200,26 +221,36 @@ async def _work(seat: Seat, work_scope: trio.CancelScope) -> None:
     parts = _Parts(seat)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parts.obtain, SELECTION_PART, seat.job.validation_end)
-        last = 0
+        nursery.start_soon(execute_slashes, seat)
+        findings: dict[int, Finding] = {}
+        last = (BlockNumber(0), 0)
         while True:
             ballot: Ballot | JobPhase = await chain.wait_for(partial(_next_ballot, seat, last))
             if isinstance(ballot, JobPhase):
                 break
-            last = ballot.ballot_number
+            last = ballot.opened_at
             if ballot.kind is BallotKind.FINAL:
                 nursery.start_soon(parts.obtain, FINAL_PART, ballot.availability_end)
-            await _run_ballot(seat, ballot, parts)
+            await _run_ballot(seat, ballot, parts, findings)
+            nursery.start_soon(check_decision, seat, ballot, findings.get(ballot.ballot_number))
         nursery.cancel_scope.cancel()
     work_scope.cancel()
 
 
-def _next_ballot(seat: Seat, after: int, state: MarketState) -> Ballot | JobPhase | None:
-    """Return the next ballot, or the phase once there can be none."""
+def _next_ballot(
+    seat: Seat, after: tuple[BlockNumber, int], state: MarketState
+) -> Ballot | JobPhase | None:
+    """Return the next ballot, or the phase once there can be none.
+
+    A job in settlement comes back to training if its last decision is checked, so it is over only
+    when the window for that is.
+    """
     job = job_in(state, seat.job_id)
-    if job.ballot is not None and job.ballot.ballot_number > after:
+    if job.phase in OVER:
+        return job.phase
+    if job.phase is JobPhase.TRAINING and job.ballot is not None and job.ballot.opened_at > after:
         return job.ballot
-    over = job.phase in (JobPhase.SETTLING, *OVER)
-    return job.phase if over else None
+    return job.phase if job.is_training_over(state.block_number) else None
 
 
 class _Parts:
@@ -248,8 +279,10 @@ class _Parts:
         return self._held[part]
 
 
-async def _run_ballot(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
-    """Work on one ballot for as long as it is the open one."""
+async def _run_ballot(
+    seat: Seat, ballot: Ballot, parts: _Parts, findings: dict[int, Finding]
+) -> None:
+    """Work on one ballot for as long as it is the open one; keep what was found, by number."""
     log.info(
         "ballot_opened",
         job=seat.job_id,
@@ -258,7 +291,7 @@ async def _run_ballot(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
         attempt=ballot.attempt,
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_take_part, seat, ballot, parts)
+        nursery.start_soon(_take_part, seat, ballot, parts, findings)
         await seat.ports.chain.wait_for(lambda _: None if seat.is_current(ballot) else True)
         nursery.cancel_scope.cancel()
     await _note_decision(seat, ballot)
@@ -275,16 +308,21 @@ async def _note_decision(seat: Seat, ballot: Ballot) -> None:
             )
 
 
-async def _take_part(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
+async def _take_part(
+    seat: Seat, ballot: Ballot, parts: _Parts, findings: dict[int, Finding]
+) -> None:
     """Find what to vote for and vote; take turns at the tally whether or not anything is found."""
-    desk = BallotDesk()
+    desk = BallotDesk(findings.get(ballot.ballot_number))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tally_until_over, seat, ballot, desk)
         sealed = await recall_vote(seat, ballot)
         if sealed is not None:
             nursery.start_soon(finish_vote, seat, ballot, *sealed)
-        find = _find_round if ballot.kind is BallotKind.ROUND else _find_final
-        desk.finding = await find(seat, ballot, parts)
+        if desk.finding is None:
+            find = _find_round if ballot.kind is BallotKind.ROUND else _find_final
+            desk.finding = await find(seat, ballot, parts)
+        findings.clear()  # nobody asks for those of earlier ballots any more
+        findings[ballot.ballot_number] = desk.finding
         if desk.finding.result is not None:
             access = Access(Audience.PARTICIPANTS, seat.job_id)
             for blob in desk.finding.result.blobs:
@@ -293,9 +331,16 @@ async def _take_part(seat: Seat, ballot: Ballot, parts: _Parts) -> None:
             await cast_vote(seat, ballot, desk.finding)
 
 
-async def _load_state(seat: Seat) -> ModelState:
+async def _load_state(seat: Seat, ballot: Ballot) -> ModelState:
+    """Load the state that a ballot starts from: of one that is checked, without its decision."""
+
+    def job() -> JobState:
+        if ballot.is_pool_called:
+            return replace(seat.job, decided=seat.job.decided[:-1])
+        return seat.job
+
     return await retry_transient(
-        lambda: load_model_state(seat.ports, seat.job, seat.body),
+        lambda: load_model_state(seat.ports, job(), seat.body),
         patience_seconds=PATIENCE_SECONDS,
     )
 
@@ -303,7 +348,7 @@ async def _load_state(seat: Seat) -> ModelState:
 async def _find_round(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
     """Gather a round's inputs and compute its result."""
     chain = seat.ports.chain
-    before = await _load_state(seat)
+    before = await _load_state(seat, ballot)
     await chain.wait_block(ballot.seller_seed_block)
     randomness = await chain.read_randomness(ballot.seller_seed_block)
     seed = compute_seller_seed(seat.domain, seat.job_id, ballot.round_index, randomness)
@@ -345,7 +390,7 @@ async def _draw_subset(seat: Seat, ballot: Ballot, part: ValidationPart) -> tupl
 
 async def _find_final(seat: Seat, ballot: Ballot, parts: _Parts) -> Finding:
     """Evaluate the first and the last parameters on V_fin."""
-    state = await _load_state(seat)
+    state = await _load_state(seat, ballot)
     held = await parts.wait(FINAL_PART)
     samples, labels = select_samples(held.part, held.part.indices, seat.body.model)
     initial = await trio.to_thread.run_sync(

@@ -16,12 +16,18 @@ from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
 from d2m_node.roles.turns import land, wait_block_or
-from protocol.bitmap import compute_input_set, decode_bitmap, encode_bitmap
+from protocol.bitmap import (
+    BitmapStatement,
+    compute_input_set,
+    decode_bitmap,
+    encode_bitmap,
+    group_statements,
+)
 from protocol.errors import InvalidSignature, ProtocolError
 from protocol.hashing import word
 from protocol.job import Ballot
 from protocol.model import count_parameters
-from protocol.signatures import Availability, recover_signer
+from protocol.signatures import Availability, compact, expand, recover_signer
 from protocol.types import Address, BlockNumber, Digest
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.wire import messages as wire
@@ -137,7 +143,7 @@ class _LoggedBitmaps:
     def __init__(self, seat: Seat, ballot: Ballot) -> None:
         self._seat = seat
         self._ballot = ballot
-        self._read: tuple[tuple[int, int, bytes], ...] = ()
+        self._read: tuple[BitmapStatement, ...] = ()
         self._first: dict[int, int] = {}
 
     def verified(self) -> dict[int, int]:
@@ -145,26 +151,28 @@ class _LoggedBitmaps:
         logged = self._seat.ballot(self._ballot).bitmaps
         if logged[: len(self._read)] != self._read:  # the chain turned
             self._read, self._first = (), {}
-        for index, bitmap, signature in logged[len(self._read) :]:
-            if index not in self._first and self._is_signed(index, bitmap, signature):
-                self._first[index] = bitmap
+        for one in logged[len(self._read) :]:
+            if one.cone_index not in self._first and self._is_signed(one):
+                self._first[one.cone_index] = one.bitmap
         self._read = logged
         return self._first
 
-    def _is_signed(self, index: int, bitmap: int, signature: bytes) -> bool:
+    def _is_signed(self, statement: BitmapStatement) -> bool:
         seat, pool = self._seat, self._seat.pool
-        if index >= len(pool):
+        if statement.cone_index >= len(pool):
             return False
         told = Availability(
             job=seat.job_id,
             round_index=self._ballot.round_index,
             attempt=self._ballot.attempt,
-            bitmap=bitmap,
+            bitmap=statement.bitmap,
         )
+        signature = expand(statement.r, statement.vs)
         try:
-            return recover_signer(told.digest(seat.domain), signature) == pool[index]
+            signer = recover_signer(told.digest(seat.domain), signature)
         except InvalidSignature:
             return False
+        return signer == pool[statement.cone_index]
 
 
 async def agree_inputs(
@@ -210,11 +218,15 @@ async def _tell_availability(
         return {index: one for index, one in heard.items() if index not in recorded}
 
     async def send() -> None:
-        entries = tuple(
-            (index, int.from_bytes(one.bitmap, "big"), one.signature)
-            for index, one in unrecorded().items()
+        groups, signatures = group_statements(
+            _state(index, one) for index, one in unrecorded().items()
         )
-        call = LogBitmaps(job=seat.job_id, entries=entries)
+        call = LogBitmaps(
+            job=seat.job_id,
+            ballot_number=ballot.ballot_number,
+            groups=groups,
+            signatures=signatures,
+        )
         key = f"bitmaps/{seat.job_id}/{ballot.ballot_number}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
 
@@ -225,6 +237,13 @@ async def _tell_availability(
         rank=lambda: _order(seat, ballot, list(unrecorded())).index(seat.index),
         send=send,
     )
+
+
+def _state(index: int, message: wire.AvailabilityBitmap) -> BitmapStatement:
+    """Return a gossiped statement as it goes on record."""
+    r, vs = compact(message.signature)
+    bitmap = int.from_bytes(message.bitmap, "big")
+    return BitmapStatement(cone_index=index, bitmap=bitmap, r=r, vs=vs)
 
 
 def _order(seat: Seat, ballot: Ballot, indices: list[int]) -> list[int]:

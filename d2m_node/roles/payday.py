@@ -1,133 +1,203 @@
-"""The end of a job: each account pulls what is its own."""
+"""Each account pulls what is its own: the exits that contracts have for its money."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 import trio
 
 from d2m_node.calls import (
+    ClaimConeShare,
     ClaimPayout,
+    ClaimSellerShare,
     ContractCall,
     ReclaimBid,
     ReclaimDeposit,
     ReclaimEscrow,
     ReleaseStake,
+    WithdrawBond,
+    WithdrawStake,
 )
 from d2m_node.errors import TransactionReverted, TransientError
 from d2m_node.ports import Ports
 from d2m_node.roles.rooms import OVER
+from protocol.auction import AuctionMode
+from protocol.claims import Claims
 from protocol.deposits import DepositStatus
-from protocol.job import JobPhase, JobState
+from protocol.job import Bid, JobPhase, JobState
 from protocol.market import MarketState
-from protocol.types import Address, BlockNumber, JobId, Wei
+from protocol.shares import find_cone_share, find_seller_share
+from protocol.stakes import Stake
+from protocol.types import Address, BlockNumber
 
 log = structlog.get_logger(__name__)
 
-PAUSE_BLOCKS = 10
+PAUSE_BLOCKS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A call that brings money home."""
+
+    call: ContractCall
+    key: str
+    """Names which money: the chain port sends a key once, across restarts too."""
 
 
 async def run_payday(ports: Ports) -> None:
     """Pull whatever this account is owed, for as long as the node runs.
 
     It looks at the chain alone, so what was credited while the node was down is pulled too, and
-    what a job that failed at this node left behind.
+    what a job that failed at this node left behind. Kinds of money do not wait for each other.
     """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_claim_payouts, ports)
-        nursery.start_soon(_release_stakes, ports)
-        nursery.start_soon(_reclaim, ports, "deposit", _is_deposit_owed, _reclaim_deposit)
-        nursery.start_soon(_reclaim, ports, "bid", _is_bid_owed, _reclaim_bid)
-        nursery.start_soon(_reclaim, ports, "escrow", _is_escrow_owed, _reclaim_escrow)
+        for find in _FINDERS:
+            nursery.start_soon(_pull, ports, find)
 
 
-async def _claim_payouts(ports: Ports) -> None:
+async def _pull(ports: Ports, find: Callable[[MarketState, Address], Exit | None]) -> None:
+    """Take one kind of money out, exit by exit."""
     me = ports.signer.address
-
-    def find_claimed(state: MarketState) -> Wei | None:
-        """Return what was claimed before, if more is credited."""
-        credited = sum(
-            payout.amount_wei
-            for job in state.jobs.values()
-            for payout in job.payouts
-            if payout.payee == me
-        )
-        claimed = state.claimed_wei.get(me, Wei(0))
-        return claimed if credited > claimed else None
-
     while True:
-        claimed = await ports.chain.wait_for(find_claimed)
-        await _try(ports, ClaimPayout(), f"claim/{claimed}")
+        found = await ports.chain.wait_for(lambda state: find(state, me))
+        try:
+            await ports.chain.submit(found.call, key=found.key)
+        except (TransactionReverted, TransientError) as refusal:
+            # Anyone may have taken this exit for us, or there is no money for gas.
+            log.info("payday_refused", key=found.key, reason=str(refusal))
+        await _wait_change(ports, find, found)
 
 
-async def _try(ports: Ports, call: ContractCall, key: str) -> None:
-    """Send a call that anyone, or a lack of gas money, may frustrate; the caller looks again."""
-    try:
-        await ports.chain.submit(call, key=key)
-    except (TransactionReverted, TransientError) as refusal:
-        log.info("payday_refused", key=key, reason=str(refusal))
-        await ports.chain.wait_block(BlockNumber(ports.chain.state.block_number + PAUSE_BLOCKS))
-
-
-async def _release_stakes(ports: Ports) -> None:
-    me = ports.signer.address
-
-    def find_job(state: MarketState) -> JobId | None:
-        stake = state.stakes.get(me)
-        for job_id, amount_wei in stake.locked_wei.items() if stake else ():
-            job = state.jobs.get(job_id)
-            if amount_wei > 0 and job is not None and job.phase in OVER:
-                return job_id
-        return None
-
-    while True:
-        job_id = await ports.chain.wait_for(find_job)
-        call = ReleaseStake(job=job_id, account=me)
-        await _try(ports, call, f"release-stake/{job_id}")
-
-
-async def _reclaim(
-    ports: Ports,
-    name: str,
-    is_owed: Callable[[JobState, Address], bool],
-    make_call: Callable[[JobId], ContractCall],
+async def _wait_change(
+    ports: Ports, find: Callable[[MarketState, Address], Exit | None], found: Exit
 ) -> None:
-    """Take back one kind of money from every job that still holds it."""
+    """Return when an exit is not the next one any more, or when it is time to try again."""
     me = ports.signer.address
-
-    def find_job(state: MarketState) -> JobId | None:
-        return next((job.job_id for job in state.jobs.values() if is_owed(job, me)), None)
-
-    while True:
-        job_id = await ports.chain.wait_for(find_job)
-        await _try(ports, make_call(job_id), f"reclaim-{name}/{job_id}")
+    last_block = ports.chain.state.block_number + PAUSE_BLOCKS
+    await ports.chain.wait_for(
+        lambda state: state.block_number >= last_block or find(state, me) != found or None
+    )
 
 
-def _is_deposit_owed(job: JobState, account: Address) -> bool:
-    deposit = job.deposits.get(account)
-    is_held = deposit is not None and deposit.status is DepositStatus.HELD
-    return is_held and job.phase in OVER
+def find_payout(state: MarketState, account: Address) -> Exit | None:
+    """Find what settlements credited, in any currency."""
+    owed = _find_claim(state.payouts, account)
+    if owed is None:
+        return None
+    currency, withdrawn_wei = owed
+    key = f"claim/{currency.hex()}/{withdrawn_wei}"
+    return Exit(ClaimPayout(currency=currency), key)
 
 
-def _reclaim_deposit(job_id: JobId) -> ContractCall:
-    return ReclaimDeposit(job=job_id)
+def find_bond(state: MarketState, account: Address) -> Exit | None:
+    """Find a bond that came back, or parts of others' bonds, in any currency."""
+    owed = _find_claim(state.bonds, account)
+    if owed is None:
+        return None
+    currency, withdrawn_wei = owed
+    key = f"withdraw-bond/{currency.hex()}/{withdrawn_wei}"
+    return Exit(WithdrawBond(currency=currency), key)
 
 
-def _is_bid_owed(job: JobState, account: Address) -> bool:
-    """Tell whether the auction is closed and keeps more of a bid than the winner's price."""
-    bid = job.bids.get(account)
-    if bid is None or bid.reclaimed or job.phase is JobPhase.AUCTION:
-        return False
-    return job.buyer != account or bid.deposit_wei > job.price_wei
+def _find_claim(claims: Claims, account: Address) -> tuple[Address, int] | None:
+    """Return a currency in which an account is owed something, and what it had of it before."""
+    for (currency, payee), claim in claims.items():
+        if payee == account and claim.owed_wei > 0:
+            return currency, claim.withdrawn_wei
+    return None
 
 
-def _reclaim_bid(job_id: JobId) -> ContractCall:
-    return ReclaimBid(auction=job_id)
+def find_stake(state: MarketState, account: Address) -> Exit | None:
+    """Find rewards of slashes, and stake whose unbonding is over."""
+    stake = state.stakes.get(account, Stake())
+    if stake.withdrawable_wei(state.block_number) == 0:
+        return None
+    return Exit(WithdrawStake(), f"withdraw-stake/{stake.withdrawn_wei}")
 
 
-def _is_escrow_owed(job: JobState, account: Address) -> bool:
-    is_refundable = job.buyer == account and job.phase is JobPhase.CANCELLED
-    return is_refundable and not job.escrow_reclaimed
+def find_lock(state: MarketState, account: Address) -> Exit | None:
+    """Find stake that is locked for a job which does not need it any more."""
+    for job_id, amount_wei in state.stakes.get(account, Stake()).locked_wei.items():
+        job = state.jobs.get(job_id)
+        if amount_wei == 0 or job is None:
+            continue
+        if job.phase in OVER or job.is_cone_left_out(account):
+            return Exit(ReleaseStake(job=job_id, account=account), f"release-stake/{job_id}")
+    return None
 
 
-def _reclaim_escrow(job_id: JobId) -> ContractCall:
-    return ReclaimEscrow(job=job_id)
+def find_deposit(state: MarketState, account: Address) -> Exit | None:
+    """Find a seller's deposit that its job does not need any more."""
+    for job in state.jobs.values():
+        deposit = job.deposits.get(account)
+        if deposit is None or deposit.status is not DepositStatus.HELD:
+            continue
+        if job.phase in OVER or job.is_seller_left_out(account):
+            return Exit(ReclaimDeposit(job=job.job_id), f"reclaim-deposit/{job.job_id}")
+    return None
+
+
+def find_bid(state: MarketState, account: Address) -> Exit | None:
+    """Find a bid of which an auction keeps more than it needs."""
+    for job in state.jobs.values():
+        bid = job.bids.get(account)
+        if bid is not None and not bid.reclaimed and _is_free(job, bid, state.block_number):
+            return Exit(ReclaimBid(auction=job.job_id), f"reclaim-bid/{job.job_id}")
+    return None
+
+
+def _is_free(job: JobState, bid: Bid, block_number: BlockNumber) -> bool:
+    """Tell whether an auction keeps more of a bid than it needs.
+
+    In an open auction a bid that is not the best is free at once, but the buyer may still raise it,
+    and what is there counts. So it stays until nobody can bid any more.
+    """
+    if job.phase is JobPhase.AUCTION:
+        is_outbid = job.mode is AuctionMode.OPEN and job.best_bid != bid
+        return is_outbid and block_number > job.commit_end
+    return job.buyer != bid.bidder or bid.deposit_wei > job.price_wei
+
+
+def find_escrow(state: MarketState, account: Address) -> Exit | None:
+    """Find the price of a job that was cancelled."""
+    for job in state.jobs.values():
+        is_refundable = job.buyer == account and job.phase is JobPhase.CANCELLED
+        if is_refundable and not job.escrow_reclaimed:
+            return Exit(ReclaimEscrow(job=job.job_id), f"reclaim-escrow/{job.job_id}")
+    return None
+
+
+def find_cone_claim(state: MarketState, account: Address) -> Exit | None:
+    """Find the share of a CONE node in a job with many payees."""
+    for job in state.jobs.values():
+        share = find_cone_share(job, account)
+        if share is not None:
+            call = ClaimConeShare(job=job.job_id, index=share.index)
+            return Exit(call, f"claim-cone-share/{job.job_id}")
+    return None
+
+
+def find_seller_claim(state: MarketState, account: Address) -> Exit | None:
+    """Find the share of a seller in a job with many payees."""
+    for job in state.jobs.values():
+        share = find_seller_share(job, account)
+        if share is not None:
+            call = ClaimSellerShare(
+                job=job.job_id, index=share.index, v=share.weight, proof=share.proof
+            )
+            return Exit(call, f"claim-seller-share/{job.job_id}")
+    return None
+
+
+_FINDERS: Final = (
+    find_payout,
+    find_bond,
+    find_stake,
+    find_lock,
+    find_deposit,
+    find_bid,
+    find_escrow,
+    find_cone_claim,
+    find_seller_claim,
+)

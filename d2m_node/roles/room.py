@@ -253,7 +253,8 @@ class Room:
     def _check(self, message: GossipMessage) -> Verdict:
         account = self._account_of(message)
         if account is None:
-            return Verdict.REJECT
+            # Before the members are fixed here, others may know them: no blame.
+            return Verdict.REJECT if self.job.cones else Verdict.IGNORE
         if isinstance(message, wire.VoteOpening):
             return self._check_opening(message, account)
         try:
@@ -287,7 +288,7 @@ class Room:
             mini=message.mini,
             node=node,
         )
-        opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.salt)
+        opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.chain_element)
         expected = compute_vote_commitment(self._ports.chain.domain, position, opening)
         if not self._fits_chain(message):
             return Verdict.REJECT

@@ -1,4 +1,8 @@
-"""The rooms of all jobs that a node takes part in, shared by its roles."""
+"""The rooms of all jobs that a node takes part in, shared by its roles.
+
+A node enters when it applies, so that it is well connected when the job starts. If the draw leaves
+it out, it leaves.
+"""
 
 from functools import partial
 
@@ -6,10 +10,11 @@ import structlog
 import trio
 
 from d2m_node.ports import Ports
+from d2m_node.roles.library import participants
 from d2m_node.roles.room import Room
 from protocol.job import JobPhase
 from protocol.market import MarketState
-from protocol.types import JobId
+from protocol.types import Address, JobId
 
 log = structlog.get_logger(__name__)
 
@@ -38,12 +43,15 @@ class Rooms:
         async with trio.open_nursery() as nursery:
             await nursery.start(room.run)
             task_status.started()
-            await self._ports.chain.wait_for(partial(_is_gone_or_over, job_id))
+            await self._ports.chain.wait_for(partial(_is_left, job_id, self._ports.signer.address))
             nursery.cancel_scope.cancel()
         del self._rooms[job_id]
 
 
-def _is_gone_or_over(job_id: JobId, state: MarketState) -> bool | None:
-    """Tell when to close a job's room; a reorganisation may take the job itself."""
+def _is_left(job_id: JobId, account: Address, state: MarketState) -> bool | None:
+    """Tell when an account leaves a job's room; a reorganisation may take the job itself."""
     job = state.jobs.get(job_id)
-    return True if job is None or job.phase in OVER else None
+    if job is None or job.phase in OVER:
+        return True
+    is_left_out = bool(job.cones) and account not in participants(job)
+    return True if is_left_out else None

@@ -8,6 +8,7 @@ from d2m_node.roles.jobs import check_place, job_in
 from d2m_node.roles.room import Room
 from d2m_node.roles.sources import round_rules
 from protocol.aggregation import RoundRules
+from protocol.course import Course
 from protocol.deposits import DepositStatus
 from protocol.hashing import Domain
 from protocol.job import Ballot, JobPhase, JobState
@@ -99,11 +100,18 @@ class Seat:
         return (
             job.phase is JobPhase.TRAINING
             and job.ballot is not None
-            and job.ballot.ballot_number == ballot.ballot_number
+            and job.ballot.opened_at == ballot.opened_at
         )
 
     def ballot(self, former: Ballot) -> Ballot:
         """Return the newest view of a ballot that is still current."""
         ballot = self.job.ballot
-        is_current = ballot is not None and ballot.ballot_number == former.ballot_number
+        is_current = ballot is not None and ballot.opened_at == former.opened_at
         return ballot if ballot is not None and is_current else former
+
+    @property
+    def course(self) -> Course:
+        """What calls of Rounds bring along."""
+        course = self.job.course
+        assert course is not None, "a job with a pool has a course"
+        return course

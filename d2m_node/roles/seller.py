@@ -17,6 +17,7 @@ from d2m_node.calls import EnrolSeller, RegisterDataset
 from d2m_node.errors import JobFailed
 from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
 from d2m_node.retry import retry_transient
+from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.room import Room
@@ -29,6 +30,7 @@ from d2m_node.roles.transitions import (
     turn_after_pool,
 )
 from d2m_node.roles.turns import Turn
+from protocol.deposits import compute_seller_deposit
 from protocol.errors import RuleViolation
 from protocol.hashing import keccak
 from protocol.job import Ballot, JobPhase, JobState
@@ -37,7 +39,7 @@ from protocol.osmd import sample_sellers
 from protocol.request import RequestBody, compute_tag_hashes
 from protocol.samples import validate_labels, validate_samples
 from protocol.sortition import BallotKind, compute_seller_seed
-from protocol.types import Digest, JobId, SellerIndex
+from protocol.types import BlockNumber, Digest, JobId, SellerIndex, Wei
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
 from protocol.wire import messages as wire
 
@@ -48,9 +50,13 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SellerPolicy:
-    """What this node sells."""
+    """What this node sells, and for how much at least."""
 
     dataset_path: str
+    min_price_wei: Wei = Wei(0)
+    """Least price of a job in ether that this node enrols in."""
+    min_price_token: Wei = Wei(0)
+    """The same for a job in the deployment's token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,66 +119,111 @@ async def run_seller(
             job.phase is JobPhase.ENROLMENT
             and state.block_number < job.enrolment_end
             and set(job.tags) <= set(dataset.tags)
+            and job.price_wei >= dataset.min_price(job.currency)
         )
-        return is_open or (job.seller_index(me) is not None and job.phase not in OVER)
+        is_mine = job.has_seller_applied(me) and not job.is_seller_left_out(me)
+        return is_open or (is_mine and job.phase not in OVER)
 
     shop = Shop(ports=ports, rooms=rooms, trainer=trainer, samples=samples, dataset=dataset)
     await serve_jobs(ports.chain, concerns, partial(_serve_job, shop))
 
 
 async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
-    """Return this account's dataset entry on chain, made if there is none with these tags."""
+    """Return this account's dataset entry on chain, made if there is none of these tags and prices.
+
+    An entry never changes: with other prices it is another one.
+    """
     me = ports.signer.address
     tags = compute_tag_hashes(list(await ports.datasets.load_tags(policy.dataset_path)))
+    wanted = (me, tags, policy.min_price_wei, policy.min_price_token)
 
     def find(state: MarketState) -> Dataset | None:
-        own = (one for one in state.datasets.values() if one.seller == me and one.tags == tags)
+        own = (
+            one
+            for one in state.datasets.values()
+            if (one.seller, one.tags, one.min_price_wei, one.min_price_token) == wanted
+        )
         return next(own, None)
 
     if find(ports.chain.state) is None:
-        call = RegisterDataset(tags=tags, metadata_hash=keccak(b"".join(tags)))
-        await ports.chain.submit(call, key=f"register-dataset/{keccak(b''.join(tags)).hex()}")
+        metadata_hash = keccak(b"".join(tags))
+        call = RegisterDataset(
+            tags=tags,
+            metadata_hash=metadata_hash,
+            min_price_wei=policy.min_price_wei,
+            min_price_token=policy.min_price_token,
+        )
+        prices = f"{policy.min_price_wei}/{policy.min_price_token}"
+        await ports.chain.submit(call, key=f"register-dataset/{metadata_hash.hex()}/{prices}")
     return await ports.chain.wait_for(find)
 
 
 async def _serve_job(shop: Shop, job_id: JobId) -> None:
     async def work() -> None:
-        await _run_job(await _take_stall(shop, job_id))
+        stall = await _take_stall(shop, job_id)
+        if stall is not None:
+            await _run_job(stall)
 
     await run_to_failure("seller", job_id, work)
 
 
-async def _take_stall(shop: Shop, job_id: JobId) -> Stall:
-    """Read the request, enrol, and enter the job's room."""
-    ports = shop.ports
-    job = job_in(ports.chain.state, job_id)
+async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
+    """Read the request, apply for the job, and wait for a place in it.
+
+    Returns None if the job is cancelled, or the draw leaves this seller out: its deposit can be
+    had back then, and it has nothing more to do with the job.
+    """
+    ports, chain, me = shop.ports, shop.ports.chain, shop.ports.signer.address
+    job = job_in(chain.state, job_id)
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     try:
         validate_samples(body.model, shop.samples.inputs)
         validate_labels(body.model, shop.samples.labels)
     except RuleViolation as error:
         raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
-    me = ports.signer.address
-    if job.seller_index(me) is None:
-        assert job.terms is not None
-        call = EnrolSeller(
-            job=job_id,
-            terms=job.terms,
-            dataset_id=shop.dataset.dataset_id,
-            value_wei=job.terms.seller_deposit_wei,
-        )
-        await ports.chain.submit(call, key=f"enrol-seller/{job_id}")
-    index = await ports.chain.wait_for(lambda state: job_in(state, job_id).seller_index(me))
+    if not job.has_seller_applied(me):
+        await _apply(shop, job)
+    await chain.wait_for(lambda state: job_in(state, job_id).has_seller_applied(me) or None)
+    log.info("seller_applied", job=job_id)
+    room = await shop.rooms.enter(job_id)
+    await close_enrolment_in_turn(
+        chain,
+        lambda: job_in(chain.state, job_id),
+        lambda block: turn_after_pool(job_in(chain.state, job_id), me, block),
+    )
+    job = job_in(chain.state, job_id)
+    index = job.seller_index(me)
+    if index is None:
+        check_place(job, is_held=job.phase is JobPhase.CANCELLED or job.is_seller_left_out(me))
+        log.info("seller_not_in_job", job=job_id, phase=job.phase.value)
+        return None
     log.info("seller_enrolled", job=job_id, index=index)
     return Stall(
         ports=ports,
-        room=await shop.rooms.enter(job_id),
+        room=room,
         job_id=job_id,
         body=body,
         index=index,
         samples=shop.samples,
         trainer=shop.trainer,
     )
+
+
+async def _apply(shop: Shop, job: JobState) -> None:
+    """Apply for a place with the deposit that the job asks for."""
+    chain = shop.ports.chain
+    assert job.terms is not None, "a job in enrolment has terms"
+    deposit_wei = compute_seller_deposit(job.terms, job.price_wei, chain.params)
+    key = f"enrol-seller/{job.job_id}"
+    value_wei = await allow_taking(chain, job.currency, "SellerDeposits", deposit_wei, key=key)
+    call = EnrolSeller(
+        job=job.job_id,
+        terms=job.terms,
+        dataset_id=shop.dataset.dataset_id,
+        permits=(),
+        value_wei=value_wei,
+    )
+    await chain.submit(call, key=key)
 
 
 async def _run_job(stall: Stall) -> None:
@@ -182,13 +233,12 @@ async def _run_job(stall: Stall) -> None:
     def turn_from(block: int) -> Turn:
         return turn_after_pool(stall.job, me, block)
 
-    await close_enrolment_in_turn(chain, lambda: stall.job, turn_from)
-    last_round = -1
+    last_seed = BlockNumber(0)
     while True:
-        found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_round))
+        found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_seed))
         if isinstance(found, JobPhase):
             break
-        last_round = found.round_index
+        last_seed = found.seller_seed_block
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_offer_update, stall, found)
             await chain.wait_for(partial(_is_closed, stall, found))
@@ -196,12 +246,19 @@ async def _run_job(stall: Stall) -> None:
     await settle_in_turn(chain, lambda: stall.job, turn_from)
 
 
-def _next_round(stall: Stall, after: int, state: MarketState) -> Ballot | JobPhase | None:
+def _next_round(stall: Stall, after: BlockNumber, state: MarketState) -> Ballot | JobPhase | None:
+    """Return the next round that asks for updates, or the phase once there can be none.
+
+    A round is known by the block of its sellers' seed: retries keep it, and a round that is
+    opened again after its predecessor was checked has another one.
+    """
     job = job_in(state, stall.job_id)
-    if job.phase in (JobPhase.SETTLING, *OVER):
+    if job.phase in OVER or job.is_training_over(state.block_number):
         return job.phase
     ballot = job.ballot
-    is_next = ballot is not None and ballot.kind is BallotKind.ROUND and ballot.round_index > after
+    is_next = (
+        ballot is not None and ballot.kind is BallotKind.ROUND and ballot.seller_seed_block > after
+    )
     return ballot if is_next else None
 
 
@@ -210,7 +267,7 @@ def _is_closed(stall: Stall, ballot: Ballot, state: MarketState) -> bool | None:
     is_open = (
         job.phase is JobPhase.TRAINING
         and job.ballot is not None
-        and job.ballot.round_index == ballot.round_index
+        and job.ballot.seller_seed_block == ballot.seller_seed_block
         and job.ballot.kind is BallotKind.ROUND
     )
     return None if is_open else True

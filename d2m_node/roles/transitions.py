@@ -1,30 +1,51 @@
 """The transitions of a job that its pool, its buyer and its sellers all see to, in turn.
 
 The pool has the first turns. If no CONE node enrolled, or all are silent, whoever has money in the
-job goes on: the buyer first, then the sellers in the order of their enrolment.
+job goes on: the buyer first, then the sellers in the order of their enrolment. Until the enrolment
+closes, all that applied have these places.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from d2m_node.calls import CloseEnrolment, SettleJob
 from d2m_node.errors import TransactionReverted
 from d2m_node.ports import ChainPort
+from d2m_node.roles.jobs import check_place
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
-from protocol.digest import RoundHeader, add_credits
+from protocol.enrolment import compute_draw_block
 from protocol.job import JobPhase, JobState
-from protocol.types import Address
+from protocol.shares import list_credits
+from protocol.terms import JobTerms
+from protocol.types import Address, BlockNumber
 
 log = structlog.get_logger(__name__)
 
 
 def turn_after_pool(job: JobState, account: Address, first_block: int) -> Turn:
-    """Return the turn of the buyer or of a seller of this job."""
-    others = [job.buyer, *(seller.account for seller in job.sellers)]
-    place = len(job.cones) + others.index(account)
-    return Turn(first_block, place, len(job.cones) + len(others))
+    """Return the turn of the buyer or of a seller of this job.
+
+    Raises TransientError if a reorganisation took its place back.
+    """
+    pool = job.cones or job.cone_applications
+    sellers = job.sellers or job.seller_applications
+    others = [job.buyer, *(seller.account for seller in sellers)]
+    check_place(job, is_held=account in others)
+    return Turn(first_block, len(pool) + others.index(account), len(pool) + len(others))
+
+
+def turn_of_applicant(job: JobState, account: Address, first_block: int) -> Turn:
+    """Return the turn of a CONE node that applied for this job; the first place moves by job.
+
+    Raises TransientError if a reorganisation took its application back.
+    """
+    applicants = [cone.account for cone in job.cone_applications]
+    check_place(job, is_held=account in applicants)
+    rank = (applicants.index(account) - job.job_id) % len(applicants)
+    return Turn(first_block, rank, len(applicants))
 
 
 async def close_enrolment_in_turn(
@@ -32,33 +53,57 @@ async def close_enrolment_in_turn(
 ) -> None:
     """See a job's enrolment closed; this node closes it if it has the turn.
 
-    ``turn_from`` gives its turn from the end of the enrolment on; it is asked then, because only
-    then is it known how many enrolled.
+    ``turn_from`` gives its turn from the first block on in which the enrolment can be closed; it is
+    asked then, because only then is it known how many applied.
     """
 
     def is_done() -> bool:
         return job().phase is not JobPhase.ENROLMENT
 
     async def act() -> None:
-        terms = job().terms
-        assert terms is not None, "a job in enrolment has terms"
         head = chain.state.block_number
-        call = CloseEnrolment(job=job().job_id, terms=terms)
+        call = await _compose_closing(chain, job())
         await chain.submit(call, key=f"close-enrolment/{job().job_id}/{head}")
 
     await wait_block_or(chain, job().enrolment_end, is_done)
-    await take_turn(chain, turn_from(job().enrolment_end), is_done=is_done, act=act)
+    first_block = job().enrolment_end
+    if is_drawn(job()):
+        first_block = BlockNumber(first_block + chain.params.seed_delay_blocks)
+        await wait_block_or(chain, first_block, is_done)
+    if not is_done():
+        await take_turn(chain, turn_from(first_block), is_done=is_done, act=act)
 
 
-def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
-    """Return (payee, accepted rounds) of each seller; empty if no round was decided."""
-    if not job.decided_rounds:
-        return ()
-    weights: tuple[int, ...] = (0,) * len(job.sellers)
-    for one in job.decided_rounds:
-        weights = add_credits(weights, RoundHeader.decode(one.header).accepted)
-    accounts = (seller.account for seller in job.sellers)
-    return tuple(zip(accounts, weights, strict=True))
+def is_drawn(job: JobState) -> bool:
+    """Tell whether a job will start, and somebody that applied has to be left out of it."""
+    terms = _terms_of(job)
+    sellers, cones = len(job.seller_applications), len(job.cone_applications)
+    is_started = sellers >= terms.sellers_min and cones >= terms.cones_min
+    return is_started and (sellers > terms.sellers_max or cones > terms.cones_max)
+
+
+async def _compose_closing(chain: ChainPort, job: JobState) -> CloseEnrolment:
+    """Bring the applications, and the header of the draw's block if there is a draw."""
+    header = b""
+    if is_drawn(job):
+        # The call is mined in the next block, or a few later: if the seed moves on just then, the
+        # call is refused and the next turn brings the next header.
+        next_block = BlockNumber(chain.state.block_number + 1)
+        seed_delay_blocks = chain.params.seed_delay_blocks
+        block = compute_draw_block(job.enrolment_end, seed_delay_blocks, next_block)
+        header = await chain.read_header(block)
+    return CloseEnrolment(
+        job=job.job_id,
+        terms=_terms_of(job),
+        sellers=tuple(seller.account for seller in job.seller_applications),
+        cones=tuple((cone.account, cone.ticket_root) for cone in job.cone_applications),
+        header=header,
+    )
+
+
+def _terms_of(job: JobState) -> JobTerms:
+    assert job.terms is not None, "a job in enrolment has terms"
+    return job.terms
 
 
 async def settle_in_turn(
@@ -89,9 +134,10 @@ def _final_block(job: JobState) -> int | None:
 async def _settle(chain: ChainPort, job: JobState) -> None:
     """Settle by the leaves that the chain tells; without them if they do not open the root."""
     assert job.terms is not None, "a job that ran has terms"
+    assert job.course is not None, "a job that ran has a course"
     head = chain.state.block_number
     key = f"settle/{job.job_id}/{head}"
-    call = SettleJob(job=job.job_id, terms=job.terms, leaves=list_credits(job))
+    call = SettleJob(job=job.job_id, terms=job.terms, course=job.course, leaves=list_credits(job))
     try:
         await chain.submit(call, key=key)
     except TransactionReverted as refusal:
@@ -100,5 +146,4 @@ async def _settle(chain: ChainPort, job: JobState) -> None:
         if ended is None or head <= ended.final_block + chain.params.max_window_blocks:
             raise
         log.warning("settling_without_leaves", job=job.job_id, reason=refusal.reason)
-        call = SettleJob(job=job.job_id, terms=job.terms, leaves=())
-        await chain.submit(call, key=f"{key}/without-leaves")
+        await chain.submit(replace(call, leaves=()), key=f"{key}/without-leaves")

@@ -16,6 +16,7 @@ from protocol.bitmap import decode_bitmap
 from protocol.errors import ProtocolError
 from protocol.job import JobState
 from protocol.request import RequestBody
+from protocol.signatures import compact
 from protocol.sortition import compute_fin_seed
 from protocol.types import BlockNumber, Digest
 from protocol.validation_set import (
@@ -119,7 +120,7 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
         return {index: one for index, one in heard.items() if index not in recorded}
 
     async def send() -> None:
-        entries = tuple((index, one.signature) for index, one in unrecorded().items())
+        entries = tuple((index, *compact(one.signature)) for index, one in unrecorded().items())
         call = SubmitReceipts(job=seat.job_id, part=part, entries=entries)
         await seat.ports.chain.submit(call, key=f"receipts/{seat.job_id}/{part}/{seat.head}")
 

@@ -4,17 +4,17 @@ A node signs at most one vote per attempt, across crashes too: the vote is in th
 its commitment leaves the node, and what the journal holds is what is signed.
 """
 
-import secrets
 from dataclasses import dataclass
 
 import msgspec
 import structlog
 import trio
 
-from d2m_node.calls import ExpireBallot, SubmitCommits, SubmitOpenings, Tally
+from d2m_node.calls import ExpireBallot, SubmitCommits, SubmitOpenings, Tally, TallyPool
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.statements import UNSIGNED, vote_step
 from d2m_node.roles.turns import Turn, land, take_turn
+from protocol.bitmap import encode_bitmap
 from protocol.commitment import (
     NO_TRACE,
     VoteOpening,
@@ -22,9 +22,10 @@ from protocol.commitment import (
     compute_nodata_digest,
     compute_vote_commitment,
 )
-from protocol.consensus import Decided, OpenedVote, decide, tally
+from protocol.consensus import Decided, OpenedVote, decide, find_majority, tally
 from protocol.job import Ballot, CommitBatch, MiniRound
 from protocol.round import BallotResult
+from protocol.signatures import compact
 from protocol.sortition import (
     compute_es_seed,
     compute_first_mini_round,
@@ -45,7 +46,6 @@ class SealedVote(msgspec.Struct, frozen=True, array_like=True):
 
     digest: bytes
     trace: bytes
-    salt: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,7 @@ def mini_number(ballot: Ballot, mini_round_index: int) -> int:
 async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
     """Vote in the first mini-round this node is drawn for; return when that is over."""
     chain = seat.ports.chain
-    await chain.wait_block(ballot.mini_rounds[0].seed_block)
-    es_seed = await _compute_seed(seat, ballot, ballot.mini_rounds[0])
-    ticket = compute_ticket(
-        seat.ports.signer.address, seat.tickets.element(ballot.ballot_number), es_seed
-    )
-    drawn_for = compute_first_mini_round(ticket, seat.set_sizes, len(seat.pool))
+    drawn_for = await _find_mini_round(seat, ballot)
     await chain.wait_for(
         lambda _: True if len(seat.ballot(ballot).mini_rounds) > drawn_for else None
     )
@@ -87,6 +82,18 @@ async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
         return
     vote = await _seal_vote(seat, ballot, mini_round, finding)
     await finish_vote(seat, ballot, mini_round, vote)
+
+
+async def _find_mini_round(seat: Seat, ballot: Ballot) -> int:
+    """Return the position of the mini-round in which this node votes."""
+    if ballot.is_pool_called:
+        return len(ballot.mini_rounds) - 1
+    await seat.ports.chain.wait_block(ballot.mini_rounds[0].seed_block)
+    es_seed = await _compute_seed(seat, ballot, ballot.mini_rounds[0])
+    ticket = compute_ticket(
+        seat.ports.signer.address, seat.tickets.element(ballot.ballot_number), es_seed
+    )
+    return compute_first_mini_round(ticket, seat.set_sizes, len(seat.pool))
 
 
 async def recall_vote(seat: Seat, ballot: Ballot) -> tuple[MiniRound, SealedVote] | None:
@@ -130,7 +137,7 @@ async def _seal_vote(
         digest = finding.result.digest
         seed = await _compute_seed(seat, ballot, mini_round)
         trace = await trio.to_thread.run_sync(finding.result.compute_trace, seed)
-    fresh = SealedVote(digest, trace, secrets.token_bytes(32))
+    fresh = SealedVote(digest, trace)
     stored = await seat.ports.store.journal.remember(
         "vote",
         _vote_key(seat, ballot, mini_round),
@@ -148,7 +155,9 @@ async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: Seale
         mini=mini,
         node=seat.ports.signer.address,
     )
-    opening = VoteOpening(Digest(vote.digest), Digest(vote.trace), vote.salt)
+    opening = VoteOpening(
+        Digest(vote.digest), Digest(vote.trace), seat.tickets.element(ballot.ballot_number)
+    )
     await seat.room.sign_and_publish(
         wire.VoteCommit(
             job_id=seat.job_id,
@@ -166,11 +175,18 @@ async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: Seale
         return {index: one for index, one in heard.items() if index not in recorded}
 
     async def send() -> None:
-        entries = tuple(
-            (index, Digest(one.commitment), one.signature) for index, one in unrecorded().items()
+        heard = unrecorded()
+        call = SubmitCommits(
+            job=seat.job_id,
+            sender_index=seat.index,
+            members=encode_bitmap(heard),
+            entries=tuple(
+                (Digest(one.commitment), *compact(one.signature))
+                for _, one in sorted(heard.items())
+            ),
         )
         key = f"commits/{seat.job_id}/{ballot.ballot_number}/{mini}/{seat.head}"
-        await seat.ports.chain.submit(SubmitCommits(job=seat.job_id, entries=entries), key=key)
+        await seat.ports.chain.submit(call, key=key)
 
     await land(
         seat.ports.chain,
@@ -202,7 +218,6 @@ async def _open(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedV
             cone_index=seat.index,
             digest=vote.digest,
             trace=vote.trace,
-            salt=vote.salt,
             chain_element=seat.tickets.element(ballot.ballot_number),
         )
     )
@@ -238,25 +253,22 @@ def _own_batch(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> CommitBatch
 async def _submit_openings(
     seat: Seat, ballot: Ballot, batch: CommitBatch, openings: dict[int, wire.VoteOpening]
 ) -> None:
-    positions = {index: position for position, (index, _) in enumerate(batch.entries)}
-    first = ballot.mini_rounds[0]
-    is_captured = seat.ballot(ballot).es_seed is not None
+    votes = sorted({(Digest(one.digest), Digest(one.trace)) for one in openings.values()})
+
+    def entry(index: int, commitment: Digest) -> tuple[int, bytes]:
+        one = openings.get(index)
+        if one is None:
+            return len(votes), commitment
+        return votes.index((Digest(one.digest), Digest(one.trace))), one.chain_element
+
     call = SubmitOpenings(
         job=seat.job_id,
-        terms=seat.terms,
+        sender_index=seat.index,
         batch_index=batch.batch_index,
-        batch=batch.entries,
-        openings=tuple(
-            (
-                positions[index],
-                Digest(one.digest),
-                Digest(one.trace),
-                one.salt,
-                one.chain_element,
-            )
-            for index, one in openings.items()
-        ),
-        header=b"" if is_captured else await seat.ports.chain.read_header(first.seed_block),
+        members=batch.members,
+        batch=tuple(entry(index, commitment) for index, commitment in batch.entries),
+        votes=tuple(votes),
+        header=await seat.ports.chain.read_header(ballot.mini_rounds[0].seed_block),
     )
     key = (
         f"openings/{seat.job_id}/{ballot.ballot_number}/"
@@ -278,36 +290,22 @@ async def tally_until_over(seat: Seat, ballot: Ballot, desk: BallotDesk) -> None
 async def _tally_mini_round(
     seat: Seat, ballot: Ballot, mini_round: MiniRound, finding: Finding | None
 ) -> None:
-    votes = [
-        OpenedVote(
-            node_index=one.cone_index,
-            mini_round_index=one.mini_round_index,
-            digest=one.digest,
-            trace=one.trace,
-        )
-        for one in seat.ballot(ballot).openings
-    ]
-    decision = decide(
-        tally(votes),
-        lead=seat.terms.lead,
-        pool_size=len(seat.pool),
-        set_size=seat.set_sizes[mini_round.mini_round_index],
-    )
-    groups = tuple(sorted({(v.mini_round_index, v.digest, v.trace) for v in votes}))
+    votes = _recorded_votes(seat.ballot(ballot))
+    accepted = _find_accepted(seat, ballot, mini_round, votes)
     header, knowers = b"", list(range(len(seat.pool)))
-    if isinstance(decision, Decided):
-        knowers = sorted({v.node_index for v in votes if v.digest == decision.digest})
+    if accepted is not None:
+        knowers = sorted({v.node_index for v in votes if v.digest == accepted})
         if finding is not None and finding.result is not None:
-            header = finding.result.opening if finding.result.digest == decision.digest else b""
+            header = finding.result.opening if finding.result.digest == accepted else b""
     deadline = mini_round.open_end + seat.terms.header_blocks
-    is_expected_to_expire = isinstance(decision, Decided) and not header
+    is_expected_to_expire = accepted is not None and not header
 
     async def act() -> None:
-        call: Tally | ExpireBallot = Tally(
-            job=seat.job_id, terms=seat.terms, groups=groups, header=header
-        )
+        call: Tally | TallyPool | ExpireBallot
         if seat.head >= deadline:
-            call = ExpireBallot(job=seat.job_id, terms=seat.terms)
+            call = ExpireBallot(job=seat.job_id, terms=seat.terms, course=seat.course)
+        else:
+            call = _tally_call(seat, ballot, votes, header)
         mini = mini_number(ballot, mini_round.mini_round_index)
         key = f"{type(call).__name__}/{seat.job_id}/{ballot.ballot_number}/{mini}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
@@ -321,6 +319,59 @@ async def _tally_mini_round(
         ),
         is_done=lambda: not seat.is_current(ballot) or seat.ballot(ballot).current != mini_round,
         act=act,
+    )
+
+
+def _recorded_votes(ballot: Ballot) -> list[OpenedVote]:
+    return [
+        OpenedVote(
+            node_index=one.cone_index,
+            mini_round_index=one.mini_round_index,
+            digest=one.digest,
+            trace=one.trace,
+        )
+        for one in ballot.openings
+    ]
+
+
+def _find_accepted(
+    seat: Seat, ballot: Ballot, mini_round: MiniRound, votes: list[OpenedVote]
+) -> Digest | None:
+    """Return the digest whose bytes the tally needs; None if it needs none."""
+    counts = tally(votes)
+    if ballot.is_pool_called:
+        overturning = find_majority(counts, len(seat.pool))
+        return None if overturning == seat.course.decision else overturning
+    decision = decide(
+        counts,
+        lead=seat.terms.lead,
+        pool_size=len(seat.pool),
+        set_size=seat.set_sizes[mini_round.mini_round_index],
+    )
+    return decision.digest if isinstance(decision, Decided) else None
+
+
+def _tally_call(
+    seat: Seat, ballot: Ballot, votes: list[OpenedVote], header: bytes
+) -> Tally | TallyPool:
+    groups = tuple(sorted({(v.mini_round_index, v.digest, v.trace) for v in votes}))
+    if not ballot.is_pool_called:
+        return Tally(
+            job=seat.job_id,
+            terms=seat.terms,
+            course=seat.course,
+            groups=groups,
+            header=header,
+        )
+    parent = seat.job.parent_course
+    assert parent is not None, "a decision that is checked has a course before it"
+    return TallyPool(
+        job=seat.job_id,
+        terms=seat.terms,
+        course=seat.course,
+        parent=parent,
+        groups=groups,
+        header=header,
     )
 
 

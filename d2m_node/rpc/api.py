@@ -125,6 +125,10 @@ class JobSummary(Result, frozen=True, kw_only=True):
     job: int
     phase: str
     buyer: str | None
+    mode: str
+    """Of the auction: sealed, second-price or open."""
+    currency: str
+    """ether, or the address of the token; amounts but stakes are in its smallest unit."""
     price_wei: int
     sellers: int
     cones: int
@@ -193,6 +197,47 @@ class JobView(Result, frozen=True, kw_only=True):
     slashes: list[SlashView]
 
 
+class EventView(Result, frozen=True, kw_only=True):
+    event: str
+    block: int
+    log_index: int
+    transaction: str
+
+
+class NumberView(Result, frozen=True, kw_only=True):
+    name: str
+    value: int | str
+    formula: str
+    """Empty for a number that an event or the deployment says as it is."""
+    events: list[EventView]
+
+
+class ExplainedPayoutView(Result, frozen=True, kw_only=True):
+    role: str
+    index: int
+    account: str
+    weight: int
+    amount_wei: int
+    """What comes out of the formula."""
+    credited_wei: int
+    is_claimed: bool
+    """False for a share that is set aside for the account."""
+    formula: str
+    events: list[EventView]
+    """What account and weight come from."""
+    credited_by: list[EventView]
+
+
+class ExplanationView(Result, frozen=True, kw_only=True):
+    job: int
+    currency: str
+    """ether, or the token's address."""
+    numbers: list[NumberView]
+    payouts: list[ExplainedPayoutView]
+    differences: list[str]
+    """What does not come out; empty if everything was paid and recorded as it must be."""
+
+
 class SubmittedRequest(Result, frozen=True, kw_only=True):
     job: int
     """Number of the auction, and of the job if the bid wins."""
@@ -209,6 +254,9 @@ NODE_PEERS: Final = Method("node.peers", NoParams, list[PeerView], "every peer i
 NODE_STOP: Final = Method("node.stop", NoParams, NodeStatus, "stop the node in order")
 LIST_JOBS: Final = Method("jobs.list", NoParams, list[JobSummary], "every job of the market")
 GET_JOB: Final = Method("jobs.get", JobParams, JobView, "all that the chain says about a job")
+EXPLAIN_PAYOUTS: Final = Method(
+    "payouts.explain", JobParams, ExplanationView, "every payout of a settled job, recomputed"
+)
 LIST_ROLES: Final = Method("roles.list", NoParams, list[RoleView], "roles, on or off")
 ENABLE_ROLE: Final = Method("roles.enable", EnableRoleParams, list[RoleView], "switch a role on")
 DISABLE_ROLE: Final = Method("roles.disable", RoleParams, list[RoleView], "switch a role off")

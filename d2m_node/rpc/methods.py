@@ -12,8 +12,12 @@ from d2m_node.errors import UserError
 from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
 from d2m_node.rpc import api
+from d2m_node.rpc.explanations import view_explanation
 from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer
 from d2m_node.user_input import parse_wei
+from protocol.job import JobState
+from protocol.market import MarketState
+from protocol.payout_explanation import explain_payouts
 from protocol.types import JobId, Wei
 
 P = TypeVar("P", bound=api.Params)
@@ -98,10 +102,14 @@ async def list_jobs(context: RpcContext, params: api.NoParams) -> list[api.JobSu
 
 async def get_job(context: RpcContext, params: api.JobParams) -> api.JobView:
     """Describe one job. Raises UserError."""
-    job = context.ports.chain.state.jobs.get(JobId(params.job))
-    if job is None:
-        raise UserError(f"job {params.job}: the market has no such job")
-    return view_job(job)
+    return view_job(_find_job(context.ports.chain.state, params.job))
+
+
+async def explain_job_payouts(context: RpcContext, params: api.JobParams) -> api.ExplanationView:
+    """Recompute the payouts of a settled job. Raises UserError and RuleViolation."""
+    chain = context.ports.chain
+    job = _find_job(chain.state, params.job)
+    return view_explanation(explain_payouts(job, chain.params))
 
 
 async def list_roles(context: RpcContext, params: api.NoParams) -> list[api.RoleView]:  # noqa: ARG001
@@ -155,6 +163,13 @@ async def job_model(context: RpcContext, params: api.JobParams) -> api.ModelFile
     return api.ModelFile(job=params.job, safetensors=data)
 
 
+def _find_job(state: MarketState, number: int) -> JobState:
+    job = state.jobs.get(JobId(number))
+    if job is None:
+        raise UserError(f"job {number}: the market has no such job")
+    return job
+
+
 def _view_roles(context: RpcContext) -> list[api.RoleView]:
     enabled = context.roles.enabled()
     return [api.RoleView(role=name, enabled=enabled[name]) for name in sorted(enabled)]
@@ -188,6 +203,7 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
         _serve(api.NODE_STOP, node_status),
         _serve(api.LIST_JOBS, list_jobs),
         _serve(api.GET_JOB, get_job),
+        _serve(api.EXPLAIN_PAYOUTS, explain_job_payouts),
         _serve(api.LIST_ROLES, list_roles),
         _serve(api.ENABLE_ROLE, enable_role),
         _serve(api.DISABLE_ROLE, disable_role),

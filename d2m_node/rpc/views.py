@@ -22,9 +22,10 @@ from protocol.events import FinalDecided, RoundDecided
 from protocol.job import DecidedBallot, JobState
 from protocol.market import MarketState
 from protocol.settlement import Outcome
+from protocol.types import NO_ACCOUNT
 
 ONE_Q20: Final = 1 << 20
-PAYOUT_ROLES: Final = {1: "cone", 2: "seller", 3: "buyer"}
+PAYOUT_ROLES: Final = {1: "cone", 2: "seller", 3: "buyer", 4: "batcher"}
 SLASH_REASONS: Final = {1: "wrong digest", 2: "not opened"}
 
 
@@ -68,6 +69,8 @@ def summarise_job(job: JobState) -> JobSummary:
         job=job.job_id,
         phase=job.phase.value,
         buyer=None if job.buyer is None else to_hex(job.buyer),
+        mode=job.mode.name.lower().replace("_", "-"),
+        currency="ether" if job.currency == NO_ACCOUNT else to_hex(job.currency),
         price_wei=job.price_wei,
         sellers=len(job.sellers),
         cones=len(job.cones),

@@ -88,7 +88,7 @@ class VoteCommit(Message, frozen=True, array_like=True, kw_only=True, tag=4):
 
 
 class VoteOpening(Message, frozen=True, array_like=True, kw_only=True, tag=5):
-    """What opens a vote. No signature: the salt opens a signed commitment (MECHANISM 9.2)."""
+    """What opens a vote. No signature: the element opens a signed commitment (MECHANISM 9.2)."""
 
     job_id: Number
     round_index: Number
@@ -96,7 +96,6 @@ class VoteOpening(Message, frozen=True, array_like=True, kw_only=True, tag=5):
     cone_index: Index
     digest: Bytes32
     trace: Bytes32
-    salt: Bytes32
     chain_element: Bytes32
 
 

@@ -11,13 +11,20 @@ from tests.contracts.support import CASES
 from tests.contracts.world import NAMES, SOURCES, Job, World
 
 
+class Deployers(dict[str, Any]):
+    """Contracts and mocks by name, each compiled when it is first asked for."""
+
+    def __missing__(self, name: str) -> Any:
+        folder = SOURCES if name in NAMES else SOURCES / "mocks"
+        self[name] = boa.load_partial(str(folder / f"{name}.vy"))
+        return self[name]
+
+
 @pytest.fixture(scope="session")
-def deployers() -> dict[str, Any]:
+def deployers() -> Deployers:
     """The compiled contracts and mocks, by name."""
     set_search_paths([str(SOURCES)])
-    paths = [SOURCES / f"{name}.vy" for name in NAMES]
-    paths += sorted((SOURCES / "mocks").glob("*.vy"))
-    return {path.stem: boa.load_partial(str(path)) for path in paths}
+    return Deployers()
 
 
 @pytest.fixture(autouse=True)

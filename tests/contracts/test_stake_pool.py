@@ -12,17 +12,20 @@ WRONG, UNOPENED = 1, 2
 
 
 class Pool:
-    """A stake pool whose market and rounds are accounts of the test."""
+    """A stake pool whose market, enrolment and rounds are the test's own."""
 
     def __init__(self, world: World, deployers: dict[str, Any]) -> None:
         self.market = deployers["ClosableMarket"].deploy()
+        self.enrolment = deployers["ClosableMarket"].deploy()
         self.rounds = make_actor("rounds").address
         params = tuple(world.params.values())
-        self.contract = deployers["StakePool"].deploy(params, self.market.address, self.rounds)
+        self.contract = deployers["StakePool"].deploy(
+            params, self.market.address, self.enrolment.address, self.rounds
+        )
         self.world = world
 
     def lock(self, account: str, amount_wei: int = 4 * ONE_ETHER) -> None:
-        self.contract.lock(JOB, account, amount_wei, sender=self.market.address)
+        self.contract.lock(JOB, account, amount_wei, sender=self.enrolment.address)
 
     def slash(self, accounts: list[str], reason: int, beneficiaries: list[str]) -> None:
         self.contract.slash(JOB, accounts, reason, beneficiaries, sender=self.rounds)
@@ -98,9 +101,10 @@ def test_only_free_stake_unbonds(pool: Pool, nodes: list[str]) -> None:
         pool.contract.request_unbond(4 * ONE_ETHER + 1, sender=nodes[0])
 
 
-def test_only_the_market_locks_and_once_per_job(pool: Pool, nodes: list[str]) -> None:
-    with boa.reverts("stake: only the market locks"):
-        pool.contract.lock(JOB, nodes[0], 1, sender=nodes[0])
+def test_only_the_enrolment_locks_and_once_per_job(pool: Pool, nodes: list[str]) -> None:
+    for hostile in (nodes[0], pool.market.address, pool.rounds):
+        with boa.reverts("stake: only the enrolment locks"):
+            pool.contract.lock(JOB, nodes[0], 1, sender=hostile)
     with boa.reverts("stake: not enough free stake"):
         pool.lock(nodes[0], 9 * ONE_ETHER)
     pool.lock(nodes[0])
@@ -153,8 +157,9 @@ def test_a_slash_takes_no_more_than_is_left(pool: Pool, nodes: list[str]) -> Non
 
 
 def test_only_rounds_slash(pool: Pool, nodes: list[str]) -> None:
-    with boa.reverts("stake: only rounds slash"):
-        pool.contract.slash(JOB, [nodes[0]], WRONG, [], sender=nodes[1])
+    for hostile in (nodes[1], pool.market.address, pool.enrolment.address):
+        with boa.reverts("stake: only rounds slash"):
+            pool.contract.slash(JOB, [nodes[0]], WRONG, [], sender=hostile)
 
 
 def test_who_never_enrolled_cannot_vote(pool: Pool, nodes: list[str]) -> None:
@@ -171,3 +176,66 @@ def test_locked_stake_is_released_once_the_job_is_closed(pool: Pool, nodes: list
     assert pool.contract.holding_of(nodes[0]).free_wei == 6 * ONE_ETHER
     with boa.reverts("stake: nothing locked"):
         pool.contract.release(JOB, nodes[0])
+
+
+def test_stake_of_a_node_that_was_left_out_is_released_while_the_job_runs(
+    pool: Pool, nodes: list[str]
+) -> None:
+    left_out, member = nodes[:2]
+    pool.lock(left_out)
+    pool.lock(member)
+    pool.enrolment.leave_out(JOB, left_out)
+    pool.contract.release(JOB, left_out)
+    (event,) = pool.contract.get_logs()
+    assert (event.job, event.account, event.amount_wei) == (JOB, left_out, 4 * ONE_ETHER)
+    assert pool.contract.holding_of(left_out).free_wei == 8 * ONE_ETHER
+    with boa.reverts("stake: nothing locked"):
+        pool.contract.release(JOB, left_out)
+    with boa.reverts("stake: already locked"):
+        pool.lock(left_out)
+    with boa.reverts("stake: job not closed"):
+        pool.contract.release(JOB, member)
+    with boa.reverts("stake: job not closed"):
+        pool.contract.release(JOB + 1, left_out)
+
+
+def test_accounts_are_counted_at_their_first_deposit(pool: Pool) -> None:
+    accounts = [make_actor(f"node {number}").address for number in range(3)]
+    assert pool.contract.staker_count() == 0
+    for expected, account in enumerate(accounts, start=1):
+        pool.contract.deposit(value=1, sender=account)
+        pool.contract.deposit(value=1, sender=account)
+        assert pool.contract.staker_count() == expected
+    pool.contract.request_unbond(2, sender=accounts[0])
+    pool.world.blocks.mine(20)
+    pool.contract.withdraw(sender=accounts[0])
+    pool.contract.deposit(value=1, sender=accounts[0])
+    assert pool.contract.staker_count() == 3
+
+
+def test_the_pool_holds_what_it_owes(pool: Pool, nodes: list[str]) -> None:
+    world, contract = pool.world, pool.contract
+    hostile, honest, unbonding = nodes
+    for node in nodes:
+        pool.lock(node)
+    pool.slash([hostile], WRONG, [honest])
+    contract.request_unbond(ONE_ETHER, sender=unbonding)
+    held = sum(
+        part
+        for node in nodes
+        for part in (
+            contract.holding_of(node).free_wei,
+            contract.holding_of(node).unbonding_wei,
+            contract.holding_of(node).reward_wei,
+            pool.left(node),
+        )
+    )
+    assert world.balance(contract.address) == held == 23 * ONE_ETHER
+    pool.market.close(JOB)
+    for node in nodes:
+        contract.release(JOB, node)
+        contract.request_unbond(contract.holding_of(node).free_wei, sender=node)
+    world.blocks.mine(20)
+    for node in nodes:
+        contract.withdraw(sender=node)
+    assert world.balance(contract.address) == 0

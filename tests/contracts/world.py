@@ -115,6 +115,10 @@ class Logged:
         member = getattr(self._contract, name)
         return self._watch(member) if callable(member) else member
 
+    @property
+    def unwrapped(self) -> Any:
+        return self._contract
+
     def get_logs(self) -> list[Any]:
         return self._logs
 
@@ -303,14 +307,17 @@ class Job:
             self.number, *arguments.values(), value=value, sender=self.sellers[index].address
         )
 
-    def close_enrolment(self) -> "Job":
+    @property
+    def applications(self) -> tuple[list[str], list[tuple[str, bytes]]]:
+        """Sellers and CONE nodes in the order in which `enrol` lets them apply."""
+        roots = [chain[0] for chain in self.chains]
+        cones = [(cone.address, root) for cone, root in zip(self.cones, roots, strict=True)]
+        return [seller.address for seller in self.sellers], cones
+
+    def close_enrolment(self, header: bytes = b"") -> "Job":
         self.world.blocks.mine_past(self.world.market.job_of(self.number).enrolment_end)
         self.world.enrolment.close_enrolment(
-            self.number,
-            self.terms_list,
-            [seller.address for seller in self.sellers],
-            [(cone.address, chain[0]) for cone, chain in zip(self.cones, self.chains, strict=True)],
-            b"",
+            self.number, self.terms_list, *self.applications, header
         )
         self.validation_end = self.world.blocks.number + self.terms["validation_blocks"]
         return self

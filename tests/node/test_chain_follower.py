@@ -12,7 +12,7 @@ from d2m_node.errors import ChainUnavailable
 from d2m_node.transaction_store import BlockId
 from protocol.events import AuctionOpened, BidReclaimed, PayoutClaimed, PeerBound, StakeLocked
 from protocol.market import MarketState
-from protocol.types import Address, BlockNumber, JobId, Wei
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
 from tests.support.chain import SETTINGS, ScriptedChain, make_bindings, make_log
 
 SELLER = Address(b"\xa1" * 20)
@@ -29,8 +29,9 @@ def auction_opened() -> Json:
         AuctionOpened(
             auction=JobId(1),
             opener=BUYER,
-            tags=(),
+            tags=(Digest(b"\x05" * 32),),
             mode=0,
+            currency=NO_ACCOUNT,
             deposit_wei=Wei(1),
             reserve_wei=Wei(1),
             commit_end=BlockNumber(10),
@@ -185,14 +186,14 @@ async def test_logs_that_were_not_asked_for_are_the_endpoints_fault() -> None:
 async def test_a_log_that_is_listed_twice_is_not_folded_twice() -> None:
     chain = ScriptedChain()
     follower = make_follower(chain)
-    chain.mine(make_log(PayoutClaimed(payee=SELLER, amount_wei=Wei(7))))
+    chain.mine(make_log(PayoutClaimed(payee=SELLER, currency=NO_ACCOUNT, amount_wei=Wei(7))))
     logs = chain.logs[chain.blocks[-1]["hash"]]
     logs += list(logs)
     with pytest.raises(ChainUnavailable, match="a log twice"):
         await follow_all(follower)
     del logs[1:]
     await follow_all(follower)
-    assert follower.state.claimed_wei == {SELLER: 7}
+    assert follower.state.payouts[NO_ACCOUNT, SELLER].withdrawn_wei == 7
 
 
 async def test_an_auction_left_out_is_noticed_at_the_next_event_of_its_job() -> None:

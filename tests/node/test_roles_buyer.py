@@ -8,30 +8,48 @@ import msgspec
 import pytest
 import trio
 
-from d2m_node.calls import CommitBid, OpenAuction, ReclaimBid, ReclaimEscrow, RevealBid
+from d2m_node.calls import (
+    ApproveToken,
+    CommitBid,
+    OpenAuction,
+    ReclaimBid,
+    ReclaimEscrow,
+    RevealBid,
+)
 from d2m_node.errors import JobFailed, UserError
 from d2m_node.request_file import RequestFile
-from d2m_node.roles.bids import SealedBid, commit_to, remember_bid
+from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
 from d2m_node.roles.buyer import BuyerDesk, run_buyer
 from d2m_node.roles.payday import run_payday
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.sources import load_body
+from protocol.auction import AuctionMode
 from protocol.deposits import compute_deposit_range
 from protocol.events import AuctionOpened
 from protocol.layers import Clip, Flatten, Linear
 from protocol.market import advance
 from protocol.model import ModelDescription, count_model_operations
-from protocol.types import BlockNumber, Wei
-from tests.support.job import BODY, JOB, TAGS, TERMS, Cast
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, Wei
+from tests.support.job import BODY, CONES, JOB, SELLERS, TAGS, TERMS, Cast
 from tests.support.market import wait_idle
 from tests.support.params import PARAMS
 
 BID_WEI = Wei(30)
+TOKEN = Address(b"\x70" * 20)
+
+
+def make_cast() -> Cast:
+    """The nodes of a market in which there is no job yet."""
+    cast = Cast()
+    cast.register_all()
+    return cast
 
 
 def make_request(**terms: int) -> RequestFile:
     return RequestFile(
         tags=("digits",),
+        mode=AuctionMode.SEALED,
+        is_in_token=False,
         bid_wei=BID_WEI,
         deposit_wei=BID_WEI,
         reserve_wei=Wei(1),
@@ -51,7 +69,7 @@ def make_request(**terms: int) -> RequestFile:
 async def test_a_deposit_that_does_not_fit_the_bid_is_refused_before_any_money_moves(
     too_much: int,
 ) -> None:
-    cast = Cast()
+    cast = make_cast()
     least_wei, most_wei = compute_deposit_range(BID_WEI, TERMS.sellers_min, PARAMS)
     edge_wei = most_wei if too_much > 0 else least_wei
     desk = BuyerDesk(cast.buyer.ports)
@@ -66,7 +84,7 @@ async def test_a_deposit_that_does_not_fit_the_bid_is_refused_before_any_money_m
 
 
 async def test_a_request_that_fits_opens_an_auction(nursery: trio.Nursery) -> None:
-    cast = Cast()
+    cast = make_cast()
     desk = BuyerDesk(cast.buyer.ports)
     nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
     await cast.market.mine()
@@ -74,8 +92,51 @@ async def test_a_request_that_fits_opens_an_auction(nursery: trio.Nursery) -> No
     assert (opened.auction, opened.value_wei) == (1, BID_WEI)
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"sellers_min": SELLERS + 1, "sellers_max": SELLERS + 1}, "sellers_min: is 5; datasets"),
+        ({"cones_min": CONES + 1, "cones_max": CONES + 1}, "cones_min: is 6; accounts with a st"),
+    ],
+)
+async def test_more_than_is_registered_is_not_asked_for(
+    change: dict[str, int], complaint: str
+) -> None:
+    cast = make_cast()
+    desk = BuyerDesk(cast.buyer.ports)
+    request = make_request(seller_deposit_wei=5, **change)
+    with trio.fail_after(5), pytest.raises(UserError, match=rf"^terms\.{complaint}"):
+        await desk.submit(request, idempotency_key="key")
+    assert cast.buyer.store.journal.values == {}
+
+
+async def test_a_market_without_a_token_takes_no_request_in_one() -> None:
+    cast = make_cast()
+    desk = BuyerDesk(cast.buyer.ports)
+    request = replace(make_request(), is_in_token=True)
+    with trio.fail_after(5), pytest.raises(UserError, match=r"^auction\.currency: this market has"):
+        await desk.submit(request, idempotency_key="key")
+
+
+@pytest.mark.parametrize("mode", [AuctionMode.SEALED, AuctionMode.SECOND_PRICE])
+async def test_a_sealed_bid_in_the_token_is_allowed_before_it_is_made(
+    nursery: trio.Nursery, mode: AuctionMode
+) -> None:
+    cast = make_cast()
+    cast.buyer.chain.params = replace(PARAMS, token=TOKEN)
+    desk = BuyerDesk(cast.buyer.ports)
+    request = replace(make_request(), is_in_token=True, mode=mode, deposit_wei=Wei(40))
+    nursery.start_soon(partial(desk.submit, request, idempotency_key="key"))
+    await cast.market.mine(2)
+    calls = [call for _, call in cast.market.calls]
+    assert calls[0] == ApproveToken(spender="Market", amount_wei=Wei(40))
+    assert isinstance(calls[1], OpenAuction)
+    assert (calls[1].currency, calls[1].mode) == (TOKEN, mode)
+    assert (calls[1].bond_wei, calls[1].value_wei) == (40, 0)
+
+
 async def test_terms_outside_the_deployments_limits_are_refused_before_any_money_moves() -> None:
-    cast = Cast()
+    cast = make_cast()
     desk = BuyerDesk(cast.buyer.ports)
     request = make_request(header_blocks=PARAMS.max_window_blocks + 1)
     with (
@@ -102,7 +163,7 @@ LARGE_BATCH = msgspec.structs.replace(BODY.training, batch_size=1 << 16)
 async def test_a_request_that_no_node_takes_is_refused_before_any_money_moves(
     change: dict[str, Any], complaint: str
 ) -> None:
-    cast = Cast()
+    cast = make_cast()
     desk = BuyerDesk(cast.buyer.ports)
     with trio.fail_after(5), pytest.raises(UserError, match=complaint):
         await desk.submit(replace(make_request(), **change), idempotency_key="key")
@@ -118,7 +179,7 @@ WORK_OF_A_ROUND = 5 * 2 * count_model_operations(BODY.model)
 async def test_work_that_lasts_too_long_is_refused_before_any_money_moves(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cast = Cast()
+    cast = make_cast()
     desk = BuyerDesk(cast.buyer.ports)
     monkeypatch.setattr("protocol.request.MAX_OPERATIONS_PER_BALLOT", WORK_OF_A_ROUND - 1)
     with (
@@ -159,7 +220,7 @@ async def submit_and_crash(cast: Cast, **options: Any) -> None:
 async def test_the_same_key_bids_once_across_a_crash(
     nursery: trio.Nursery, blocks_between: int
 ) -> None:
-    cast = Cast()
+    cast = make_cast()
     await submit_and_crash(cast, idempotency_key="key")
     await cast.market.mine(blocks_between)
     desk = BuyerDesk(cast.buyer.ports)
@@ -173,11 +234,11 @@ async def test_the_same_key_bids_once_across_a_crash(
 async def test_a_bid_on_its_way_goes_on_although_its_auction_is_too_late_to_join(
     nursery: trio.Nursery,
 ) -> None:
-    cast = Cast()
+    cast = make_cast()
     cast.market.apply(
         AuctionOpened(
             auction=JOB, opener=cast.cones[0].signer.address, tags=TAGS, mode=0,
-            deposit_wei=BID_WEI, reserve_wei=Wei(1), commit_end=BlockNumber(4),
+            currency=NO_ACCOUNT, deposit_wei=BID_WEI, reserve_wei=Wei(1), commit_end=BlockNumber(4),
             reveal_end=BlockNumber(8),
         )
     )  # fmt: skip
@@ -191,7 +252,7 @@ async def test_a_bid_on_its_way_goes_on_although_its_auction_is_too_late_to_join
 
 
 async def test_another_key_bids_again(nursery: trio.Nursery) -> None:
-    cast = Cast()
+    cast = make_cast()
     await submit_and_crash(cast, idempotency_key="key")
     await cast.market.mine()
     desk = BuyerDesk(cast.buyer.ports)
@@ -206,7 +267,7 @@ async def test_a_buyer_gets_its_escrow_back_when_no_cone_node_enrols(
     cast = Cast()
     cast.open_enrolment()
     cast.buyer.store.blobs.data.clear()  # not even the request is readable
-    bid = SealedBid(amount_wei=30, salt=bytes(32), body_hash=bytes(32), terms=TERMS,
+    bid = PlannedBid(amount_wei=30, salt=bytes(32), body_hash=bytes(32), terms=TERMS,
                     dataset_path="")  # fmt: skip
     await remember_bid(cast.buyer.ports, JOB, bid)
     job = cast.market.state.jobs[JOB]
@@ -222,7 +283,7 @@ async def test_a_buyer_gets_its_escrow_back_when_no_cone_node_enrols(
 
 
 async def test_a_refused_reveal_does_not_strand_the_deposit(nursery: trio.Nursery) -> None:
-    cast = Cast()
+    cast = make_cast()
     cast.market.refuses = lambda call: isinstance(call, RevealBid)
     nursery.start_soon(run_payday, cast.buyer.ports)
     nursery.start_soon(buy, cast)
@@ -243,7 +304,7 @@ async def buy(cast: Cast) -> None:
 async def test_a_bid_that_a_reorganisation_took_back_does_not_end_the_node(
     nursery: trio.Nursery,
 ) -> None:
-    cast = Cast()
+    cast = make_cast()
     nursery.start_soon(buy, cast)
     desk = BuyerDesk(cast.buyer.ports)
     nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))

@@ -8,14 +8,18 @@ import trio
 from d2m_node.calls import LogBitmaps
 from d2m_node.roles.inputs import InputSet, agree_inputs, collect_updates
 from d2m_node.roles.seat import Seat
+from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.vote import Finding, cast_vote
+from protocol.bitmap import list_statements
 from protocol.commitment import NO_TRACE, compute_nodata_digest
 from protocol.events import BitmapsLogged
+from protocol.hashing import word
 from protocol.job import Ballot
-from protocol.signatures import recover_signer
+from protocol.signatures import compact, recover_signer
 from protocol.sortition import BallotKind, encode_mini
-from protocol.types import Address, Digest, RoundIndex
-from tests.support.job import CONES, JOB, OPENED, Cast, Offer, retried
+from protocol.types import Address, Digest, JobId, RoundIndex
+from protocol.wire import messages as wire
+from tests.support.job import CONES, JOB, OPENED, Cast, Offer, retried, sign
 from tests.support.market import Node
 
 SAMPLED = (0, 1, 2)
@@ -56,8 +60,9 @@ class Pool:
     @property
     def told(self) -> dict[int, int]:
         """Bitmap by node, as logged."""
-        entries = [entry for call in self.cast.market.sent(LogBitmaps) for entry in call.entries]
-        return {index: bitmap for index, bitmap, _ in entries}
+        calls = self.cast.market.sent(LogBitmaps)
+        told = [one for call in calls for one in list_statements(call.groups, call.signatures)]
+        return {one.cone_index: one.bitmap for one in told}
 
     @property
     def available(self) -> set[int]:
@@ -179,10 +184,45 @@ async def test_a_logged_bitmap_is_verified_once_by_each_node(
     pool = await seat_pool(cast, nursery)
     pool.start()
     offers = await offer_all(cast)
-    forged = (0, 0b1, bytes(65))
-    cast.market.apply(BitmapsLogged(job=JOB, ballot_number=1, entries=(forged,)))
+    cast.market.apply(
+        BitmapsLogged(
+            job=JOB, ballot_number=1, groups=((0b1, 0b1),), signatures=((bytes(32), bytes(32)),)
+        )
+    )
     await open_all(cast, offers)
     await cast.market.mine_to(OPENED.availability_end + 3)
     logged = current_ballot(cast).bitmaps
     assert len(logged) == CONES + 1
     assert len(checks) == CONES * len(logged)
+
+
+async def test_a_bitmap_that_is_logged_late_or_for_another_ballot_does_not_count(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    pool = await seat_pool(cast, nursery)
+    node = cast.cones[0]
+    step = {"job_id": JOB, "round_index": 0, "cone_index": 0, "signature": UNSIGNED}
+
+    def log(ballot_number: int, attempt: int, bitmap: int) -> None:
+        told = wire.AvailabilityBitmap(attempt=attempt, bitmap=word(bitmap), **step)
+        signature = compact(sign(node, told).signature)
+        logged = BitmapsLogged(
+            job=JOB, ballot_number=ballot_number, groups=((1, bitmap),), signatures=(signature,)
+        )
+        cast.market.apply(logged)
+
+    log(ballot_number=2, attempt=0, bitmap=0b1)
+    log(ballot_number=0, attempt=0, bitmap=0b10)
+    assert current_ballot(cast).bitmaps == ()
+    await cast.market.mine_to(OPENED.availability_end)
+    log(ballot_number=1, attempt=0, bitmap=0b11)
+    await cast.market.mine()
+    log(ballot_number=1, attempt=0, bitmap=0b111)
+    assert [one.bitmap for one in current_ballot(cast).bitmaps] == [0b11]
+    assert pool.told == {}
+
+
+async def test_bitmaps_for_a_job_that_does_not_exist_are_passed_over(cast: Cast) -> None:
+    before = cast.market.state
+    cast.market.apply(BitmapsLogged(job=JobId(99), ballot_number=1, groups=(), signatures=()))
+    assert cast.market.state == before

@@ -1,18 +1,22 @@
 """The seller: its deposit, and one commitment per round across crashes and attempts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trio
 
-from d2m_node.calls import EnrolSeller
+from d2m_node.calls import ApproveToken, EnrolSeller, RegisterDataset
 from d2m_node.ports import Int32Array
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.seller import SellerPolicy, run_seller
 from protocol.model import count_parameters
+from protocol.types import Address, Wei
 from protocol.wire import messages as wire
-from tests.support.job import BODY, DEPOSIT_WEI, JOB, OPENED, Cast, retried
+from tests.support.job import BODY, DEPOSIT_WEI, JOB, OPENED, PRICE_WEI, SELLERS, Cast, retried
 from tests.support.market import Node
 
+TOKEN = Address(b"\x77" * 20)
 POLICY = SellerPolicy(dataset_path="dataset.toml")
 
 
@@ -28,11 +32,11 @@ class Trainer:
         return np.full(count_parameters(BODY.model), self.value + self.runs, dtype=np.int32)
 
 
-async def sell(node: Node, trainer: Trainer) -> None:
+async def sell(node: Node, trainer: Trainer, policy: SellerPolicy = POLICY) -> None:
     """Run a seller as a node does, until cancelled."""
     async with trio.open_nursery() as nursery:
         rooms = Rooms(node.ports, node.rooms, nursery)
-        await run_seller(node.ports, rooms, POLICY, trainer)  # type: ignore[arg-type]
+        await run_seller(node.ports, rooms, policy, trainer)  # type: ignore[arg-type]
 
 
 def commitments(cast: Cast) -> dict[int, list[bytes]]:
@@ -59,6 +63,38 @@ async def test_a_seller_enrols_with_the_deposit_that_the_terms_ask_for(
     assert (call.dataset_id, call.value_wei) == (2, DEPOSIT_WEI)
     deposit = cast.market.state.jobs[JOB].deposits[node.signer.address]
     assert deposit.amount_wei == DEPOSIT_WEI
+
+
+@pytest.mark.parametrize(("min_price_wei", "enrols"), [(PRICE_WEI, True), (PRICE_WEI + 1, False)])
+async def test_a_seller_enrols_at_its_minimum_price_and_not_below(
+    cast: Cast, nursery: trio.Nursery, min_price_wei: int, enrols: bool
+) -> None:
+    cast.open_enrolment()
+    policy = SellerPolicy(
+        dataset_path="dataset.toml",
+        min_price_wei=Wei(min_price_wei),
+        min_price_token=Wei(PRICE_WEI + 2),
+    )
+    nursery.start_soon(sell, cast.sellers[2], Trainer(0), policy)
+    await cast.market.mine(3)
+    (registered,) = cast.market.sent(RegisterDataset)
+    assert (registered.min_price_wei, registered.min_price_token) == (min_price_wei, PRICE_WEI + 2)
+    assert [call.dataset_id for call in cast.market.sent(EnrolSeller)] == [SELLERS] * enrols
+
+
+async def test_a_seller_lets_the_deposits_take_its_token_and_sends_no_ether(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    cast.open_enrolment()
+    state = cast.market.state
+    job = replace(state.jobs[JOB], currency=TOKEN)
+    cast.market.state = replace(state, jobs={JOB: job})
+    nursery.start_soon(sell, cast.sellers[2], Trainer(0))
+    await cast.market.mine(2)
+    approved, enrolled = (call for _, call in cast.market.calls)
+    assert approved == ApproveToken(spender="SellerDeposits", amount_wei=DEPOSIT_WEI)
+    assert isinstance(enrolled, EnrolSeller)
+    assert enrolled.value_wei == 0
 
 
 async def test_a_restarted_seller_commits_to_the_same_update(

@@ -1,25 +1,46 @@
 """Who has money in a job closes and settles it when the pool does not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import trio
 
 from d2m_node.calls import CloseEnrolment, ContractCall, SettleJob
+from d2m_node.ports import Int32Array
+from d2m_node.roles.cone import ConePolicy, run_cone
+from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.seller import SellerPolicy, run_seller
-from d2m_node.roles.transitions import close_enrolment_in_turn, settle_in_turn, turn_after_pool
+from d2m_node.roles.transitions import (
+    close_enrolment_in_turn,
+    is_drawn,
+    settle_in_turn,
+    turn_after_pool,
+)
 from d2m_node.roles.turns import Turn
-from protocol.events import SellerDeposited, SellerEnrolled, TrainingEnded
+from protocol.enrolment import HEADER_REACH_BLOCKS
+from protocol.events import (
+    ConeEnrolled,
+    CourseChanged,
+    SellerDeposited,
+    SellerEnrolled,
+    TrainingEnded,
+)
+from protocol.hashing import keccak
 from protocol.job import JobPhase, JobState
-from protocol.types import NO_DIGEST, Address, BlockNumber
+from protocol.market import advance
+from protocol.stakes import Stake
+from protocol.types import NO_DIGEST, Address, BlockNumber, Digest, Wei
 from tests.support.job import CONES, DEPOSIT_WEI, JOB, SELLERS, Cast
 from tests.support.market import Node
 from tests.support.params import PARAMS
+from tests.support.settled_job import make_course
 
 FINAL_BLOCK = BlockNumber(4)
 LEAVES = ((Address(b"\x22" * 20), 3),)
+COURSE = make_course(())
 
 
 def job_of(cast: Cast) -> JobState:
@@ -35,12 +56,28 @@ def enrol_sellers(cast: Cast, nodes: Sequence[Node]) -> None:
         )
 
 
+def enrol_cones(cast: Cast, nodes: Sequence[Node]) -> tuple[tuple[Address, Digest], ...]:
+    """Let nodes apply; return the applications as a call brings them."""
+    applications = tuple((node.signer.address, keccak(node.peer_id)) for node in nodes)
+    for index, (account, root) in enumerate(applications):
+        cast.market.apply(ConeEnrolled(job=JOB, index=index, node=account, ticket_root=root))
+    return applications
+
+
+def stake(cast: Cast, node: Node) -> None:
+    """Stake before the auction, as far as the chain in memory tells."""
+    staked = Stake(free_wei=Wei(10), since_block=BlockNumber(-1))
+    state = cast.market.state
+    cast.market.state = replace(state, stakes={**state.stakes, node.signer.address: staked})
+
+
 def end_training(cast: Cast) -> None:
     cast.market.apply(
+        CourseChanged(job=JOB, course=COURSE),
         TrainingEnded(
             job=JOB, outcome=0, rounds_done=0, initial_utility=0, last_utility=0,
             model_digest=NO_DIGEST, credit_root=NO_DIGEST, credit_sum=0, final_block=FINAL_BLOCK,
-        )
+        ),
     )  # fmt: skip
 
 
@@ -80,6 +117,15 @@ def turn_of(cast: Cast, account: Address, first_block: int) -> Turn:
     return turn_after_pool(job_of(cast), account, first_block)
 
 
+def close(cast: Cast, node: Node, nursery: trio.Nursery) -> None:
+    nursery.start_soon(
+        close_enrolment_in_turn,
+        node.chain,
+        partial(job_of, cast),
+        partial(turn_of, cast, node.signer.address),
+    )
+
+
 async def test_the_buyer_closes_before_the_sellers_and_nobody_after_it(
     nursery: trio.Nursery,
 ) -> None:
@@ -87,14 +133,127 @@ async def test_the_buyer_closes_before_the_sellers_and_nobody_after_it(
     cast.open_enrolment()
     enrol_sellers(cast, cast.sellers)
     for node in (cast.buyer, *cast.sellers):
-        nursery.start_soon(
-            close_enrolment_in_turn,
-            node.chain,
-            partial(job_of, cast),
-            partial(turn_of, cast, node.signer.address),
-        )
+        close(cast, node, nursery)
     await cast.market.mine_to(job_of(cast).enrolment_end + 8)
     assert [sender for sender, _ in cast.market.calls] == [cast.buyer.signer.address]
+
+
+async def test_who_closes_brings_all_applications_and_no_header_without_a_draw(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    enrol_sellers(cast, cast.sellers)
+    roots = enrol_cones(cast, cast.cones)
+    close(cast, cast.buyer, nursery)
+    await cast.market.mine_to(job_of(cast).enrolment_end + CONES + 1)
+    (call,) = cast.market.sent(CloseEnrolment)
+    assert call.sellers == tuple(node.signer.address for node in cast.sellers)
+    assert call.cones == roots
+    assert call.header == b""
+    assert job_of(cast).phase is JobPhase.VALIDATION
+    assert not any(job_of(cast).is_seller_left_out(account) for account in call.sellers)
+
+
+async def test_who_closes_waits_for_the_seed_of_a_draw_and_brings_its_header(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    crowd = [*cast.sellers, *(Node(cast.market, f"further seller {i}") for i in range(3))]
+    enrol_sellers(cast, crowd)
+    enrol_cones(cast, cast.cones)
+    assert is_drawn(job_of(cast))
+    close(cast, cast.buyer, nursery)
+    seed_block = job_of(cast).enrolment_end + PARAMS.seed_delay_blocks
+    await cast.market.mine_to(seed_block + CONES)
+    assert cast.market.calls == []
+    await cast.market.mine()
+    (call,) = cast.market.sent(CloseEnrolment)
+    assert call.header == await cast.buyer.chain.read_header(BlockNumber(seed_block))
+    job = job_of(cast)
+    assert (len(job.sellers), len(job.seller_applications), len(job.cones)) == (4, 7, 5)
+    assert len([one for one in crowd if job.is_seller_left_out(one.signer.address)]) == 3
+
+
+async def test_the_header_of_a_draw_out_of_reach_is_a_later_one(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    enrol_sellers(cast, [*cast.sellers, Node(cast.market, "further seller")])
+    enrol_cones(cast, cast.cones)
+    seed_block = job_of(cast).enrolment_end + PARAMS.seed_delay_blocks
+    cast.market.state = advance(cast.market.state, BlockNumber(seed_block + HEADER_REACH_BLOCKS))
+    close(cast, cast.buyer, nursery)
+    await cast.market.mine()
+    (call,) = cast.market.sent(CloseEnrolment)
+    moved_on = BlockNumber(seed_block + HEADER_REACH_BLOCKS)
+    assert call.header == await cast.buyer.chain.read_header(moved_on)
+
+
+async def test_a_crowd_that_cannot_start_the_job_is_not_drawn(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    enrol_sellers(cast, [*cast.sellers, Node(cast.market, "further seller")])
+    assert not is_drawn(job_of(cast))
+    close(cast, cast.buyer, nursery)
+    await cast.market.mine_to(job_of(cast).enrolment_end + 1)
+    assert job_of(cast).phase is JobPhase.CANCELLED
+
+
+async def run_role(node: Node, role: str) -> None:
+    """Run one role as a node does, until cancelled."""
+    async with trio.open_nursery() as nursery:
+        rooms = Rooms(node.ports, node.rooms, nursery)
+        if role == "cone":
+            await run_cone(node.ports, rooms, ConePolicy(Wei(1)), HonestExecutor())
+        else:
+            policy = SellerPolicy(dataset_path="dataset.toml")
+            await run_seller(node.ports, rooms, policy, IdleTrainer())
+
+
+class IdleTrainer:
+    """Never has an update."""
+
+    async def train(self, *_arguments: object, **_options: object) -> Int32Array:
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("role", ["seller", "cone"])
+async def test_who_is_left_out_leaves_the_job_quietly_and_the_members_stay(
+    nursery: trio.Nursery, role: str
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    own = cast.cones if role == "cone" else cast.sellers
+    further = Node(cast.market, f"further {role}")
+    cast.introduce(further)
+    cast.register(further, SELLERS)
+    crowd = [further, *own]
+    if role == "cone":
+        enrol_sellers(cast, cast.sellers)
+        for node in crowd:
+            stake(cast, node)
+    else:
+        enrol_cones(cast, cast.cones)
+    for node in crowd:
+        nursery.start_soon(run_role, node, role)
+    await cast.market.mine()
+    assert all(JOB in node.rooms for node in crowd)
+    while job_of(cast).phase is JobPhase.ENROLMENT:
+        await cast.market.mine()
+    await cast.market.mine()
+
+    job = job_of(cast)
+    assert job.phase is JobPhase.VALIDATION
+    is_left_out = job.is_cone_left_out if role == "cone" else job.is_seller_left_out
+    left_out = [node for node in crowd if is_left_out(node.signer.address)]
+    assert len(left_out) == 1
+    assert [JOB in node.rooms for node in crowd] == [node not in left_out for node in crowd]
+    assert len(cast.market.sent(CloseEnrolment)) == 1
+    sent = len(cast.market.calls)
+    await cast.market.mine(3)
+    assert left_out[0].signer.address not in [sender for sender, _ in cast.market.calls[sent:]]
 
 
 async def test_the_buyer_settles_when_the_pool_is_silent(nursery: trio.Nursery) -> None:
@@ -106,7 +265,7 @@ async def test_the_buyer_settles_when_the_pool_is_silent(nursery: trio.Nursery) 
     await cast.market.mine_to(FINAL_BLOCK + CONES)
     assert cast.market.calls == []
     await cast.market.mine()
-    assert len(cast.market.sent(SettleJob)) == 1
+    assert [call.course for call in cast.market.sent(SettleJob)] == [COURSE]
     assert job_of(cast).phase is JobPhase.SETTLED
 
 

@@ -23,7 +23,7 @@ from d2m_node.user_input import read_toml
 from protocol.errors import InvalidParams, ProtocolError
 from protocol.events import AuctionOpened, PeerBound, RecordedEvent
 from protocol.market import MarketState, apply_event
-from protocol.types import Address, BlockNumber, Digest, JobId, Wei
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
 from tests.support.rpc import ACCOUNT, FakeNode, serve_fake_node
 
 REQUEST = Path(__file__).parents[2] / "configs" / "requests" / "digits.toml"
@@ -44,6 +44,7 @@ def market_with_an_auction() -> MarketState:
         opener=ACCOUNT,
         tags=(Digest(b"\x05" * 32),),
         mode=0,
+        currency=NO_ACCOUNT,
         deposit_wei=Wei(10**20),
         reserve_wei=Wei(1),
         commit_end=BlockNumber(9),
@@ -219,6 +220,7 @@ async def test_every_method_is_listed(client: AsyncRpcClient) -> None:
         "node.stop",
         "jobs.list",
         "jobs.get",
+        "payouts.explain",
         "job.model",
         "roles.list",
         "roles.enable",

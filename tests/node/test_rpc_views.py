@@ -20,6 +20,7 @@ from protocol.hashing import Domain
 from protocol.job import JobState
 from protocol.market import MarketState, apply_event
 from protocol.types import (
+    NO_ACCOUNT,
     NO_DIGEST,
     Address,
     BlockNumber,
@@ -71,6 +72,7 @@ def opened_auction() -> AuctionOpened:
         opener=BUYER,
         tags=(Digest(b"\x05" * 32),),
         mode=0,
+        currency=NO_ACCOUNT,
         deposit_wei=Wei(4),
         reserve_wei=Wei(1),
         commit_end=BlockNumber(9),
@@ -100,7 +102,7 @@ def decided_round() -> tuple[Event, ...]:
         job=JOB,
         ballot_number=1,
         mini=0,
-        entries=((0, DIGEST, DIGEST), (1, DIGEST, DIGEST), (3, OTHER_DIGEST, DIGEST)),
+        groups=((DIGEST, DIGEST, 0b0011), (OTHER_DIGEST, DIGEST, 0b1000)),
     )
     decided = RoundDecided(
         job=JOB,
@@ -111,6 +113,7 @@ def decided_round() -> tuple[Event, ...]:
         voters=0b0011,
         wrong=0b1000,
         unopened=0b0100,
+        appeal_end=BlockNumber(9),
         header=HEADER,
     )
     return opened_auction(), opened_attempt(), openings, decided
@@ -153,11 +156,13 @@ def test_money_is_told_with_its_reason() -> None:
             ),
             StakeSlashed(job=JOB, account=BUYER, amount_wei=Wei(5), reason=1),
             PayoutCredited(job=JOB, payee=BUYER, role=2, index=0, weight=1, amount_wei=Wei(10**30)),
+            PayoutCredited(job=JOB, payee=BUYER, role=4, index=0, weight=3, amount_wei=Wei(3)),
         )
     )
     assert view.outcome == "target"
     assert view.model_digest == "0x" + "0a" * 32
-    assert [(one.role, one.amount_wei) for one in view.payouts] == [("seller", 10**30)]
+    payouts = [(one.role, one.amount_wei) for one in view.payouts]
+    assert payouts == [("seller", 10**30), ("batcher", 3)]
     assert [(one.reason, one.amount_wei) for one in view.slashes] == [("wrong digest", 5)]
 
 

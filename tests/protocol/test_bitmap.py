@@ -3,7 +3,14 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.bitmap import compute_input_set, decode_bitmap, encode_bitmap
+from protocol.bitmap import (
+    BitmapStatement,
+    compute_input_set,
+    decode_bitmap,
+    encode_bitmap,
+    group_statements,
+    list_statements,
+)
 
 
 @given(st.sets(st.integers(0, 255)))
@@ -41,3 +48,43 @@ def test_input_set_is_whom_strictly_more_than_half_of_the_bitmaps_hold(
     holders = [bitmap for bitmap in recorded if bitmap >> seller & 1]
     has_majority = len(holders) > len(recorded) - len(holders)
     assert bool(is_in) == (has_majority and bool(sampled >> seller & 1))
+
+
+statements = st.builds(
+    BitmapStatement,
+    cone_index=st.integers(0, 63),
+    bitmap=st.integers(0, 3) | st.integers(0, (1 << 256) - 1),
+    r=st.binary(min_size=32, max_size=32),
+    vs=st.binary(min_size=32, max_size=32),
+)
+
+
+@given(st.lists(statements, max_size=64, unique_by=lambda one: one.cone_index))
+def test_grouped_statements_are_the_same_statements(told: list[BitmapStatement]) -> None:
+    groups, signatures = group_statements(told)
+    assert len(groups) == len({one.bitmap for one in told})
+    assert len(signatures) == len(told)
+    listed = list_statements(groups, signatures)
+    assert sorted(listed, key=lambda one: one.cone_index) == sorted(
+        told, key=lambda one: one.cone_index
+    )
+
+
+def test_equal_statements_share_one_group() -> None:
+    told = [
+        BitmapStatement(cone_index=index, bitmap=bitmap, r=bytes([index]) * 32, vs=bytes(32))
+        for index, bitmap in ((4, 0b11), (1, 0b11), (2, 0b01))
+    ]
+    groups, signatures = group_statements(told)
+    assert groups == ((0b00100, 0b01), (0b10010, 0b11))
+    assert [r[0] for r, _ in signatures] == [2, 1, 4]
+
+
+def test_what_is_left_over_of_a_logged_group_is_dropped() -> None:
+    signature = (bytes(32), bytes(32))
+    assert list_statements([(0b11, 1)], []) == ()
+    assert list_statements([], [signature]) == ()
+    (kept,) = list_statements([(0b110, 5), (0b1, 6)], [signature])
+    assert (kept.cone_index, kept.bitmap) == (1, 5)
+    everybody = (1 << 256) - 1
+    assert len(list_statements([(everybody, 0)] * 64, [signature] * 64)) == 64

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from protocol.hashing import keccak, word
 from protocol.merkle import compute_proof, compute_root, is_proven
 from protocol.types import NO_DIGEST, Digest
+from tests.protocol.vectors import load_vectors
 
 
 def make_leaves(count: int) -> list[Digest]:
@@ -47,3 +50,17 @@ def test_a_proof_with_a_foreign_leaf_or_a_changed_length_fails() -> None:
 def test_there_is_no_proof_beyond_the_leaves() -> None:
     with pytest.raises(IndexError):
         compute_proof(make_leaves(3), 3)
+
+
+@pytest.mark.parametrize(
+    "case", load_vectors("settlement")["proofs"], ids=lambda case: str(len(case["leaves"]))
+)
+def test_the_contract_takes_the_same_proofs(case: dict[str, Any]) -> None:
+    def unhex(text: str) -> Digest:
+        return Digest(bytes.fromhex(text.removeprefix("0x")))
+
+    leaves = [unhex(leaf) for leaf in case["leaves"]]
+    proof = tuple(map(unhex, case["proof"]))
+    assert compute_root(leaves) == unhex(case["root"])
+    assert compute_proof(leaves, case["index"]) == proof
+    assert is_proven(leaves[case["index"]], case["index"], len(leaves), proof, unhex(case["root"]))

@@ -9,20 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import InvalidMessage, RuleViolation
-from protocol.events import FinalDecided, PayoutCredited, RoundDecided
+from protocol.events import PayoutCredited, SharesOpened
 from protocol.hashing import keccak
-from protocol.job import (
-    Ballot,
-    DecidedBallot,
-    EnrolledCone,
-    EnrolledSeller,
-    JobPhase,
-    JobState,
-    MiniRound,
-    RecordedOpening,
-)
 from protocol.payment_audit import (
-    CountedBallot,
     PayeeRole,
     PaymentAudit,
     SettledJob,
@@ -30,9 +19,7 @@ from protocol.payment_audit import (
     collect_settled_job,
 )
 from protocol.settlement import Outcome
-from protocol.sortition import BallotKind
-from protocol.terms import WINDOW_FIELDS, JobTerms, Metric
-from protocol.types import NO_DIGEST, BlockNumber, ConeIndex, RoundIndex, UtilityQ20, Wei
+from protocol.types import NO_DIGEST, Address, UtilityQ20, Wei
 from tests.support.params import PARAMS
 from tests.support.settled_job import (
     BUYER,
@@ -40,9 +27,9 @@ from tests.support.settled_job import (
     JOB,
     PRICE,
     SELLERS,
-    TARGET,
     make_final,
     make_header,
+    make_job_state,
     make_settled_job,
     pay,
 )
@@ -235,11 +222,96 @@ def test_an_unserved_job_pays_one_round_to_its_pool() -> None:
             refund_wei=Wei(PRICE - 5 * share),
         ),
         payouts=(
-            *(pay(PayeeRole.CONE, i, CONES[i], 0, share) for i in range(5)),
+            *(pay(PayeeRole.CONE, i, CONES[i], 1, share) for i in range(5)),
             pay(PayeeRole.BUYER, 0, BUYER, 0, PRICE - 5 * share),
         ),
     )
     assert find(audit_payments(job)) == {}
+
+
+def test_refunds_of_batches_are_checked_like_any_payment() -> None:
+    # The cap is 3002 * 2000 // 10000 * 2 // 4 = 300 of the 1501.
+    job = replace(JOB_BY_HAND, spent_wei=tuple(map(Wei, (200, 0, 100, 0, 300))))
+    refunds = (100, 0, 50, 0, 150)
+    shares = [1201 * count // 11 for count in (3, 3, 3, 2, 0)]
+    paid = [
+        *(pay(PayeeRole.BATCHER, i, CONES[i], 0, one) for i, one in enumerate(refunds) if one),
+        *(pay(PayeeRole.CONE, i, CONES[i], 3, one) for i, one in enumerate(shares) if one),
+        *(one for one in JOB_BY_HAND.payouts if one.role == PayeeRole.SELLER),
+    ]
+    refund = PRICE - sum(one.amount_wei for one in paid)
+    buyer = pay(PayeeRole.BUYER, 0, BUYER, 0, refund)
+    settled = replace(JOB_BY_HAND.settled, refund_wei=Wei(refund))
+    exact = replace(job, payouts=(*paid, buyer), settled=settled)
+    audit = audit_payments(exact)
+    assert find(audit) == {}
+    batchers = [one for one in audit.payments if one.role is PayeeRole.BATCHER]
+    assert [(one.index, one.weight, one.computed_wei) for one in batchers] == [
+        (0, 200, 100),
+        (2, 100, 50),
+        (4, 300, 150),
+    ]
+    unpaid = replace(exact, payouts=tuple(one for one in exact.payouts if one.role != 4))
+    assert find(audit_payments(unpaid))["BATCHER 4"] == (150, 0)
+    stranger = pay(PayeeRole.BATCHER, 1, CONES[1], 0, 7)
+    found = find(audit_payments(replace(exact, payouts=(*exact.payouts, stranger))))
+    assert found["BATCHER 1"] == (0, 7)
+
+
+def claimed(*payouts: PayoutCredited, **changes: Any) -> SettledJob:
+    """The job if each payee claimed its share: only these did."""
+    shares = SharesOpened(
+        job=JOB,
+        cone_pool_wei=Wei(1501),
+        seller_pool_wei=Wei(3502),
+        credit_root=JOB_BY_HAND.ended.credit_root,
+    )
+    buyer = JOB_BY_HAND.payouts[-1]
+    return replace(JOB_BY_HAND, shares=replace(shares, **changes), payouts=(buyer, *payouts))
+
+
+def test_shares_that_nobody_claimed_are_no_difference() -> None:
+    assert audit_payments(claimed()).is_exact
+    audit = audit_payments(claimed(*JOB_BY_HAND.payouts[:3]))
+    assert audit.is_exact
+    assert [one.is_claimed for one in audit.payments[:5]] == [True, True, True, False, False]
+    assert audit.payments[-1].is_claimed
+
+
+def test_a_share_that_was_claimed_wrongly_is_found() -> None:
+    more = replace(JOB_BY_HAND.payouts[0], amount_wei=Wei(410))
+    assert find(audit_payments(claimed(more))) == {
+        "CONE 0": (409, 410),
+        "sum of all payments": (PRICE, PRICE + 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"cone_pool_wei": Wei(1500)}, "CONE nodes' shares"),
+        ({"seller_pool_wei": Wei(3503)}, "sellers' shares"),
+        ({"credit_root": keccak(b"other")}, "root of the shares"),
+    ],
+)
+def test_shares_of_other_pools_are_found(changes: dict[str, Any], name: str) -> None:
+    audit = audit_payments(claimed(**changes))
+    assert list(find(audit)) == [name]
+    assert not audit.shared_equally
+
+
+def test_shares_without_a_root_are_equal_ones() -> None:
+    audit = audit_payments(claimed(credit_root=NO_DIGEST))
+    assert audit.shared_equally
+    assert not audit.is_exact
+
+
+def test_a_job_in_the_token_refunds_no_batches() -> None:
+    spent = replace(JOB_BY_HAND, spent_wei=tuple(map(Wei, (10**10, 0, 0, 0, 2 * 10**10))))
+    state = make_job_state(spent)
+    assert collect_settled_job(state, PARAMS).spent_wei == spent.spent_wei
+    in_token = replace(state, currency=Address(b"\x70" * 20))
+    assert collect_settled_job(in_token, PARAMS).spent_wei == (0,) * 5
 
 
 def test_a_record_of_a_job_survives_its_encoding() -> None:
@@ -247,98 +319,10 @@ def test_a_record_of_a_job_survives_its_encoding() -> None:
     assert msgspec.msgpack.decode(data, type=SettledJob) == JOB_BY_HAND
 
 
-TERMS = {
-    "rounds_max": 4,
-    "target": TARGET,
-    "metric": Metric.ACC,
-    "sellers_per_round": 4,
-    "lead": 3,
-    "first_set_size": 5,
-    "growth_numerator": 3,
-    "growth_denominator": 2,
-    "sellers_min": 4,
-    "sellers_max": 4,
-    "cones_min": 5,
-    "cones_max": 5,
-    "stake_wei": Wei(1),
-    "seller_deposit_wei": Wei(1),
-} | dict.fromkeys(WINDOW_FIELDS, 3)
-
-
-def record(ballot: CountedBallot, number: int) -> DecidedBallot:
-    """A decided ballot as the fold of events holds it."""
-    common = {
-        "job": JOB,
-        "round_index": ballot.round_index,
-        "ballot_number": number,
-        "digest": ballot.digest,
-        "votes": 3,
-        "voters": ballot.voters,
-        "wrong": 0,
-        "unopened": 0,
-    }
-    decision = (
-        RoundDecided(**common, header=ballot.header)
-        if ballot.kind is BallotKind.ROUND
-        else FinalDecided(**common, initial_utility=ballot.initial_utility, utility=ballot.utility)
-    )
-    block = BlockNumber(1)
-    return DecidedBallot(
-        ballot=Ballot(
-            ballot_number=number,
-            round_index=RoundIndex(ballot.round_index),
-            kind=ballot.kind,
-            attempt=0,
-            seller_seed_block=block,
-            update_commit_end=block,
-            update_open_end=block,
-            availability_end=block,
-            mini_rounds=(
-                MiniRound(mini_round_index=0, seed_block=block, commit_end=block, open_end=block),
-            ),
-            openings=tuple(
-                RecordedOpening(
-                    mini_round_index=one.mini_round_index,
-                    cone_index=ConeIndex(one.node_index),
-                    digest=one.digest,
-                    trace=one.trace,
-                )
-                for one in ballot.openings
-            ),
-        ),
-        decision=decision,
-        block_number=block,
-    )
-
-
-def fold() -> JobState:
-    block = BlockNumber(1)
-    return JobState(
-        job_id=JOB,
-        phase=JobPhase.SETTLED,
-        opened_block=block,
-        tags=(),
-        deposit_wei=PRICE,
-        reserve_wei=Wei(0),
-        commit_end=block,
-        reveal_end=block,
-        buyer=BUYER,
-        price_wei=PRICE,
-        terms=JobTerms(**TERMS),
-        sellers=tuple(EnrolledSeller(account, 1) for account in SELLERS),
-        cones=tuple(EnrolledCone(account, NO_DIGEST) for account in CONES),
-        receipts={0: 0b11111, 1: 0b11111},
-        decided=tuple(record(one, i) for i, one in enumerate(JOB_BY_HAND.ballots, 1)),
-        ended=JOB_BY_HAND.ended,
-        settled=JOB_BY_HAND.settled,
-        payouts=JOB_BY_HAND.payouts,
-    )
-
-
 def test_what_an_audit_needs_is_taken_from_the_fold_of_the_chain() -> None:
-    assert collect_settled_job(fold(), PARAMS) == JOB_BY_HAND
+    assert collect_settled_job(make_job_state(JOB_BY_HAND), PARAMS) == JOB_BY_HAND
 
 
 def test_a_job_that_is_not_settled_has_no_payments() -> None:
     with pytest.raises(RuleViolation, match="job 7 is not settled"):
-        collect_settled_job(replace(fold(), settled=None), PARAMS)
+        collect_settled_job(replace(make_job_state(JOB_BY_HAND), settled=None), PARAMS)

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from d2m_node.calls import (
-    CloseAuction,
+    ApproveToken,
     CloseEnrolment,
-    CommitBid,
     ContractCall,
+    EnrolCone,
     EnrolSeller,
     LogBitmaps,
     OpenAuction,
-    ReclaimBid,
+    OpenClearAuction,
     ReclaimDeposit,
     ReclaimEscrow,
+    RegisterDataset,
     ReportEquivocation,
     SettleJob,
     SubmitCommits,
@@ -21,13 +22,13 @@ from d2m_node.calls import (
 )
 from d2m_node.errors import TransactionReverted
 from protocol.deposits import DepositStatus
+from protocol.enrolment import DrawnRole, draw_members
 from protocol.events import (
-    AuctionCancelled,
-    AuctionOpened,
-    BidCommitted,
-    BidReclaimed,
     BitmapsLogged,
     CommitsRecorded,
+    ConeEnrolled,
+    ConesDrawn,
+    DatasetRegistered,
     DepositReturned,
     EnrolmentClosed,
     EquivocationProved,
@@ -38,15 +39,20 @@ from protocol.events import (
     OpeningsRecorded,
     SellerDeposited,
     SellerEnrolled,
+    SellersDrawn,
 )
+from protocol.hashing import keccak
 from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, Wei
+from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
+from tests.support.money_events import MoneyCall, events_of_money
 
 
 def refuse_spent(state: MarketState, call: ContractCall) -> None:
     """Refuse what the contract refuses when gas is estimated."""
+    refuse_late(state, call)
     if isinstance(call, ReportEquivocation):
         deposit = state.jobs[call.job].deposits.get(call.seller)
         if deposit is None or deposit.status is not DepositStatus.HELD:
@@ -54,8 +60,25 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 
 
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    if isinstance(call, OpenAuction):
-        return _events_of_auction(state, sender, call)
+    if isinstance(call, MoneyCall):
+        return events_of_money(state, sender, call)
+    if isinstance(call, RegisterDataset):
+        registered = DatasetRegistered(
+            dataset_id=len(state.datasets),
+            seller=sender,
+            tags=call.tags,
+            metadata_hash=call.metadata_hash,
+            min_price_wei=call.min_price_wei,
+            min_price_token=call.min_price_token,
+        )
+        return (registered,)
+    if isinstance(call, ApproveToken):
+        return ()  # the token's own are not followed
+    if isinstance(call, OpenAuction | OpenClearAuction):
+        return events_of_opening(state, sender, call)
+    of_bidder = events_of_bidder(state, sender, call)
+    if of_bidder is not None:
+        return of_bidder
     job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
     job = state.jobs[job_id]
     ballot = job.ballot
@@ -65,11 +88,17 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case EnrolSeller():
             deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
-            index = len(job.sellers)
+            index = len(job.seller_applications)
             enrolled = SellerEnrolled(
                 job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
             )
             return enrolled, deposited
+        case EnrolCone():
+            index = len(job.cone_applications)
+            applied = ConeEnrolled(
+                job=job_id, index=index, node=sender, ticket_root=call.ticket_root
+            )
+            return (applied,)
         case ReclaimDeposit():
             amount_wei = job.deposits[sender].amount_wei
             return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
@@ -91,7 +120,12 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     match call:
         case LogBitmaps():
             return (
-                BitmapsLogged(job=job_id, ballot_number=ballot.ballot_number, entries=call.entries),
+                BitmapsLogged(
+                    job=job_id,
+                    ballot_number=call.ballot_number,
+                    groups=call.groups,
+                    signatures=call.signatures,
+                ),
             )
         case SubmitCommits():
             commits = tuple((index, commitment) for index, commitment, _ in call.entries)
@@ -116,26 +150,10 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
 
 
 def _events_of_transition(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
-    """Return the events of what a bidder or a buyer may send; none for other calls."""
+    """Return the events of what a buyer may send; none for other calls."""
     match call:
-        case CommitBid():
-            joined = BidCommitted(
-                auction=job.job_id,
-                bidder=sender,
-                commitment=call.commitment,
-                deposit_wei=call.value_wei,
-            )
-            return (joined,)
-        case CloseAuction():  # nobody revealed: no test here needs a winner by reveal
-            return (AuctionCancelled(auction=job.job_id),)
-        case ReclaimBid():
-            left_wei = job.bids[sender].deposit_wei
-            reclaimed = BidReclaimed(
-                auction=job.job_id, bidder=sender, amount_wei=left_wei, forfeited_wei=Wei(0)
-            )
-            return (reclaimed,)
         case CloseEnrolment():
-            return (_event_of_enrolment_end(job),)
+            return _events_of_enrolment_end(job, call)
         case ReclaimEscrow():
             return (EscrowReclaimed(job=job.job_id, buyer=sender, amount_wei=job.price_wei),)
         case SettleJob():
@@ -144,18 +162,29 @@ def _events_of_transition(job: JobState, sender: Address, call: ContractCall) ->
             return ()
 
 
-def _event_of_enrolment_end(job: JobState) -> Event:
-    assert job.terms is not None
-    is_short = len(job.sellers) < job.terms.sellers_min or len(job.cones) < job.terms.cones_min
-    if is_short:
-        return JobCancelled(job=job.job_id, refund_wei=job.price_wei)
-    return EnrolmentClosed(
+def _events_of_enrolment_end(job: JobState, call: CloseEnrolment) -> Sequence[Event]:
+    """Draw if it must be, with the hash of the header as seed."""
+    assert call.sellers == tuple(one.account for one in job.seller_applications)
+    assert call.cones == tuple((one.account, one.ticket_root) for one in job.cone_applications)
+    terms, sellers, cones = call.terms, len(call.sellers), len(call.cones)
+    if sellers < terms.sellers_min or cones < terms.cones_min:
+        return (JobCancelled(job=job.job_id, refund_wei=job.price_wei),)
+    events: list[Event] = []
+    seed = keccak(call.header)
+    if sellers > terms.sellers_max:
+        indices = draw_members(seed, DrawnRole.SELLERS, sellers, terms.sellers_max)
+        events.append(SellersDrawn(job=job.job_id, indices=indices))
+    if cones > terms.cones_max:
+        indices = draw_members(seed, DrawnRole.CONES, cones, terms.cones_max)
+        events.append(ConesDrawn(job=job.job_id, indices=indices))
+    closed = EnrolmentClosed(
         job=job.job_id,
-        sellers=len(job.sellers),
-        cones=len(job.cones),
+        sellers=min(sellers, terms.sellers_max),
+        cones=min(cones, terms.cones_max),
         enrolment_end=job.enrolment_end,
         validation_end=BlockNumber(job.enrolment_end + 10),
     )
+    return (*events, closed)
 
 
 def _event_of_settlement(job: JobState) -> Event:
@@ -173,24 +202,3 @@ def _event_of_settlement(job: JobState) -> Event:
         last_utility=0,
         model_digest=job.ended.model_digest,
     )
-
-
-def _events_of_auction(state: MarketState, sender: Address, call: OpenAuction) -> Sequence[Event]:
-    commit_end = BlockNumber(state.block_number + call.commit_blocks)
-    opened = AuctionOpened(
-        auction=call.auction,
-        opener=sender,
-        tags=call.tags,
-        mode=call.mode,
-        deposit_wei=call.deposit_wei,
-        reserve_wei=call.reserve_wei,
-        commit_end=commit_end,
-        reveal_end=BlockNumber(commit_end + call.reveal_blocks),
-    )
-    committed = BidCommitted(
-        auction=call.auction,
-        bidder=sender,
-        commitment=call.commitment,
-        deposit_wei=call.value_wei,
-    )
-    return opened, committed

@@ -24,6 +24,7 @@ from protocol.events import (
     PeerBound,
     SellerDeposited,
     SellerEnrolled,
+    StakeDeposited,
 )
 from protocol.hashing import keccak
 from protocol.model import count_parameters, logreg
@@ -37,13 +38,14 @@ from protocol.request import (
 )
 from protocol.sortition import compute_ticket_chain
 from protocol.terms import WINDOW_FIELDS, JobTerms, Metric
-from protocol.types import NO_DIGEST, BlockNumber, ConeIndex, JobId, RoundIndex, Wei
+from protocol.types import NO_ACCOUNT, NO_DIGEST, BlockNumber, ConeIndex, JobId, RoundIndex, Wei
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
 from protocol.wire import messages as wire
 from protocol.wire.topics import updates_topic
 from tests.support.market import DOMAIN, Market, Node
 
 JOB = JobId(1)
+PRICE_WEI = Wei(30)
 DEPOSIT_WEI = Wei(7)
 SELLERS, CONES = 4, 5
 TAGS = compute_tag_hashes(["digits"])
@@ -97,28 +99,53 @@ class Cast:
         self.sellers = [Node(self.market, f"seller {i}") for i in range(SELLERS)]
         self.cones = [Node(self.market, f"cone {i}") for i in range(CONES)]
 
+    def introduce(self, node: Node) -> None:
+        """Let everybody know a node's peer, and give it the request."""
+        body = encode_body(BODY)
+        self.market.apply(
+            PeerBound(account=node.signer.address, peer_id=node.peer_id, multiaddr=b"")
+        )
+        node.store.blobs.data[keccak(body)] = body
+
+    def register(self, seller: Node, dataset_id: int) -> None:
+        """Let a seller have a data set with the tags of the job."""
+        self.market.apply(
+            DatasetRegistered(
+                dataset_id=dataset_id,
+                seller=seller.signer.address,
+                tags=TAGS,
+                metadata_hash=NO_DIGEST,
+                min_price_wei=Wei(0),
+                min_price_token=Wei(0),
+            )
+        )
+
+    def register_all(self) -> None:
+        """Let sellers' data sets and CONE nodes' stakes be known, before any auction."""
+        for number, node in enumerate(self.sellers):
+            self.register(node, number)
+        for node in self.cones:
+            self.market.apply(
+                StakeDeposited(
+                    account=node.signer.address,
+                    amount_wei=Wei(1),
+                    free_wei=Wei(1),
+                    since_block=BlockNumber(0),
+                )
+            )
+
     def open_enrolment(self) -> None:
         """Take the job to its enrolment: peers and data sets are known, the request is served."""
         body = encode_body(BODY)
         for node in (self.buyer, *self.sellers, *self.cones):
-            self.market.apply(
-                PeerBound(account=node.signer.address, peer_id=node.peer_id, multiaddr=b"")
-            )
-            node.store.blobs.data[keccak(body)] = body
-        for number, node in enumerate(self.sellers):
-            self.market.apply(
-                DatasetRegistered(
-                    dataset_id=number,
-                    seller=node.signer.address,
-                    tags=TAGS,
-                    metadata_hash=NO_DIGEST,
-                )
-            )
-        buyer, price_wei = self.buyer.signer.address, Wei(30)
+            self.introduce(node)
+        self.register_all()
+        buyer, price_wei = self.buyer.signer.address, PRICE_WEI
         self.market.apply(
             AuctionOpened(
-                auction=JOB, opener=buyer, tags=TAGS, mode=0, deposit_wei=price_wei,
-                reserve_wei=Wei(1), commit_end=BlockNumber(0), reveal_end=BlockNumber(0),
+                auction=JOB, opener=buyer, tags=TAGS, mode=0, currency=NO_ACCOUNT,
+                deposit_wei=price_wei, reserve_wei=Wei(1), commit_end=BlockNumber(0),
+                reveal_end=BlockNumber(0),
             ),
             BidCommitted(auction=JOB, bidder=buyer, commitment=NO_DIGEST, deposit_wei=price_wei),
             BidRevealed(

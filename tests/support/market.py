@@ -111,6 +111,7 @@ class Market:
         """What was mined, with its sender."""
         self.refuses: Callable[[ContractCall], bool] = lambda _: False
         """What the contract refuses, by the test's word."""
+        self.refusal = "the test refuses it"
         self._waiting: list[tuple[Address, ContractCall, trio.Event]] = []
         self._grown = trio.Event()
 
@@ -157,7 +158,7 @@ class Market:
         """Refuse what the contract, or the test, refuses when gas is estimated."""
         refuse_spent(self.state, call)
         if self.refuses(call):
-            raise TransactionReverted(call.function, "the test refuses it")
+            raise TransactionReverted(call.function, self.refusal)
 
     def sent(self, kind: type[Found]) -> list[Found]:
         """Mined calls of one kind."""

@@ -15,7 +15,9 @@ from d2m_node.rpc.methods import RoleOptions, RpcContext
 from d2m_node.rpc.server import serve_rpc
 from protocol.hashing import Domain
 from protocol.market import MarketState
+from protocol.params import ProtocolParams
 from protocol.types import Address, JobId
+from tests.support.params import PARAMS
 
 ACCOUNT = Address(b"\x0a" * 20)
 DOMAIN = Domain(31337, Address(b"\x0b" * 20))
@@ -25,6 +27,7 @@ DOMAIN = Domain(31337, Address(b"\x0b" * 20))
 class FakeChain:
     state: MarketState
     domain: Domain = DOMAIN
+    params: ProtocolParams = PARAMS
 
 
 @dataclass

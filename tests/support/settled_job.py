@@ -4,22 +4,49 @@ from collections.abc import Sequence
 
 from protocol.bitmap import encode_bitmap
 from protocol.consensus import OpenedVote
+from protocol.course import REFUND_UNIT_WEI, Course
 from protocol.digest import FinalResult, RoundHeader, add_credits, compute_credit_root
-from protocol.events import JobSettled, PayoutCredited, TrainingEnded
+from protocol.events import (
+    AuctionClosed,
+    BidRevealed,
+    ConeEnrolled,
+    CourseChanged,
+    Event,
+    FinalDecided,
+    JobSettled,
+    PayoutCredited,
+    RecordedEvent,
+    RoundDecided,
+    SellerEnrolled,
+    TrainingEnded,
+)
 from protocol.hashing import Domain, keccak
+from protocol.job import (
+    Ballot,
+    DecidedBallot,
+    EnrolledCone,
+    EnrolledSeller,
+    JobPhase,
+    JobState,
+    MiniRound,
+    RecordedOpening,
+)
 from protocol.payment_audit import CountedBallot, PayeeRole, SettledJob
 from protocol.settlement import Outcome
 from protocol.sortition import BallotKind
+from protocol.terms import WINDOW_FIELDS, JobTerms, Metric
 from protocol.types import (
     NO_DIGEST,
     Address,
     BlockNumber,
+    ConeIndex,
     Digest,
     JobId,
     RoundIndex,
     UtilityQ20,
     Wei,
 )
+from tests.support.params import PARAMS
 
 DOMAIN = Domain(1337, Address(b"\x11" * 20))
 JOB = JobId(7)
@@ -126,6 +153,7 @@ def make_settled_job() -> SettledJob:
     return SettledJob(
         cone_bps=3000,
         floor_bps=5000,
+        refund_cap_bps=PARAMS.refund_cap_bps,
         rounds_max=4,
         sellers_per_round=4,
         target=TARGET,
@@ -139,6 +167,8 @@ def make_settled_job() -> SettledJob:
         ended=ended,
         settled=SETTLED,
         payouts=PAYOUTS,
+        spent_wei=(Wei(0),) * len(CONES),
+        shares=None,
     )
 
 
@@ -160,4 +190,159 @@ def make_final(utility: UtilityQ20) -> CountedBallot:
         header=b"",
         initial_utility=UtilityQ20(100_000),
         utility=utility,
+    )
+
+
+TERMS = {
+    "rounds_max": 4,
+    "target": TARGET,
+    "metric": Metric.ACC,
+    "sellers_per_round": 4,
+    "lead": 3,
+    "first_set_size": 5,
+    "growth_numerator": 3,
+    "growth_denominator": 2,
+    "sellers_min": 4,
+    "sellers_max": 4,
+    "cones_min": 5,
+    "cones_max": 5,
+    "stake_wei": Wei(1),
+    "seller_deposit_wei": Wei(1),
+} | dict.fromkeys(WINDOW_FIELDS, 3)
+
+
+def _record(ballot: CountedBallot, number: int) -> DecidedBallot:
+    """A decided ballot as the fold of events holds it."""
+    common = {
+        "job": JOB,
+        "round_index": ballot.round_index,
+        "ballot_number": number,
+        "digest": ballot.digest,
+        "votes": 3,
+        "voters": ballot.voters,
+        "wrong": 0,
+        "unopened": 0,
+        "appeal_end": BlockNumber(2),
+    }
+    decision = (
+        RoundDecided(**common, header=ballot.header)
+        if ballot.kind is BallotKind.ROUND
+        else FinalDecided(**common, initial_utility=ballot.initial_utility, utility=ballot.utility)
+    )
+    block = BlockNumber(1)
+    return DecidedBallot(
+        ballot=Ballot(
+            ballot_number=number,
+            round_index=RoundIndex(ballot.round_index),
+            kind=ballot.kind,
+            attempt=0,
+            seller_seed_block=block,
+            update_commit_end=block,
+            update_open_end=block,
+            availability_end=block,
+            mini_rounds=(
+                MiniRound(mini_round_index=0, seed_block=block, commit_end=block, open_end=block),
+            ),
+            openings=tuple(
+                RecordedOpening(
+                    mini_round_index=one.mini_round_index,
+                    cone_index=ConeIndex(one.node_index),
+                    digest=one.digest,
+                    trace=one.trace,
+                )
+                for one in ballot.openings
+            ),
+        ),
+        decision=decision,
+        block_number=block,
+    )
+
+
+def make_job_state(settled: SettledJob) -> JobState:
+    """The same job as the fold of its events, each of them in a block of its own."""
+    block = BlockNumber(1)
+    decided = tuple(_record(one, i) for i, one in enumerate(settled.ballots, 1))
+    course = make_course(settled.spent_wei)
+    shares = () if settled.shares is None else (settled.shares,)
+    events: list[Event] = [
+        BidRevealed(
+            auction=JOB,
+            bidder=BUYER,
+            amount_wei=PRICE,
+            terms=JobTerms(**TERMS),
+            body_hash=NO_DIGEST,
+        ),
+        AuctionClosed(
+            auction=JOB,
+            buyer=BUYER,
+            price_wei=PRICE,
+            terms_hash=NO_DIGEST,
+            request_hash=NO_DIGEST,
+            body_hash=NO_DIGEST,
+            enrolment_end=block,
+        ),
+        *(
+            SellerEnrolled(job=JOB, index=index, seller=account, dataset_id=1)
+            for index, account in enumerate(SELLERS)
+        ),
+        *(
+            ConeEnrolled(job=JOB, index=index, node=account, ticket_root=NO_DIGEST)
+            for index, account in enumerate(CONES)
+        ),
+        *(one.decision for one in decided),
+        CourseChanged(job=JOB, course=course),
+        settled.ended,
+        *shares,
+        *settled.payouts,
+        settled.settled,
+    ]
+    return JobState(
+        job_id=JOB,
+        phase=JobPhase.SETTLED,
+        opened_block=block,
+        tags=(),
+        deposit_wei=PRICE,
+        reserve_wei=Wei(0),
+        commit_end=block,
+        reveal_end=block,
+        buyer=BUYER,
+        price_wei=PRICE,
+        terms=JobTerms(**TERMS),
+        sellers=tuple(EnrolledSeller(account, 1) for account in SELLERS),
+        cones=tuple(EnrolledCone(account, NO_DIGEST) for account in CONES),
+        receipts={0: 0b11111, 1: 0b11111},
+        decided=decided,
+        course=course,
+        ended=settled.ended,
+        settled=settled.settled,
+        shares=settled.shares,
+        payouts=settled.payouts,
+        trail=tuple(_locate(event, number) for number, event in enumerate(events)),
+    )
+
+
+def make_course(spent_wei: Sequence[Wei]) -> Course:
+    """The last course of a job with at most eight CONE nodes."""
+    units = [spent // REFUND_UNIT_WEI for spent in spent_wei]
+    refunds = sum(unit << (32 * index) for index, unit in enumerate(units))
+    digests = (NO_DIGEST,) * 6
+    names = ("terms_hash", "parent", "decision", "digest", "model_digest", "credit_root")
+    return Course(
+        **dict(zip(names, digests, strict=True)),
+        utilities=0,
+        progress=0,
+        decided_ballot=0,
+        resumed_ballot=0,
+        slashes=0,
+        participation=(0,) * 4,
+        refunds=(refunds, *(0,) * 7),
+    )
+
+
+def _locate(event: Event, number: int) -> RecordedEvent:
+    return RecordedEvent(
+        block_number=BlockNumber(100 + number),
+        log_index=number % 3,
+        transaction_hash=keccak(b"transaction" + bytes([number])),
+        event=event,
     )
