@@ -160,9 +160,7 @@ class MachineJob(Job):
 
     def _bid_sealed(self) -> None:
         world, market = self.world, self.world.market
-        for place, (bidder, amount) in enumerate(
-            zip(world.bidders, self.amounts, strict=True)
-        ):
+        for place, (bidder, amount) in enumerate(zip(world.bidders, self.amounts, strict=True)):
             sealed = world.bid_commitment(
                 self.number, bidder, amount, self.terms_list, keccak(b"salt")
             )
@@ -250,7 +248,8 @@ class MachineJob(Job):
             previous = self.previous_digest, self.credits
             self.previous_digest, self.credits = self.base
             if ballot.kind == 1:
-                options = self.final_vote(400_000), self.final_vote(996_147)
+                utilities = (996_147, 400_000) if self.number % 2 else (400_000, 996_147)
+                options = tuple(map(self.final_vote, utilities))
             else:
                 options = (
                     self.round_header(self._honest_utility()),
@@ -327,9 +326,7 @@ class MachineJob(Job):
             )
         else:
             self.parents[number] = (self.previous_digest, self.credits, self.course)
-            rounds.tally(
-                self.number, self.terms_list, self.course, groups, header, sender=sender
-            )
+            rounds.tally(self.number, self.terms_list, self.course, groups, header, sender=sender)
 
     def learn(self, entry: Any) -> None:
         """Take in what Rounds announced, and check what must hold of it."""

@@ -38,7 +38,7 @@ from tests.contracts.machine import (
 from tests.contracts.world import ONE_ETHER
 
 MOST_JOBS = 3
-RUNS, STEPS = 25, 30
+RUNS, STEPS = 25, 20
 choices = st.integers(min_value=0, max_value=11)
 behaviours = st.lists(st.sampled_from(BEHAVIOURS), min_size=MOST_CONES, max_size=MOST_CONES)
 
@@ -65,9 +65,10 @@ class MarketMachine(RuleBasedStateMachine):
 
     # --- what actors do ----------------------------------------------------------------------
 
-    @initialize(mode=st.integers(0, 2), is_token=st.booleans())
-    def first_job(self, mode: int, is_token: bool) -> None:
-        self.open_job(mode, is_token, 5, False)
+    @initialize(mode=st.integers(0, 2), is_token=st.booleans(), is_small_set=st.booleans())
+    def first_job(self, mode: int, is_token: bool, is_small_set: bool) -> None:
+        """Most runs are about what happens in training and after it."""
+        self.open_job(mode, is_token, MOST_CONES, is_small_set, 4)
 
     @precondition(lambda self: len(self.jobs) < MOST_JOBS)
     @rule(
@@ -75,8 +76,11 @@ class MarketMachine(RuleBasedStateMachine):
         is_token=st.booleans(),
         cones=st.integers(5, MOST_CONES),
         is_small_set=st.booleans(),
+        steps=st.integers(0, 4),
     )
-    def open_job(self, mode: int, is_token: bool, cones: int, is_small_set: bool) -> None:
+    def open_job(
+        self, mode: int, is_token: bool, cones: int, is_small_set: bool, steps: int
+    ) -> None:
         job = MachineJob(
             self.world,
             seller_count=MOST_SELLERS,
@@ -85,52 +89,32 @@ class MarketMachine(RuleBasedStateMachine):
         )
         job.begin(mode, self.world.currencies[is_token])
         self.jobs[job.number] = job
+        for _ in range(steps):
+            self._advance(job, ["honest"] * MOST_CONES)
 
-    @rule(choice=choices)
-    def close_auction(self, choice: int) -> None:
-        self._with(choice, AUCTION, MachineJob.close_bidding)
+    @rule(choice=choices, steps=st.integers(1, 8))
+    def go_on(self, choice: int, steps: int) -> None:
+        """Everybody does what a job needs."""
+        for _ in range(steps):
+            self._with_open(choice, lambda job: self._advance(job, ["honest"] * MOST_CONES))
 
-    @rule(choice=choices, is_enough=st.sampled_from((True, True, True, False)))
-    def enrol(self, choice: int, is_enough: bool) -> None:
-        def fill(job: MachineJob) -> None:
-            end = self.world.market.job_of(job.number).enrolment_end
-            if self.world.blocks.number > end:
-                return
-            job.apply(5 + choice % 2 if is_enough else 4, job.cone_count)
-            job.end_enrolment()
-            assert job.status == (RUNNING if is_enough else CANCELLED)
+    @rule(choice=choices, told=st.lists(behaviours, min_size=1, max_size=3))
+    def go_on_with_faults(self, choice: int, told: list[list[str]]) -> None:
+        """Nodes vote as they like."""
+        for one in told:
+            self._with_open(choice, lambda job, one=one: self._advance(job, one))
 
-        self._with(choice, ENROLMENT, fill)
+    @rule(choice=choices, is_short_of_sellers=st.booleans())
+    def fail_to_start(self, choice: int, is_short_of_sellers: bool) -> None:
+        """Too few enrol, or the buyer does not serve its validation data."""
 
-    @rule(choice=choices, is_served=st.sampled_from((True, True, True, False)))
-    def start_training(self, choice: int, is_served: bool) -> None:
-        def start(job: MachineJob) -> None:
-            if job.is_voting or job.outcome != 0:
-                return
-            receipts_end = self.world.ballots.receipts_end(job.number, 0)
-            if is_served and self.world.blocks.number <= receipts_end:
-                job.submit_receipts(0)
-            job.start_training()
+        def fail(job: MachineJob) -> None:
+            if job.status == ENROLMENT and is_short_of_sellers:
+                self._enrol(job, 4)
+            elif job.status == RUNNING and not job.is_voting and job.outcome == 0:
+                job.start_training()
 
-        self._with(choice, RUNNING, start)
-
-    @rule(choice=choices, told=behaviours)
-    def vote(self, choice: int, told: list[str]) -> None:
-        """One mini-round in which nodes do as they like."""
-        self._with_voting(choice, lambda job: job.vote_as(told))
-
-    @rule(choice=choices, count=st.integers(1, 4))
-    def vote_honestly(self, choice: int, count: int) -> None:
-        """Some mini-rounds without a fault, so that jobs get on."""
-
-        def go_on(job: MachineJob) -> None:
-            for _ in range(count):
-                if job.is_voting:
-                    self._serve_final(job)
-                    job.vote_as(["honest"] * MOST_CONES)
-                    self._look()
-
-        self._with_voting(choice, go_on)
+        self._with_open(choice, fail)
 
     @rule(choice=choices, told=behaviours, is_appealed=st.booleans(), later=behaviours)
     def check_decision(
@@ -139,23 +123,56 @@ class MarketMachine(RuleBasedStateMachine):
         """Vote; if that decides something, call the whole pool by an appeal or by an audit."""
 
         def call(job: MachineJob) -> None:
-            if job.is_called:
+            if not self._can_vote(job) or job.is_called:
                 return
             self._serve_final(job)
-            open_end = int(job.ballot.open_end)
+            number, open_end = int(job.ballot.ballot_number), int(job.ballot.open_end)
             job.vote_as(told)
             self._look()
-            called = self._appeal(job) if is_appealed else job.audit_if_drawn(open_end)
-            if called:
+            if is_appealed:
+                is_called = self._appeal(job, number)
+            else:
+                is_called = job.audit_if_drawn(open_end)
+            if is_called:
                 job.vote_as(later)
 
-        self._with_voting(choice, call)
+        self._with_open(choice, call)
 
-    def _appeal(self, job: MachineJob) -> bool:
+    def _advance(self, job: MachineJob, told: list[str]) -> None:
+        """Take the next step of a job, whatever its stage; nodes vote as they are told."""
+        if job.status == AUCTION:
+            job.close_bidding()
+        elif job.status == ENROLMENT:
+            self._enrol(job, MOST_SELLERS - job.number % 2)
+        elif job.is_voting and self._can_vote(job):
+            self._serve_final(job)
+            job.vote_as(told)
+        elif job.is_voting:
+            job.wait_out()
+        elif job.outcome != 0:
+            job.settle()
+            assert job.status == SETTLED
+        else:
+            if self.world.blocks.number <= self.world.ballots.receipts_end(job.number, 0):
+                job.submit_receipts(0)
+            job.start_training()
+        self._look()
+
+    def _enrol(self, job: MachineJob, sellers: int) -> None:
+        if self.world.blocks.number <= self.world.market.job_of(job.number).enrolment_end:
+            job.apply(sellers, job.cone_count)
+        job.end_enrolment()
+        is_enough = job.has_applicants and sellers >= job.terms["sellers_min"]
+        assert job.status == (RUNNING if is_enough else CANCELLED)
+
+    def _can_vote(self, job: MachineJob) -> bool:
+        return job.is_voting and self.world.blocks.number <= job.ballot.commit_end
+
+    def _appeal(self, job: MachineJob, number: int) -> bool:
         seller = job.sellers[0]
         value = 0
         if job.currency == self.world.currencies[0]:
-            missing = job.cone_count - len(job.played[int(job.ballot.ballot_number) - 1].opened)
+            missing = job.cone_count - len(job.played[number].opened)
             value = self.world.appeals.bond_of(job.number, job.terms_list, missing)
         return succeeds(
             lambda **to: self.world.appeals.appeal(
@@ -171,23 +188,10 @@ class MarketMachine(RuleBasedStateMachine):
         if job.world.blocks.number <= end and not job.world.statements.receipts(job.number, 1):
             job.submit_receipts(1)
 
-    @rule(choice=choices, steps=st.integers(1, 3))
-    def wait_out(self, choice: int, steps: int) -> None:
-        """Nobody does anything, and a stranger takes the exits."""
-        for _ in range(steps):
-            for job in self._choose(choice):
-                if job.status not in (CANCELLED, SETTLED):
-                    job.wait_out()
-                    self._look()
-
     @rule(choice=choices)
-    def settle(self, choice: int) -> None:
-        def end(job: MachineJob) -> None:
-            if job.outcome != 0 and not job.is_voting:
-                job.settle()
-                assert job.status == SETTLED
-
-        self._with(choice, RUNNING, end)
+    def neglect(self, choice: int) -> None:
+        """Nobody does anything, and a stranger takes the exit."""
+        self._with_open(choice, MachineJob.wait_out)
 
     @rule(choice=choices)
     def take_own_money(self, choice: int) -> None:
@@ -239,7 +243,7 @@ class MarketMachine(RuleBasedStateMachine):
             for intrusion in intrusions:
                 assert not succeeds(intrusion, stranger)
 
-    @rule(count=st.integers(1, 30))
+    @rule(count=st.integers(1, 4))
     def pass_time(self, count: int) -> None:
         self.world.blocks.mine(count)
 
@@ -257,14 +261,9 @@ class MarketMachine(RuleBasedStateMachine):
         jobs = list(self.jobs.values())
         return jobs[choice % len(jobs) :][:1] if jobs else []
 
-    def _with(self, choice: int, status: int, step: Callable[[MachineJob], None]) -> None:
-        fitting = [job for job in self.jobs.values() if job.status == status]
-        if fitting:
-            step(fitting[choice % len(fitting)])
-
-    def _with_voting(self, choice: int, step: Callable[[MachineJob], None]) -> None:
-        fitting = [job for job in self.jobs.values() if job.is_voting]
-        fitting = [job for job in fitting if self.world.blocks.number <= job.ballot.commit_end]
+    def _with_open(self, choice: int, step: Callable[[MachineJob], None]) -> None:
+        """Do something with a job that is not closed, if there is one."""
+        fitting = [job for job in self.jobs.values() if job.status not in (CANCELLED, SETTLED)]
         if fitting:
             step(fitting[choice % len(fitting)])
 
@@ -277,9 +276,7 @@ class MarketMachine(RuleBasedStateMachine):
         for actor in world.actors:
             for currency in world.currencies:
                 for keeper in (world.settlement.claim, world.appeals.withdraw):
-                    self._take(
-                        actor, lambda keeper=keeper, c=currency, **to: keeper(c, **to)
-                    )
+                    self._take(actor, lambda keeper=keeper, c=currency, **to: keeper(c, **to))
 
     def _drain(self) -> None:
         for job in self.jobs.values():
