@@ -8,6 +8,7 @@ from protocol.auction import AuctionMode
 from protocol.bitmap import BitmapStatement, decode_bitmap, list_statements
 from protocol.course import Course, compute_course_hash
 from protocol.deposits import SellerDeposit, apply_deposit_event
+from protocol.enrolment import EnrolledCone, EnrolledSeller
 from protocol.events import (
     AppealOpened,
     AppealResolved,
@@ -93,22 +94,6 @@ class Bid:
     terms: JobTerms | None = None
     body_hash: Digest | None = None
     reclaimed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledSeller:
-    """A seller that applied for a place in the job."""
-
-    account: Address
-    dataset_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledCone:
-    """A CONE node that applied for a place in the job's pool."""
-
-    account: Address
-    ticket_root: Digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +274,7 @@ class JobState:
 
     def is_training_over(self, block_number: BlockNumber) -> bool:
         """Tell whether training has ended and its last decision can be checked no more."""
-        return self.ended is not None and block_number > self.ended.final_block
+        return self.ended is not None and block_number >= self.ended.final_block
 
     @property
     def best_bid(self) -> Bid | None:

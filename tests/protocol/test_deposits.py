@@ -12,6 +12,7 @@ from protocol.deposits import (
     SellerDeposit,
     apply_deposit_event,
     compute_deposit_range,
+    compute_seller_deposit,
     is_forfeit,
     validate_seller_deposit,
 )
@@ -38,6 +39,15 @@ def test_deposit_range_as_in_the_vectors(case: dict[str, int]) -> None:
     params = replace(PARAMS, cone_bps=case["cone_bps"], floor_bps=case["floor_bps"])
     got = compute_deposit_range(Wei(case["price_wei"]), case["sellers_min"], params)
     assert got == (case["least_wei"], case["most_wei"])
+
+
+@pytest.mark.parametrize("case", load_vectors("auctions")["seller_deposit"])
+def test_the_sellers_deposit_is_that_of_the_vectors(case: dict[str, int]) -> None:
+    terms = replace(
+        TERMS, sellers_min=case["sellers_min"], seller_deposit_wei=Wei(case["asked_wei"])
+    )
+    found = compute_seller_deposit(terms, Wei(case["price_wei"]), PARAMS)
+    assert found == case["deposit_wei"]
 
 
 @given(st.integers(0, 10**24), st.integers(3, 20), st.integers(0, 10_000), st.integers(0, 10_000))

@@ -6,6 +6,7 @@ from protocol.bitmap import encode_bitmap
 from protocol.consensus import OpenedVote
 from protocol.course import REFUND_UNIT_WEI, Course
 from protocol.digest import FinalResult, RoundHeader, add_credits, compute_credit_root
+from protocol.enrolment import EnrolledCone, EnrolledSeller
 from protocol.events import (
     AuctionClosed,
     BidRevealed,
@@ -24,8 +25,6 @@ from protocol.hashing import Domain, keccak
 from protocol.job import (
     Ballot,
     DecidedBallot,
-    EnrolledCone,
-    EnrolledSeller,
     JobPhase,
     JobState,
     MiniRound,
