@@ -7,10 +7,13 @@ import pytest
 from eth.exceptions import Revert
 from eth_utils.crypto import keccak
 
-from tests.contracts.scenarios import REACHED, decide_against, make_job, reach, split
-from tests.contracts.world import ETHER, ONE_ETHER, Job, World
+from protocol.merkle import compute_proof
+from protocol.types import Digest
+from tests.contracts import reference
+from tests.contracts.scenarios import REACHED, decide_against, honest, make_job, reach, split
+from tests.contracts.world import ETHER, ONE_ETHER, Actor, Job, World
 
-CONE, SELLER, BUYER = 1, 2, 3
+CONE, SELLER, BUYER, BATCHER = 1, 2, 3, 4
 
 
 def credited(world: World) -> dict[tuple[int, int], int]:
@@ -190,6 +193,61 @@ def test_what_the_cap_on_accesses_withholds_returns_to_the_buyer(world: World) -
     amounts = credited(world)
     assert [amounts[SELLER, index] for index in range(2)] == [job.price_wei * 7 // 10 // 3] * 2
     assert sum(amounts.values()) == job.price_wei
+
+
+def test_a_whole_job_with_many_payees_pays_its_price_by_claims(world: World) -> None:
+    job = Job(world, seller_count=16, changes={"first_set_size": 5}).train()
+    for _ in range(2):
+        job.decide_round(REACHED)
+    job.decide_final(REACHED)
+    job.settle()
+    assert credited(world) == {}
+    settlement = world.settlement
+    assert settlement.shares_left(1) == world.balance(settlement.address) == job.price_wei
+    for index in range(5):
+        settlement.claim_cone_share(1, index)
+    leaves = [reference.tagged("credit", i, s.raw, v) for i, (s, v) in members(job)]
+    for index, (_, v) in members(job):
+        if v > 0:
+            proof = compute_proof([Digest(leaf) for leaf in leaves], index)
+            settlement.claim_seller_share(1, index, v, proof)
+    paid = world.balance(job.sellers[0].address), world.balance(job.sellers[1].address)
+    assert paid[0] == paid[1]
+    assert settlement.shares_left(1) == world.balance(settlement.address) == 0
+
+
+def members(job: Job) -> list[tuple[int, tuple[Actor, int]]]:
+    """Sellers and their credits, by index."""
+    return list(enumerate(zip(job.sellers, job.credits, strict=True)))
+
+
+def test_who_sends_batches_for_all_is_refunded_out_of_the_nodes_pool(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boa.env, "_gas_price", 2 * 10**9)
+    job = make_job(world, rounds_max=1)
+    header, vote = honest(job)
+    votes = dict.fromkeys(range(5), vote)
+    batch = job.commit(votes, sender=2)
+    job.open(votes, batch, sender=3)
+    world.blocks.mine_past(job.ballot.open_end)
+    job.tally([(0, vote)], header)
+    job.credits = [1, 1, 0, 0, 0]
+    job.decide_final(REACHED)
+    spent = list(job.result.refunds_wei)
+    assert spent[2] > 0 < spent[3]
+    assert [spent[index] for index in (0, 1, 4)] == [0, 0, 0]
+    job.settle()
+
+    amounts = credited(world)
+    assert {place: amount for place, amount in amounts.items() if place[0] == BATCHER} == {
+        (BATCHER, 2): spent[2],
+        (BATCHER, 3): spent[3],
+    }
+    pool = job.price_wei * 3 // 10
+    assert settled(world).cone_pool_wei == pool
+    assert [amounts[CONE, index] for index in range(5)] == [(pool - sum(spent)) // 5] * 5
+    assert sum(amounts.values()) == job.price_wei == claim_all(job)
 
 
 def test_a_job_is_settled_once_in_time_and_under_its_terms(world: World) -> None:
