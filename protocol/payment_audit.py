@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from protocol.ballot import DecidedBallot
 from protocol.bitmap import encode_bitmap
 from protocol.consensus import (
     Decided,
@@ -30,7 +31,7 @@ from protocol.events import (
     TrainingEnded,
 )
 from protocol.hashing import keccak
-from protocol.job import DecidedBallot, JobState
+from protocol.job import JobState
 from protocol.params import ProtocolParams
 from protocol.settlement import Outcome, Settlement, SettlementInputs, compute_settlement
 from protocol.sortition import BallotKind

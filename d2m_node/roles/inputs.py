@@ -16,6 +16,7 @@ from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
 from d2m_node.roles.turns import land, wait_block_or
+from protocol.ballot import Ballot
 from protocol.bitmap import (
     BitmapStatement,
     compute_input_set,
@@ -25,7 +26,6 @@ from protocol.bitmap import (
 )
 from protocol.errors import InvalidSignature, ProtocolError
 from protocol.hashing import word
-from protocol.job import Ballot
 from protocol.model import count_parameters
 from protocol.signatures import Availability, compact, expand, recover_signer
 from protocol.types import Address, BlockNumber, Digest

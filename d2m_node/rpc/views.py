@@ -15,11 +15,12 @@ from d2m_node.rpc.api import (
     RoundView,
     SlashView,
 )
+from protocol.ballot import DecidedBallot
 from protocol.bitmap import decode_bitmap
 from protocol.digest import RoundHeader
 from protocol.errors import InvalidMessage
 from protocol.events import FinalDecided, RoundDecided
-from protocol.job import DecidedBallot, JobState
+from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.settlement import Outcome
 from protocol.types import NO_ACCOUNT

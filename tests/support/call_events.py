@@ -22,6 +22,7 @@ from d2m_node.calls import (
     SubmitReceipts,
 )
 from d2m_node.errors import TransactionReverted
+from protocol.ballot import Ballot
 from protocol.bitmap import decode_bitmap, encode_bitmap
 from protocol.deposits import DepositStatus
 from protocol.enrolment import DrawnRole, draw_members
@@ -45,7 +46,7 @@ from protocol.events import (
     SellersDrawn,
 )
 from protocol.hashing import keccak
-from protocol.job import Ballot, JobState
+from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, JobId, Wei
@@ -136,7 +137,7 @@ def _events_of_ballot(job_id: JobId, ballot: Ballot, call: ContractCall) -> Sequ
         case SubmitOpenings():
             groups = tuple(
                 (digest, trace, _voters_of(call, position))
-                for position, (digest, trace) in enumerate(call.votes)
+                for position, (digest, trace) in enumerate(call.opened)
             )
             return (
                 OpeningsRecorded(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from protocol.ballot import Ballot, DecidedBallot, MiniRound, RecordedOpening
 from protocol.bitmap import encode_bitmap
 from protocol.consensus import OpenedVote
 from protocol.course import REFUND_UNIT_WEI, Course
@@ -22,14 +23,7 @@ from protocol.events import (
     TrainingEnded,
 )
 from protocol.hashing import Domain, keccak
-from protocol.job import (
-    Ballot,
-    DecidedBallot,
-    JobPhase,
-    JobState,
-    MiniRound,
-    RecordedOpening,
-)
+from protocol.job import JobPhase, JobState
 from protocol.payment_audit import CountedBallot, PayeeRole, SettledJob
 from protocol.settlement import Outcome
 from protocol.sortition import BallotKind
