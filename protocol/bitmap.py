@@ -31,8 +31,13 @@ def decode_bitmap(bitmap: int) -> tuple[int, ...]:
     return tuple(index for index in range(bitmap.bit_length()) if bitmap >> index & 1)
 
 
-def compute_input_set(availability: Sequence[int], sampled: int) -> int:
+def compute_input_set(availability: Sequence[int], sampled: int, pool_size: int) -> int:
     """Find the updates that a round uses, from the recorded availability bitmaps.
+
+    Silence means holding: a node that holds everything need not say so on the chain, so a round
+    in which all updates arrived costs no transaction. Nothing is lost by it: what at least half of
+    the pool says it lacks is out, and a silent minority can bring in no more than it could by
+    claiming to hold it. Whoever then lacks an input after all votes "no data".
 
     Parameters
     ----------
@@ -40,19 +45,26 @@ def compute_input_set(availability: Sequence[int], sampled: int) -> int:
         The first recorded bitmap of each CONE node that recorded one.
     sampled :
         Bitmap of the sampled sellers; bits of others are dropped.
+    pool_size :
+        Nodes in the job's pool.
 
     Returns
     -------
     bitmap :
-        I_t: sampled sellers with a bit in strictly more than half of the recorded bitmaps.
+        I_t: sampled sellers whose update strictly more than half of the pool do not say they lack.
 
-    Source: MECHANISM 6, step 4.
+    Source: MECHANISM 6, step 4, which counts the recorded bitmaps only.
     """
     return encode_bitmap(
         index
         for index in decode_bitmap(sampled)
-        if 2 * sum(bitmap >> index & 1 for bitmap in availability) > len(availability)
+        if 2 * count_lacking(availability, index) < pool_size
     )
+
+
+def count_lacking(availability: Iterable[int], seller_index: int) -> int:
+    """Count the nodes that say they lack a seller's update."""
+    return sum(1 - (bitmap >> seller_index & 1) for bitmap in availability)
 
 
 def group_statements(

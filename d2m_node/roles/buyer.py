@@ -34,6 +34,7 @@ from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, load_split
 from protocol.deposits import validate_seller_deposit
 from protocol.errors import InvalidParams, RuleViolation
 from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
 from protocol.model import count_parameters
 from protocol.request import (
     RequestBody,
@@ -252,10 +253,10 @@ async def _serve_job(ports: Ports, room: Room) -> None:
     samples = await ports.datasets.load_samples(bid.dataset_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_serve_part, ports, room, samples, body, SELECTION_PART)
-        await chain.wait_for(lambda _: _is_final_or_over(room))
-        if room.job.ended is None:
+        await chain.wait_for(lambda state: _is_final_or_over(room, state))
+        if not _is_over(room, chain.state):
             nursery.start_soon(_serve_part, ports, room, samples, body, FINAL_PART)
-        await chain.wait_for(lambda _: True if room.job.ended or _is_over(room) else None)
+        await chain.wait_for(lambda state: True if _is_over(room, state) else None)
         nursery.cancel_scope.cancel()
     job = room.job
     if job.ended is not None and job.decided_rounds:
@@ -264,14 +265,15 @@ async def _serve_job(ports: Ports, room: Room) -> None:
         )
 
 
-def _is_over(room: Room) -> bool:
-    return room.job.phase in OVER
+def _is_over(room: Room, state: MarketState) -> bool:
+    job = room.job
+    return job.phase in OVER or job.is_training_over(state.block_number)
 
 
-def _is_final_or_over(room: Room) -> bool | None:
+def _is_final_or_over(room: Room, state: MarketState) -> bool | None:
     ballot = room.job.ballot
     is_final = ballot is not None and ballot.kind is BallotKind.FINAL
-    return True if is_final or room.job.ended is not None or _is_over(room) else None
+    return True if is_final or _is_over(room, state) else None
 
 
 async def _serve_part(

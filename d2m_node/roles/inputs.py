@@ -16,6 +16,7 @@ from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
 from d2m_node.roles.turns import land, wait_block_or
+from protocol.ballot import Ballot
 from protocol.bitmap import (
     BitmapStatement,
     compute_input_set,
@@ -25,7 +26,6 @@ from protocol.bitmap import (
 )
 from protocol.errors import InvalidSignature, ProtocolError
 from protocol.hashing import word
-from protocol.job import Ballot
 from protocol.model import count_parameters
 from protocol.signatures import Availability, compact, expand, recover_signer
 from protocol.types import Address, BlockNumber, Digest
@@ -180,19 +180,19 @@ async def agree_inputs(
 ) -> InputSet:
     """Tell which updates this node holds, then read from the chain which ones the round uses."""
     logged = _LoggedBitmaps(seat, ballot)
-    await _tell_availability(seat, ballot, holdings, logged)
+    wanted = encode_bitmap(sampled)
+    await _tell_availability(seat, ballot, holdings)
+    await _record_lacking(seat, ballot, wanted, logged)
     await seat.ports.chain.wait_block(ballot.availability_end)
-    told = logged.verified()
-    available = compute_input_set([told[i] for i in sorted(told)], encode_bitmap(sampled))
+    available = compute_input_set(list(logged.verified().values()), wanted, len(seat.pool))
     lacking = [i for i in decode_bitmap(available) if i not in holdings.updates]
     if lacking:
         await _fetch_lacking(seat, ballot, lacking, holdings)
     return InputSet(available, holdings)
 
 
-async def _tell_availability(
-    seat: Seat, ballot: Ballot, holdings: Holdings, logged: _LoggedBitmaps
-) -> None:
+async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> None:
+    """Sign which updates this node holds, once, and gossip it."""
     key = f"{seat.job_id}/{ballot.ballot_number}"
     # An equivocator is lacking: others may hold another update of it under the same bit.
     own = msgspec.msgpack.encode(word(encode_bitmap(holdings.updates.keys() - seat.equivocators)))
@@ -209,17 +209,37 @@ async def _tell_availability(
             signature=UNSIGNED,
         )
     )
+
+
+async def _record_lacking(seat: Seat, ballot: Ballot, wanted: int, logged: _LoggedBitmaps) -> None:
+    """Put on record what nodes lack, if it changes what the round uses; else nobody pays."""
     step = availability_step(ballot.round_index, ballot.attempt)
+    pool_size = len(seat.pool)
 
     def unrecorded() -> dict[int, wire.AvailabilityBitmap]:
+        """Return the statements that would change the input set, by node; none if none would."""
         # Anybody may log anything: only what its node signed counts as recorded.
         recorded = logged.verified()
         heard = seat.room.heard(wire.AvailabilityBitmap, step)
-        return {index: one for index, one in heard.items() if index not in recorded}
+        fresh = {
+            index: one
+            for index, one in heard.items()
+            if index not in recorded and _bitmap_of(one) & wanted != wanted
+        }
+        now = compute_input_set(list(recorded.values()), wanted, pool_size)
+        told = [*recorded.values(), *map(_bitmap_of, fresh.values())]
+        return fresh if compute_input_set(told, wanted, pool_size) != now else {}
+
+    def rank() -> int:
+        order = _order(seat, ballot, list(unrecorded()))
+        return order.index(seat.index) if seat.index in order else pool_size
 
     async def send() -> None:
+        statements = unrecorded()
+        if seat.index not in statements:
+            return
         groups, signatures = group_statements(
-            _state(index, one) for index, one in unrecorded().items()
+            _state(index, one) for index, one in statements.items()
         )
         call = LogBitmaps(
             job=seat.job_id,
@@ -233,17 +253,20 @@ async def _tell_availability(
     await land(
         seat.ports.chain,
         (max(seat.head, ballot.availability_end - 2), ballot.availability_end),
-        is_recorded=lambda: seat.index not in unrecorded(),
-        rank=lambda: _order(seat, ballot, list(unrecorded())).index(seat.index),
+        is_recorded=lambda: False,  # more may be heard until the window closes
+        rank=rank,
         send=send,
     )
+
+
+def _bitmap_of(message: wire.AvailabilityBitmap) -> int:
+    return int.from_bytes(message.bitmap, "big")
 
 
 def _state(index: int, message: wire.AvailabilityBitmap) -> BitmapStatement:
     """Return a gossiped statement as it goes on record."""
     r, vs = compact(message.signature)
-    bitmap = int.from_bytes(message.bitmap, "big")
-    return BitmapStatement(cone_index=index, bitmap=bitmap, r=r, vs=vs)
+    return BitmapStatement(cone_index=index, bitmap=_bitmap_of(message), r=r, vs=vs)
 
 
 def _order(seat: Seat, ballot: Ballot, indices: list[int]) -> list[int]:

@@ -16,8 +16,9 @@ from d2m_node.ports import ChainPort
 from d2m_node.roles.jobs import check_place
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
-from protocol.enrolment import compute_draw_block
+from protocol.enrolment import compute_draw_block, may_give_up_draw
 from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
 from protocol.shares import list_credits
 from protocol.terms import JobTerms
 from protocol.types import Address, BlockNumber
@@ -61,9 +62,7 @@ async def close_enrolment_in_turn(
         return job().phase is not JobPhase.ENROLMENT
 
     async def act() -> None:
-        head = chain.state.block_number
-        call = await _compose_closing(chain, job())
-        await chain.submit(call, key=f"close-enrolment/{job().job_id}/{head}")
+        await _close_enrolment(chain, job())
 
     await wait_block_or(chain, job().enrolment_end, is_done)
     first_block = job().enrolment_end
@@ -80,6 +79,21 @@ def is_drawn(job: JobState) -> bool:
     sellers, cones = len(job.seller_applications), len(job.cone_applications)
     is_started = sellers >= terms.sellers_min and cones >= terms.cones_min
     return is_started and (sellers > terms.sellers_max or cones > terms.cones_max)
+
+
+async def _close_enrolment(chain: ChainPort, job: JobState) -> None:
+    """Close an enrolment; cancel the job if its draw was refused for very long."""
+    head = chain.state.block_number
+    key = f"close-enrolment/{job.job_id}/{head}"
+    call = await _compose_closing(chain, job)
+    try:
+        await chain.submit(call, key=key)
+    except TransactionReverted as refusal:
+        seed_delay_blocks = chain.params.seed_delay_blocks
+        if not call.header or not may_give_up_draw(job.enrolment_end, seed_delay_blocks, head):
+            raise
+        log.warning("giving_up_draw", job=job.job_id, reason=refusal.reason)
+        await chain.submit(replace(call, header=b""), key=f"{key}/without-header")
 
 
 async def _compose_closing(chain: ChainPort, job: JobState) -> CloseEnrolment:
@@ -113,7 +127,7 @@ async def settle_in_turn(
 
     ``turn_from`` gives its turn from the first block on in which the job can be settled.
     """
-    final_block = await chain.wait_for(lambda _: _final_block(job()))
+    final_block = await chain.wait_for(lambda state: _final_block(job(), state))
     if final_block < 0:
         return
     await take_turn(
@@ -124,11 +138,17 @@ async def settle_in_turn(
     )
 
 
-def _final_block(job: JobState) -> int | None:
-    """Return when a job can be settled; -1 if it is over without; None if it still runs."""
-    if job.ended is not None:
-        return job.ended.final_block
-    return -1 if job.phase in OVER else None
+def _final_block(job: JobState, state: MarketState) -> int | None:
+    """Return when a job can be settled; -1 if it is over without; None if it still runs.
+
+    Training that has ended goes on if its last decision is checked, so this waits for the end of
+    that window.
+    """
+    if job.phase in OVER:
+        return -1
+    if job.ended is None or not job.is_training_over(state.block_number):
+        return None
+    return job.ended.final_block  # the same for all nodes, whenever they look
 
 
 async def _settle(chain: ChainPort, job: JobState) -> None:

@@ -1,21 +1,36 @@
 """Small scenarios that several test files start from."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
-from tests.contracts.world import HONEST_TRACE, Ballot, Job, World
+from tests.contracts.blocks import header_of
+from tests.contracts.world import HONEST_TRACE, NO_PERMIT, Actor, Ballot, Job, World
 
 REACHED = 996_147
 """A utility at the target of the test jobs."""
 
 WRONG = Ballot(keccak(b"wrong"), keccak(b"wrong trace"))
 
+COURSE_TYPE = (
+    "(bytes32,bytes32,bytes32,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,"
+    "uint256[4],uint256[8])"
+)
 
-def event(world: World, name: str) -> Any:
-    """The only event of this name in the last call to Rounds."""
-    (found,) = [log for log in world.rounds.get_logs() if type(log).__name__ == name]
+Groups = Iterable[tuple[int, Ballot]]
+
+
+def event(contract: Any, name: str) -> Any:
+    """The only event of this name in the last call to a contract."""
+    (found,) = [log for log in contract.get_logs() if type(log).__name__ == name]
     return found
+
+
+def events(contract: Any) -> list[str]:
+    """Names of the events of the last call to a contract, in order."""
+    return [type(log).__name__ for log in contract.get_logs()]
 
 
 def make_job(world: World, cones: int = 5, **changes: int) -> Job:
@@ -33,13 +48,23 @@ def locked(job: Job, index: int) -> int:
     return int(lock.remaining_wei)
 
 
+def reward(job: Job, index: int) -> int:
+    """What a node got of the slashes of others."""
+    return int(job.world.stakes.holding_of(job.cones[index].address).reward_wei)
+
+
+def advance(job: Job, digest: bytes) -> None:
+    """Remember that an honest round was decided."""
+    job.previous_digest = digest
+    job.credits = [v + (1 if i < 2 else 0) for i, v in enumerate(job.credits)]
+
+
 def decide_against(job: Job, hostile: int, silent: int) -> None:
     header, vote = honest(job)
     votes = {index: WRONG if index == hostile else vote for index in range(7)}
     job.vote(votes, silent=[silent])
     job.tally([(0, vote), (0, WRONG)], header)
-    job.previous_digest = vote.digest
-    job.credits = [v + (1 if i < 2 else 0) for i, v in enumerate(job.credits)]
+    advance(job, vote.digest)
 
 
 def reach(job: Job) -> Job:
@@ -55,3 +80,80 @@ def split(job: Job) -> None:
     _, vote = honest(job)
     job.vote({0: vote, 1: vote, 2: WRONG, 3: WRONG})
     job.tally([(0, vote), (0, WRONG)])
+
+
+def expire(job: Job) -> None:
+    """Wait until nobody may count the ballot any more, and void it."""
+    job.world.blocks.mine_past(job.ballot.open_end + job.terms["header_blocks"])
+    job.world.rounds.expire(
+        job.number, job.terms_list, job.course, sender=job.world.stranger.address
+    )
+
+
+def execute_slashes(job: Job) -> None:
+    job.world.rounds.execute_slashes(job.number, job.course, sender=job.world.stranger.address)
+
+
+def hash_of(course: tuple[Any, ...]) -> bytes:
+    return keccak(encode([COURSE_TYPE], [course]))
+
+
+def parent_of(job: Job) -> tuple[Any, ...]:
+    """The course before the last decision."""
+    wanted = job.course[1]
+    (found,) = [one for one in job.world.courses[job.number] if hash_of(one) == wanted]
+    return found
+
+
+def missing(job: Job) -> int:
+    """Nodes of the pool that have not voted in the ballot that was counted last."""
+    decided = job.course[8]
+    opened = int(job.world.ballots.marks(job.number, decided).opened)
+    return job.cone_count - opened.bit_count()
+
+
+def bond(job: Job) -> int:
+    return int(job.world.appeals.bond_of(job.number, job.terms_list, missing(job)))
+
+
+def appeal(job: Job, index: int = 0, *, is_seller: bool = False, **changes: Any) -> int:
+    """Appeal against the last decision; returns the bond."""
+    appellant = (job.sellers if is_seller else job.cones)[index]
+    bond_wei = bond(job)
+    options = {"value": bond_wei, "sender": appellant.address, **changes}
+    job.world.appeals.appeal(
+        job.number, job.terms_list, job.course, is_seller, index, NO_PERMIT, **options
+    )
+    return bond_wei
+
+
+def audit(job: Job) -> None:
+    """Ask whether chance calls the pool to the last decision."""
+    open_end = job.course[8] >> 200
+    number = open_end + job.world.params["seed_delay_blocks"]
+    job.world.blocks.mine_past(number)
+    job.world.rounds.audit(
+        job.number, job.terms_list, job.course, header_of(number),
+        sender=job.world.stranger.address,
+    )  # fmt: skip
+
+
+def tally_pool(job: Job, groups: Groups, header: bytes = b"", **changes: Any) -> None:
+    """Count the votes of the whole pool."""
+    brought = {
+        "job": job.number,
+        "terms": job.terms_list,
+        "course": job.course,
+        "parent": parent_of(job),
+        "groups": sorted({(m, vote.digest, vote.trace) for m, vote in groups}),
+        "header": header,
+        **changes,
+    }
+    job.world.rounds.tally_pool(*brought.values(), sender=job.world.stranger.address)
+
+
+def withdraw(world: World, account: Actor, currency: str) -> int:
+    """Take an account's bonds and rewards out; returns what it got."""
+    amount_wei = int(world.appeals.withdrawable(currency, account.address))
+    world.appeals.withdraw(currency, sender=account.address)
+    return amount_wei

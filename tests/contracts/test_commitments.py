@@ -42,7 +42,7 @@ def test_bid_commitment_as_in_the_vectors(rules_of_vectors: Any) -> None:
 
 def test_vote_commitment_as_in_the_vectors(rules_of_vectors: Any) -> None:
     case = CASES["vote"]
-    hashes = (unhex(case[name]) for name in ("digest", "trace", "salt"))
+    hashes = (unhex(case[name]) for name in ("digest", "trace", "element"))
     place = (case["job"], case["round"], case["mini"], to_checksum_address(case["node"]))
     assert rules_of_vectors.vote_commitment(MARKET, *place, *hashes) == unhex(case["commitment"])
 

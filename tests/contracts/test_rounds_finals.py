@@ -9,6 +9,7 @@ from eth_utils.crypto import keccak
 from tests.contracts.scenarios import (
     REACHED,
     event,
+    expire,
     make_job,
     reach,
     split,
@@ -25,9 +26,11 @@ def test_two_rounds_at_the_target_open_a_final(world: World) -> None:
     job.decide_round(REACHED)
     base = job.ballot.open_end + 1
     job.decide_round(REACHED)
-    opened = event(world, "AttemptOpened")
+    opened = event(world.rounds, "AttemptOpened")
     assert (opened.kind, opened.round_index, opened.seller_seed_block) == (1, 3, 0)
-    assert opened.availability_end >= base + 2 + 7
+    # The decision window, then the appeal window, then the one for the final data.
+    assert opened.availability_end == world.blocks.number + 2 + 7
+    assert world.blocks.number == base
     assert job.mini == 1 << 32
 
 
@@ -47,16 +50,17 @@ def test_a_final_at_the_target_ends_the_job(world: World) -> None:
     header = job.final_vote(REACHED)
     job.submit_receipts(1)
     job.decide(header)
-    decided = event(world, "FinalDecided")
+    decided = event(world.rounds, "FinalDecided")
     assert (decided.round_index, decided.digest) == (1, keccak(header))
     assert (decided.initial_utility, decided.utility) == (90_000, REACHED)
-    ended = event(world, "TrainingEnded")
+    ended = event(world.rounds, "TrainingEnded")
     assert (ended.outcome, ended.rounds_done) == (TARGET, 2)
     assert (ended.initial_utility, ended.last_utility) == (90_000, REACHED)
     assert ended.model_digest == job.model_digest(1)
     assert ended.credit_sum == 4
     assert ended.final_block == world.blocks.number + 2
-    assert world.rounds.participation(1) == [3] * 5
+    assert job.result.participation == [3] * 5
+    assert job.result.is_final_evaluated
 
 
 def test_a_final_below_the_target_sends_the_job_on(world: World) -> None:
@@ -72,7 +76,7 @@ def test_after_the_last_round_a_final_below_the_target_ends_the_job(world: World
     job.decide_round()
     assert job.ballot.kind == 1
     job.decide_final(500_000)
-    ended = event(world, "TrainingEnded")
+    ended = event(world.rounds, "TrainingEnded")
     assert (ended.outcome, ended.initial_utility, ended.last_utility) == (ENDED, 90_000, 500_000)
 
 
@@ -95,19 +99,14 @@ def count_final(job: Job) -> None:
     job.tally([])
 
 
-def expire_final(job: Job) -> None:
-    job.world.blocks.mine_past(job.ballot.open_end + 20)
-    job.world.rounds.expire(job.number, job.terms_list)
-
-
-@pytest.mark.parametrize("close", [count_final, expire_final])
+@pytest.mark.parametrize("close", [count_final, expire])
 def test_final_data_that_the_buyer_does_not_serve_count_as_reached(
     world: World, close: Callable[[Job], None]
 ) -> None:
     job = reach(make_job(world))
     job.submit_receipts(1, [0, 1])
     close(job)
-    ended = event(world, "TrainingEnded")
+    ended = event(world.rounds, "TrainingEnded")
     assert (ended.outcome, ended.initial_utility, ended.last_utility) == (
         TARGET,
         100_000,
@@ -119,7 +118,7 @@ def test_receipts_of_the_final_data_are_taken_until_availability_ends(world: Wor
     job = reach(make_job(world))
     job.submit_receipts(1, [0])
     world.blocks.mine_past(job.ballot.availability_end)
-    with boa.reverts("rounds: receipts closed"):
+    with boa.reverts("statements: receipts not open"):
         job.submit_receipts(1, [1])
 
 
@@ -139,8 +138,8 @@ def test_an_expired_final_after_the_last_round_ends_with_the_rounds_evidence(wor
     job.decide_round(300_000)
     job.decide_round(400_000)
     job.submit_receipts(1)
-    expire_final(job)
-    ended = event(world, "TrainingEnded")
+    expire(job)
+    ended = event(world.rounds, "TrainingEnded")
     assert (ended.outcome, ended.initial_utility, ended.last_utility) == (ENDED, 100_000, 400_000)
 
 
@@ -151,7 +150,7 @@ def test_a_void_last_round_leads_to_a_final_of_the_last_decided_model(world: Wor
     split(job)
     assert (job.ballot.kind, job.ballot.round_index) == (1, 0)
     job.decide_final(350_000)
-    ended = event(world, "TrainingEnded")
+    ended = event(world.rounds, "TrainingEnded")
     assert (ended.outcome, ended.rounds_done, ended.last_utility) == (ENDED, 1, 350_000)
 
 
@@ -160,7 +159,7 @@ def test_a_model_is_not_evaluated_twice(world: World) -> None:
     job.decide_final(700_000)
     split(job)
     split(job)
-    ended = event(world, "TrainingEnded")
+    ended = event(world.rounds, "TrainingEnded")
     assert (ended.outcome, ended.initial_utility, ended.last_utility) == (ENDED, 90_000, 700_000)
 
 
@@ -168,7 +167,7 @@ def test_void_rounds_alone_end_without_a_model(world: World) -> None:
     job = make_job(world, rounds_max=1)
     split(job)
     split(job)
-    ended = event(world, "TrainingEnded")
+    ended = event(world.rounds, "TrainingEnded")
     assert (ended.outcome, ended.rounds_done, ended.model_digest) == (ENDED, 0, bytes(32))
 
 

@@ -164,11 +164,11 @@ CONSENSUS = (
         killed_by=("test_consensus.py::test_no_data_is_never_wrong",),
     ),
     Mutant(
-        bug="half of the bitmaps make an update available",
+        bug="an update that half of the pool lacks is used",
         file="bitmap.py",
-        old="for bitmap in availability) > len(availability)",
-        new="for bitmap in availability) >= len(availability)",
-        killed_by=("test_bitmap.py::test_input_set_needs_more_than_half_of_the_recorded_bitmaps",),
+        old="2 * count_lacking(availability, index) < pool_size",
+        new="2 * count_lacking(availability, index) <= pool_size",
+        killed_by=("test_bitmap.py::test_what_half_of_the_pool_lacks_is_not_used",),
     ),
     Mutant(
         bug="a vote's commitment does not bind its trace",

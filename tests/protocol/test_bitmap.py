@@ -18,36 +18,49 @@ def test_a_bitmap_lists_its_indices_in_ascending_order(indices: set[int]) -> Non
     assert decode_bitmap(encode_bitmap(indices)) == tuple(sorted(indices))
 
 
-def test_input_set_needs_more_than_half_of_the_recorded_bitmaps() -> None:
-    recorded = [0b011, 0b001, 0b011, 0b001]
-    assert compute_input_set(recorded, sampled=0b111) == 0b001
+def test_what_half_of_the_pool_lacks_is_not_used() -> None:
+    lacking_seller_1 = [0b101, 0b101]
+    assert compute_input_set(lacking_seller_1, sampled=0b111, pool_size=4) == 0b101
+    assert compute_input_set(lacking_seller_1, sampled=0b111, pool_size=5) == 0b111
 
 
 def test_input_set_ignores_sellers_that_were_not_sampled() -> None:
-    assert compute_input_set([0b110, 0b110], sampled=0b010) == 0b010
+    assert compute_input_set([0b110, 0b110], sampled=0b010, pool_size=2) == 0b010
 
 
-def test_input_set_is_empty_without_bitmaps() -> None:
-    assert compute_input_set([], sampled=0b111) == 0
+def test_silence_means_holding() -> None:
+    assert compute_input_set([], sampled=0b111, pool_size=5) == 0b111
 
 
-@given(st.lists(st.integers(0, 255), max_size=9), st.randoms(use_true_random=False))
+BITMAPS = st.lists(st.integers(0, 255), max_size=9)
+
+
+@given(BITMAPS, st.integers(1, 64), st.randoms(use_true_random=False))
 def test_input_set_does_not_depend_on_the_order_of_bitmaps(
-    recorded: list[int], random: Random
+    recorded: list[int], pool_size: int, random: Random
 ) -> None:
     shuffled = recorded.copy()
     random.shuffle(shuffled)
-    assert compute_input_set(shuffled, 0xFF) == compute_input_set(recorded, 0xFF)
+    expected = compute_input_set(recorded, 0xFF, pool_size)
+    assert compute_input_set(shuffled, 0xFF, pool_size) == expected
 
 
-@given(st.lists(st.integers(0, 255), max_size=9), st.integers(0, 255), st.integers(0, 7))
-def test_input_set_is_whom_strictly_more_than_half_of_the_bitmaps_hold(
-    recorded: list[int], sampled: int, seller: int
+@given(BITMAPS, st.integers(0, 255), st.integers(0, 7), st.integers(9, 64))
+def test_input_set_is_what_strictly_more_than_half_of_the_pool_do_not_lack(
+    recorded: list[int], sampled: int, seller: int, pool_size: int
 ) -> None:
-    is_in = compute_input_set(recorded, sampled) >> seller & 1
-    holders = [bitmap for bitmap in recorded if bitmap >> seller & 1]
-    has_majority = len(holders) > len(recorded) - len(holders)
+    is_in = compute_input_set(recorded, sampled, pool_size) >> seller & 1
+    lacking = [bitmap for bitmap in recorded if not bitmap >> seller & 1]
+    has_majority = pool_size - len(lacking) > len(lacking)
     assert bool(is_in) == (has_majority and bool(sampled >> seller & 1))
+
+
+@given(BITMAPS, st.integers(0, 255), st.integers(9, 64))
+def test_saying_that_one_holds_everything_changes_nothing(
+    recorded: list[int], sampled: int, pool_size: int
+) -> None:
+    expected = compute_input_set(recorded, sampled, pool_size)
+    assert compute_input_set([*recorded, 0xFF], sampled, pool_size) == expected
 
 
 statements = st.builds(
