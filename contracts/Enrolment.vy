@@ -29,6 +29,9 @@ implements: IEnrolment
 
 # Of a job in its enrolment window; see `Market.job_of`.
 STATUS_ENROLMENT: constant(uint256) = 3
+# Two seeds have come within reach and gone by then: on this chain no header can be proved, and
+# without this way out the price and the deposits would be kept for ever.
+GIVE_UP_BLOCKS: constant(uint256) = 2 * block_header.HISTORY_REACH
 
 PARAMS: immutable(deployment.Params)
 MARKET: immutable(IMarket)
@@ -147,12 +150,13 @@ def close_enrolment(
 ):
     """
     @notice Freeze the members and start the job, or cancel it if too few applied. Anyone may call.
+    @dev A job is cancelled too if a draw was needed and nobody could prove one for very long.
     @param job Job whose enrolment window is over.
     @param terms Terms of the job.
     @param sellers All that applied, in order.
     @param cones All that applied, in order, with their ticket roots.
     @param header RLP header of the block that draws the members; not looked at if everyone has a
-           place.
+           place. Empty to give the draw up, after `GIVE_UP_BLOCKS`.
     """
     record: IMarket.JobRecord = self._record(job, terms)
     assert block.number > record.enrolment_end, "enrolment: still open"
@@ -160,20 +164,23 @@ def close_enrolment(
         applications._of_sellers(sellers) == self.sellers_applied[job]
     ), "enrolment: not the sellers"
     assert applications._of_cones(cones) == self.cones_applied[job], "enrolment: not the nodes"
-    if len(sellers) < terms.sellers_min or len(cones) < terms.cones_min:
+    is_short: bool = len(sellers) < terms.sellers_min or len(cones) < terms.cones_min
+    is_drawn: bool = len(sellers) > terms.sellers_max or len(cones) > terms.cones_max
+    if is_short or (is_drawn and self._is_given_up(record.enrolment_end, header)):
         extcall MARKET.cancel_job(job)
         return
 
+    seed: bytes32 = empty(bytes32)
+    if is_drawn:
+        seed = self._seed(job, record.enrolment_end, header)
     chosen_sellers: uint256 = draw._everyone(len(sellers))
+    if len(sellers) > terms.sellers_max:
+        chosen_sellers = draw._draw(seed, draw.SELLERS, terms.sellers_max, len(sellers))
+        log IEnrolment.SellersDrawn(job=job, indices=draw._positions(chosen_sellers))
     chosen_cones: uint256 = draw._everyone(len(cones))
-    if len(sellers) > terms.sellers_max or len(cones) > terms.cones_max:
-        seed: bytes32 = self._seed(job, record.enrolment_end, header)
-        if len(sellers) > terms.sellers_max:
-            chosen_sellers = draw._draw(seed, draw.SELLERS, terms.sellers_max, len(sellers))
-            log IEnrolment.SellersDrawn(job=job, indices=draw._positions(chosen_sellers))
-        if len(cones) > terms.cones_max:
-            chosen_cones = draw._draw(seed, draw.CONES, terms.cones_max, len(cones))
-            log IEnrolment.ConesDrawn(job=job, indices=draw._positions(chosen_cones))
+    if len(cones) > terms.cones_max:
+        chosen_cones = draw._draw(seed, draw.CONES, terms.cones_max, len(cones))
+        log IEnrolment.ConesDrawn(job=job, indices=draw._positions(chosen_cones))
 
     self.seller_rosters[job] = roster._freeze(roster._pack_sellers(sellers, chosen_sellers))
     pool: address = roster._freeze(roster._pack_cones(cones, chosen_cones))
@@ -300,3 +307,16 @@ def _seed(job: uint256, enrolment_end: uint256, header: Bytes[1024]) -> bytes32:
     seed_block: uint256 = block_header._anchor_block(enrolment_end + PARAMS.seed_delay_blocks)
     randomness: bytes32 = block_header._randomness(seed_block, header)
     return commitments._enrol_seed(MARKET.address, job, randomness)
+
+
+@internal
+@view
+def _is_given_up(enrolment_end: uint256, header: Bytes[1024]) -> bool:
+    """
+    @notice Whether a caller gives a draw up, and may.
+    @param enrolment_end Last block of the enrolment window.
+    @param header What the caller brought as the header of the seed's block.
+    @return True if it brought none, long after the first seed.
+    """
+    seed_block: uint256 = enrolment_end + PARAMS.seed_delay_blocks
+    return len(header) == 0 and block.number > seed_block + GIVE_UP_BLOCKS

@@ -275,8 +275,8 @@ class SubmitOpenings:
     batch: tuple[tuple[int, bytes], ...]
     """(position of its vote, chain element) by index of their nodes; of what is not opened the
     number of votes, and the commitment."""
-    votes: tuple[tuple[Digest, Digest], ...]
-    """(digest, trace)."""
+    opened: tuple[tuple[Digest, Digest], ...]
+    """(digest, trace) of the votes that are opened."""
     header: bytes
     """RLP header of the attempt's first seed block."""
 

@@ -6,6 +6,7 @@ Source: MECHANISM 3.1, 4.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -27,6 +28,9 @@ MAX_APPLICANTS: Final = 256
 HEADER_REACH_BLOCKS: Final = 8191
 """How far back contracts can prove a header (EIP-2935)."""
 
+GIVE_UP_BLOCKS: Final = 2 * HEADER_REACH_BLOCKS
+"""After the first seed of a draw: a job whose draw nobody could prove by then may be cancelled."""
+
 _COUNT_MASK: Final = (1 << 16) - 1
 
 
@@ -35,6 +39,22 @@ class DrawnRole(Enum):
 
     SELLERS = "enrol-sellers"
     CONES = "enrol-cones"
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledSeller:
+    """A seller that applied for a place in the job."""
+
+    account: Address
+    dataset_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledCone:
+    """A CONE node that applied for a place in the job's pool."""
+
+    account: Address
+    ticket_root: Digest
 
 
 def hash_sellers(accounts: Iterable[Address]) -> int:
@@ -84,6 +104,13 @@ def compute_draw_block(
     """
     seed_block = BlockNumber(enrolment_end + seed_delay_blocks)
     return compute_anchor_block(seed_block, head_block, HEADER_REACH_BLOCKS)
+
+
+def may_give_up_draw(
+    enrolment_end: BlockNumber, seed_delay_blocks: int, head_block: BlockNumber
+) -> bool:
+    """Tell whether a call without a header cancels, in this block, a job that must be drawn."""
+    return head_block > enrolment_end + seed_delay_blocks + GIVE_UP_BLOCKS
 
 
 def draw_members(seed: Digest, role: DrawnRole, applied: int, places: int) -> tuple[int, ...]:

@@ -5,9 +5,18 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from protocol.auction import AuctionMode
-from protocol.bitmap import BitmapStatement, decode_bitmap, list_statements
+from protocol.ballot import (
+    Ballot,
+    DecidedBallot,
+    apply_ballot_event,
+    call_whole_pool,
+    log_bitmaps,
+    open_ballot,
+    uphold,
+)
 from protocol.course import Course, compute_course_hash
 from protocol.deposits import SellerDeposit, apply_deposit_event
+from protocol.enrolment import EnrolledCone, EnrolledSeller
 from protocol.events import (
     AppealOpened,
     AppealResolved,
@@ -23,7 +32,6 @@ from protocol.events import (
     BidReclaimed,
     BidRevealed,
     BitmapsLogged,
-    CommitsRecorded,
     ConeEnrolled,
     ConesDrawn,
     CourseChanged,
@@ -37,8 +45,6 @@ from protocol.events import (
     FinalDecided,
     JobCancelled,
     JobSettled,
-    MiniRoundOpened,
-    OpeningsRecorded,
     PayoutCredited,
     PoolCalled,
     ReceiptsRecorded,
@@ -52,7 +58,6 @@ from protocol.events import (
     StakeSlashed,
     TrainingEnded,
 )
-from protocol.sortition import BallotKind
 from protocol.terms import JobTerms
 from protocol.types import (
     NO_ACCOUNT,
@@ -93,107 +98,6 @@ class Bid:
     terms: JobTerms | None = None
     body_hash: Digest | None = None
     reclaimed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledSeller:
-    """A seller that applied for a place in the job."""
-
-    account: Address
-    dataset_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class EnrolledCone:
-    """A CONE node that applied for a place in the job's pool."""
-
-    account: Address
-    ticket_root: Digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MiniRound:
-    """One execution set's window to commit and to open."""
-
-    mini_round_index: int
-    seed_block: BlockNumber
-    commit_end: BlockNumber
-    open_end: BlockNumber
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedOpening:
-    """A vote that the contract accepted."""
-
-    mini_round_index: int
-    cone_index: ConeIndex
-    digest: Digest
-    trace: Digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommitBatch:
-    """Commitments that the contract recorded together; openings refer to the batch."""
-
-    mini_round_index: int
-    batch_index: int
-    members: int
-    """Bitmap of the nodes."""
-    entries: tuple[tuple[int, Digest], ...]
-    """(CONE index, commitment), by index."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ballot:
-    """One attempt at one decision, with all that was recorded for it so far."""
-
-    ballot_number: int
-    round_index: RoundIndex
-    kind: BallotKind
-    attempt: int
-    seller_seed_block: BlockNumber
-    update_commit_end: BlockNumber
-    update_open_end: BlockNumber
-    availability_end: BlockNumber
-    mini_rounds: tuple[MiniRound, ...]
-    opened_at: tuple[BlockNumber, int]
-    """(block, log index) of the event that opened it, or that called the whole pool to it: a name
-    that no other ballot has, and that grows."""
-    is_pool_called: bool = False
-    """It was decided, and whoever has not voted yet is asked."""
-    bitmaps: tuple[BitmapStatement, ...] = ()
-    """As logged, in time and in order; signatures are unchecked."""
-    batches: tuple[CommitBatch, ...] = ()
-    openings: tuple[RecordedOpening, ...] = ()
-
-    @property
-    def seed_delay_blocks(self) -> int:
-        """From a deadline to the block whose randomness is the seed; the deployment's."""
-        return self.mini_rounds[0].seed_block - self.availability_end
-
-    @property
-    def current(self) -> MiniRound:
-        """The mini-round that is open now, or was last."""
-        return self.mini_rounds[-1]
-
-    @property
-    def committed(self) -> frozenset[int]:
-        """CONE indices whose commitment is recorded for this attempt."""
-        return frozenset(index for batch in self.batches for index, _ in batch.entries)
-
-    @property
-    def opened(self) -> frozenset[int]:
-        """CONE indices whose vote is recorded for this attempt."""
-        return frozenset(opening.cone_index for opening in self.openings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecidedBallot:
-    """What the execution sets agreed on, with the ballot that led to it."""
-
-    ballot: Ballot
-    decision: RoundDecided | FinalDecided
-    block_number: BlockNumber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,15 +245,17 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
     if isinstance(event, DepositEvent):
         return replace(job, deposits=apply_deposit_event(job.deposits, event))
     if isinstance(event, BitmapsLogged):
-        return _log_bitmaps(job, event, recorded.block_number)
+        ballot = job.ballot
+        told = None if ballot is None else log_bitmaps(ballot, event, recorded.block_number)
+        return replace(job, ballot=told)
     if isinstance(event, BallotEvent):
-        return replace(job, ballot=_apply_ballot_event(job.ballot, event))
+        return replace(job, ballot=apply_ballot_event(job.ballot, event))
     match event:
         case ReceiptsRecorded():
             return replace(job, receipts={**job.receipts, event.part: event.bitmap})
         case AttemptOpened():
             opened_at = (recorded.block_number, recorded.log_index)
-            ballot = _open_ballot(event, job.ballot, opened_at)
+            ballot = open_ballot(event, job.ballot, opened_at)
             return replace(job, phase=JobPhase.TRAINING, ballot=ballot)
         case RoundDecided() | FinalDecided():
             assert job.ballot is not None, "the contract decides only what it opened"
@@ -371,37 +277,6 @@ def apply_job_event(job: JobState, recorded: RecordedEvent) -> JobState:
             return replace(job, appeal=None)
         case _:
             return _apply_settlement_event(job, event)
-
-
-_TRAIL = (
-    BidRevealed
-    | AuctionClosed
-    | SellerEnrolled
-    | ConeEnrolled
-    | RoundDecided
-    | FinalDecided
-    | DecisionUpheld
-    | DecisionOverturned
-    | CourseChanged
-    | TrainingEnded
-    | JobSettled
-    | SharesOpened
-    | PayoutCredited
-)
-
-
-def keep_trail(job: JobState, recorded: RecordedEvent) -> JobState:
-    """Remember where an event was recorded if a payout is computed from it.
-
-    Of the courses only the last one counts.
-    """
-    event = recorded.event
-    if not isinstance(event, _TRAIL):
-        return job
-    trail = job.trail
-    if isinstance(event, CourseChanged):
-        trail = tuple(one for one in trail if not isinstance(one.event, CourseChanged))
-    return replace(job, trail=(*trail, recorded))
 
 
 def _apply_auction_event(job: JobState, event: AuctionEvent) -> JobState:
@@ -465,31 +340,6 @@ def _apply_enrolment_event(job: JobState, event: EnrolmentEvent) -> JobState:
             return replace(job, escrow_reclaimed=True)
 
 
-def _open_ballot(
-    event: AttemptOpened, former: Ballot | None, opened_at: tuple[BlockNumber, int]
-) -> Ballot:
-    """A retry keeps the sellers' deadlines of its round's first attempt."""
-    first_attempt = former if event.attempt > 0 else None
-    first = MiniRound(
-        mini_round_index=0,
-        seed_block=event.seed_block,
-        commit_end=event.commit_end,
-        open_end=event.open_end,
-    )
-    return Ballot(
-        ballot_number=event.ballot_number,
-        round_index=RoundIndex(event.round_index),
-        kind=BallotKind(event.kind),
-        attempt=event.attempt,
-        seller_seed_block=(first_attempt or event).seller_seed_block,
-        update_commit_end=(first_attempt or event).update_commit_end,
-        update_open_end=(first_attempt or event).update_open_end,
-        availability_end=event.availability_end,
-        mini_rounds=(first,),
-        opened_at=opened_at,
-    )
-
-
 def _change_course(job: JobState, course: Course) -> JobState:
     """Keep a course, and the one before the decision that it tells of."""
     parent = job.parent_course
@@ -507,88 +357,19 @@ def _apply_pool_event(
     last = job.decided[-1]
     match event:
         case PoolCalled():
-            called = MiniRound(
-                mini_round_index=event.mini & 0xFFFF,
-                seed_block=event.seed_block,
-                commit_end=event.commit_end,
-                open_end=event.open_end,
-            )
-            ballot = replace(
-                last.ballot,
-                mini_rounds=(*last.ballot.mini_rounds, called),
-                opened_at=(recorded.block_number, recorded.log_index),
-                is_pool_called=True,
-            )
+            opened_at = (recorded.block_number, recorded.log_index)
+            ballot = call_whole_pool(last.ballot, event, opened_at)
             return replace(job, phase=JobPhase.TRAINING, ended=None, ballot=ballot)
         case DecisionOverturned():
             return replace(job, decided=job.decided[:-1])
         case DecisionUpheld():
             assert job.ballot is not None, "the contract checks only what it decided"
-            decision = last.decision
-            if event.votes > 0:  # none if nobody counted in time
-                decision = replace(
-                    decision,
-                    votes=event.votes,
-                    voters=event.voters,
-                    wrong=event.wrong,
-                    unopened=event.unopened,
-                )
-            upheld = replace(last, ballot=job.ballot, decision=decision)
+            upheld = uphold(last, job.ballot, event)
             return replace(job, decided=(*job.decided[:-1], upheld))
-
-
-def _log_bitmaps(job: JobState, event: BitmapsLogged, block_number: BlockNumber) -> JobState:
-    """Keep statements of the current ballot that came in time; anybody may log anything."""
-    ballot = job.ballot
-    if (
-        ballot is None
-        or ballot.ballot_number != event.ballot_number
-        or block_number > ballot.availability_end
-    ):
-        return job
-    logged = list_statements(event.groups, event.signatures)
-    return replace(job, ballot=replace(ballot, bitmaps=ballot.bitmaps + logged))
-
-
-def _apply_ballot_event(ballot: Ballot | None, event: BallotEvent) -> Ballot:
-    assert not isinstance(event, BitmapsLogged), "anybody may log those at any time"
-    assert ballot is not None, "the contract speaks only of a ballot it opened"
-    assert ballot.ballot_number == event.ballot_number, "one ballot at a time"
-    match event:
-        case CommitsRecorded():
-            batch = CommitBatch(
-                mini_round_index=event.mini & 0xFFFF,
-                batch_index=event.batch_index,
-                members=event.members,
-                entries=tuple(zip(decode_bitmap(event.members), event.commitments, strict=True)),
-            )
-            return replace(ballot, batches=(*ballot.batches, batch))
-        case OpeningsRecorded():
-            openings = tuple(
-                RecordedOpening(
-                    mini_round_index=event.mini & 0xFFFF,
-                    cone_index=ConeIndex(index),
-                    digest=digest,
-                    trace=trace,
-                )
-                for digest, trace, voters in event.groups
-                for index in decode_bitmap(voters)
-            )
-            return replace(ballot, openings=ballot.openings + openings)
-        case MiniRoundOpened():
-            mini_round = MiniRound(
-                mini_round_index=event.mini & 0xFFFF,
-                seed_block=event.seed_block,
-                commit_end=event.commit_end,
-                open_end=event.open_end,
-            )
-            return replace(ballot, mini_rounds=(*ballot.mini_rounds, mini_round))
 
 
 def _apply_settlement_event(job: JobState, event: Event) -> JobState:
     match event:
-        case CourseChanged():
-            return replace(job, course=event.course)
         case TrainingEnded():
             return replace(job, phase=JobPhase.SETTLING, ended=event)
         case JobSettled():

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from protocol.claims import Claims, credit, withdraw
 from protocol.events import (
-    AppealOpened,
     AppealResolved,
     AuctionOpened,
     BitmapsLogged,
@@ -20,8 +19,9 @@ from protocol.events import (
     RecordedEvent,
     StakeEvent,
 )
-from protocol.job import JobState, apply_job_event, job_of_event, keep_trail, open_job
+from protocol.job import JobState, apply_job_event, job_of_event, open_job
 from protocol.stakes import Stake, apply_stake_event
+from protocol.trail import keep_trail
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
 
 
@@ -61,8 +61,6 @@ class MarketState:
     """What the settlement holds, and held, for each account."""
     bonds: Claims = field(default_factory=dict)
     """The same of what comes out of appeals."""
-    appellants: Mapping[JobId, Address] = field(default_factory=dict)
-    """Who appealed last, by job."""
 
     def accounts_of_peer(self, peer_id: bytes) -> frozenset[Address]:
         """Accounts that name this libp2p identity; several may."""
@@ -97,10 +95,12 @@ def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
         return replace(state, jobs={**state.jobs, job.job_id: job})
     if isinstance(event, BitmapsLogged) and event.job not in state.jobs:
         return state
-    if job_id is not None:
-        job = keep_trail(apply_job_event(state.jobs[job_id], recorded), recorded)
-        state = replace(state, jobs={**state.jobs, job_id: job})
-    return _apply_registry_event(state, event, recorded.block_number)
+    # Money first: an open appeal is forgotten by its job when it is resolved.
+    after = _apply_registry_event(state, event, recorded.block_number)
+    if job_id is None:
+        return after
+    job = keep_trail(apply_job_event(state.jobs[job_id], recorded), recorded)
+    return replace(after, jobs={**after.jobs, job_id: job})
 
 
 def _apply_registry_event(
@@ -133,9 +133,6 @@ def _apply_money_event(state: MarketState, event: Event, block_number: BlockNumb
         case PayoutClaimed() | MoneySwept():
             payouts = withdraw(state.payouts, event.currency, event.payee, event.amount_wei)
             return replace(state, payouts=payouts)
-        case AppealOpened():
-            appellants = {**state.appellants, event.job: event.appellant}
-            return replace(state, appellants=appellants)
         case AppealResolved():
             return replace(state, bonds=_resolve_appeal(state, event))
         case BondWithdrawn():
@@ -150,9 +147,10 @@ def _apply_money_event(state: MarketState, event: Event, block_number: BlockNumb
 
 def _resolve_appeal(state: MarketState, event: AppealResolved) -> Claims:
     """Give the bond back to who appealed, or its parts to who voted because of it."""
-    bonds, currency = state.bonds, state.jobs[event.job].currency
+    bonds, job = state.bonds, state.jobs[event.job]
     if event.is_overturned:
-        return credit(bonds, currency, state.appellants[event.job], event.bond_wei)
+        assert job.appeal is not None, "the contract resolves only what was appealed"
+        return credit(bonds, job.currency, job.appeal.appellant, event.bond_wei)
     for voter in event.beneficiaries:
-        bonds = credit(bonds, currency, voter, event.reward_each_wei)
+        bonds = credit(bonds, job.currency, voter, event.reward_each_wei)
     return bonds

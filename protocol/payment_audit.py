@@ -10,8 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from protocol.ballot import DecidedBallot
 from protocol.bitmap import encode_bitmap
-from protocol.consensus import Decided, OpenedVote, decide, select_voters, tally
+from protocol.consensus import (
+    Decided,
+    OpenedVote,
+    decide,
+    find_majority,
+    select_voters,
+    tally,
+)
 from protocol.course import list_spending
 from protocol.digest import RoundHeader, add_credits, compute_credit_root
 from protocol.errors import InvalidMessage, RuleViolation
@@ -23,7 +31,7 @@ from protocol.events import (
     TrainingEnded,
 )
 from protocol.hashing import keccak
-from protocol.job import DecidedBallot, JobState
+from protocol.job import JobState
 from protocol.params import ProtocolParams
 from protocol.settlement import Outcome, Settlement, SettlementInputs, compute_settlement
 from protocol.sortition import BallotKind
@@ -50,6 +58,8 @@ class CountedBallot:
     voters: int
     """Bitmap of the nodes that the contract counted for pay."""
     openings: tuple[OpenedVote, ...]
+    pool_mini_round: int | None
+    """The mini-round in which the whole pool was asked, if it was."""
     header: bytes
     """Behind the digest of a round; empty for a final evaluation."""
     initial_utility: UtilityQ20
@@ -253,8 +263,9 @@ def _count_ballot(decided: DecidedBallot) -> CountedBallot:
         header = decision.header
     else:
         initial_utility, utility = decision.initial_utility, decision.utility
+    ballot = decided.ballot
     return CountedBallot(
-        kind=decided.ballot.kind,
+        kind=ballot.kind,
         round_index=decision.round_index,
         digest=decision.digest,
         voters=decision.voters,
@@ -265,8 +276,9 @@ def _count_ballot(decided: DecidedBallot) -> CountedBallot:
                 digest=opening.digest,
                 trace=opening.trace,
             )
-            for opening in decided.ballot.openings
+            for opening in ballot.openings
         ),
+        pool_mini_round=ballot.current.mini_round_index if ballot.is_pool_called else None,
         header=header,
         initial_utility=UtilityQ20(initial_utility),
         utility=UtilityQ20(utility),
@@ -347,16 +359,25 @@ def _check_ballots(job: SettledJob) -> Iterator[Difference]:
     """Check each decision against its votes, and each header against its digest."""
     for ballot in job.ballots:
         name = f"{ballot.kind.name.lower()} {ballot.round_index}"
-        counted = tally(ballot.openings)
-        pool_size = len(job.cones)
-        decision = decide(counted, lead=job.lead, pool_size=pool_size, set_size=pool_size)
-        decided = decision.digest if isinstance(decision, Decided) else NO_DIGEST
+        decided = _decide(ballot, job.lead, len(job.cones))
         yield from _compare(f"digest of {name}", decided.hex(), ballot.digest.hex())
         voters = encode_bitmap(select_voters(ballot.openings, ballot.digest))
         yield from _compare(f"voters of {name}", f"{voters:#x}", f"{ballot.voters:#x}")
         if ballot.kind is BallotKind.ROUND:
             digest = keccak(ballot.header)
             yield from _compare(f"header of {name}", digest.hex(), ballot.digest.hex())
+
+
+def _decide(ballot: CountedBallot, lead: int, pool_size: int) -> Digest:
+    """Decide on a ballot; if the whole pool was asked, its majority or what stood before."""
+    openings = ballot.openings
+    if ballot.pool_mini_round is not None:
+        majority = find_majority(tally(openings), pool_size)
+        if majority is not None:
+            return majority
+        openings = tuple(one for one in openings if one.mini_round_index < ballot.pool_mini_round)
+    decision = decide(tally(openings), lead=lead, pool_size=pool_size, set_size=pool_size)
+    return decision.digest if isinstance(decision, Decided) else NO_DIGEST
 
 
 def _check_end(

@@ -95,9 +95,9 @@ def _lead(tables: Tables) -> Count:
     """
     leader: uint256 = 0
     second: uint256 = 0
-    for slot: uint256 in range(len(tables.digests), bound=limits.MAX_CONES):
-        if slot == leader:
-            continue
+    if len(tables.digests) == 0:
+        return self._of_slot(tables, 0)
+    for slot: uint256 in range(1, len(tables.digests), bound=limits.MAX_CONES):
         votes: uint256 = tables.votes[slot]
         is_smaller: bool = convert(tables.digests[slot], uint256) < convert(
             tables.digests[leader], uint256

@@ -151,7 +151,7 @@ TOKEN = parse_artifact(
                 "name": "approve",
                 "inputs": [
                     {"name": "spender", "type": "address"},
-                    {"name": "amount", "type": "uint256"},
+                    {"name": "amount_wei", "type": "uint256"},
                 ],
                 "outputs": [{"name": "", "type": "bool"}],
             }

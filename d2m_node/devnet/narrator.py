@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from d2m_node.rpc.views import ONE_Q20, PAYOUT_ROLES, SLASH_REASONS
+from protocol.ballot import DecidedBallot
 from protocol.deposits import DepositStatus
 from protocol.digest import RoundHeader
 from protocol.events import FinalDecided, RoundDecided
-from protocol.job import DecidedBallot, JobPhase, JobState
+from protocol.job import JobPhase, JobState
 from protocol.shares import find_cone_share, find_seller_share
 from protocol.types import Address, Wei
 

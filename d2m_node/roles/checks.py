@@ -10,8 +10,8 @@ from d2m_node.roles.seat import Seat
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
 from d2m_node.roles.vote import Finding, mini_number
 from protocol.appeals import compute_appeal_bond, compute_audit_seed, is_audited
+from protocol.ballot import Ballot, DecidedBallot
 from protocol.course import decode_slashes
-from protocol.job import Ballot, DecidedBallot
 from protocol.market import MarketState
 from protocol.types import BlockNumber, Wei
 

@@ -53,8 +53,9 @@ from d2m_node.roles.vote import (
     recall_vote,
     tally_until_over,
 )
+from protocol.ballot import Ballot
 from protocol.bitmap import decode_bitmap
-from protocol.job import Ballot, JobPhase, JobState
+from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.model import initial_parameters
 from protocol.osmd import sample_sellers

@@ -16,6 +16,7 @@ from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
 from d2m_node.roles.turns import land, wait_block_or
+from protocol.ballot import Ballot
 from protocol.bitmap import (
     BitmapStatement,
     compute_input_set,
@@ -25,7 +26,6 @@ from protocol.bitmap import (
 )
 from protocol.errors import InvalidSignature, ProtocolError
 from protocol.hashing import word
-from protocol.job import Ballot
 from protocol.model import count_parameters
 from protocol.signatures import Availability, compact, expand, recover_signer
 from protocol.types import Address, BlockNumber, Digest
@@ -211,9 +211,7 @@ async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> 
     )
 
 
-async def _record_lacking(
-    seat: Seat, ballot: Ballot, wanted: int, logged: _LoggedBitmaps
-) -> None:
+async def _record_lacking(seat: Seat, ballot: Ballot, wanted: int, logged: _LoggedBitmaps) -> None:
     """Put on record what nodes lack, if it changes what the round uses; else nobody pays."""
     step = availability_step(ballot.round_index, ballot.attempt)
     pool_size = len(seat.pool)

@@ -10,8 +10,8 @@ import msgspec
 
 from d2m_node.ports import JournalPort
 from d2m_node.roles.seat import Seat
+from protocol.ballot import Ballot
 from protocol.digest import compute_sampler_digest
-from protocol.job import Ballot
 from protocol.payment_audit import collect_settled_job
 from protocol.round import ModelState, RoundWork
 from protocol.types import NO_DIGEST, Digest

@@ -8,10 +8,11 @@ from d2m_node.roles.jobs import check_place, job_in
 from d2m_node.roles.room import Room
 from d2m_node.roles.sources import round_rules
 from protocol.aggregation import RoundRules
+from protocol.ballot import Ballot
 from protocol.course import Course
 from protocol.deposits import DepositStatus
 from protocol.hashing import Domain
-from protocol.job import Ballot, JobPhase, JobState
+from protocol.job import JobPhase, JobState
 from protocol.request import RequestBody
 from protocol.sortition import TicketChain, compute_set_sizes
 from protocol.terms import JobTerms

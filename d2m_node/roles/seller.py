@@ -30,10 +30,11 @@ from d2m_node.roles.transitions import (
     turn_after_pool,
 )
 from d2m_node.roles.turns import Turn
+from protocol.ballot import Ballot
 from protocol.deposits import compute_seller_deposit
 from protocol.errors import RuleViolation
 from protocol.hashing import keccak
-from protocol.job import Ballot, JobPhase, JobState
+from protocol.job import JobPhase, JobState
 from protocol.market import Dataset, MarketState
 from protocol.osmd import sample_sellers
 from protocol.request import RequestBody, compute_tag_hashes

@@ -16,7 +16,7 @@ from d2m_node.ports import ChainPort
 from d2m_node.roles.jobs import check_place
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
-from protocol.enrolment import compute_draw_block
+from protocol.enrolment import compute_draw_block, may_give_up_draw
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.shares import list_credits
@@ -62,9 +62,7 @@ async def close_enrolment_in_turn(
         return job().phase is not JobPhase.ENROLMENT
 
     async def act() -> None:
-        head = chain.state.block_number
-        call = await _compose_closing(chain, job())
-        await chain.submit(call, key=f"close-enrolment/{job().job_id}/{head}")
+        await _close_enrolment(chain, job())
 
     await wait_block_or(chain, job().enrolment_end, is_done)
     first_block = job().enrolment_end
@@ -81,6 +79,21 @@ def is_drawn(job: JobState) -> bool:
     sellers, cones = len(job.seller_applications), len(job.cone_applications)
     is_started = sellers >= terms.sellers_min and cones >= terms.cones_min
     return is_started and (sellers > terms.sellers_max or cones > terms.cones_max)
+
+
+async def _close_enrolment(chain: ChainPort, job: JobState) -> None:
+    """Close an enrolment; cancel the job if its draw was refused for very long."""
+    head = chain.state.block_number
+    key = f"close-enrolment/{job.job_id}/{head}"
+    call = await _compose_closing(chain, job)
+    try:
+        await chain.submit(call, key=key)
+    except TransactionReverted as refusal:
+        seed_delay_blocks = chain.params.seed_delay_blocks
+        if not call.header or not may_give_up_draw(job.enrolment_end, seed_delay_blocks, head):
+            raise
+        log.warning("giving_up_draw", job=job.job_id, reason=refusal.reason)
+        await chain.submit(replace(call, header=b""), key=f"{key}/without-header")
 
 
 async def _compose_closing(chain: ChainPort, job: JobState) -> CloseEnrolment:
@@ -133,7 +146,9 @@ def _final_block(job: JobState, state: MarketState) -> int | None:
     """
     if job.phase in OVER:
         return -1
-    return state.block_number if job.is_training_over(state.block_number) else None
+    if job.ended is None or not job.is_training_over(state.block_number):
+        return None
+    return job.ended.final_block  # the same for all nodes, whenever they look
 
 
 async def _settle(chain: ChainPort, job: JobState) -> None:

@@ -14,6 +14,7 @@ from d2m_node.calls import ExpireBallot, SubmitCommits, SubmitOpenings, Tally, T
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.statements import UNSIGNED, vote_step
 from d2m_node.roles.turns import Turn, land, take_turn
+from protocol.ballot import Ballot, CommitBatch, MiniRound
 from protocol.bitmap import encode_bitmap
 from protocol.commitment import (
     NO_TRACE,
@@ -23,7 +24,6 @@ from protocol.commitment import (
     compute_vote_commitment,
 )
 from protocol.consensus import Decided, OpenedVote, decide, find_majority, tally
-from protocol.job import Ballot, CommitBatch, MiniRound
 from protocol.round import BallotResult
 from protocol.signatures import compact
 from protocol.sortition import (
@@ -267,7 +267,7 @@ async def _submit_openings(
         batch_index=batch.batch_index,
         members=batch.members,
         batch=tuple(entry(index, commitment) for index, commitment in batch.entries),
-        votes=tuple(votes),
+        opened=tuple(votes),
         header=await seat.ports.chain.read_header(ballot.mini_rounds[0].seed_block),
     )
     key = (

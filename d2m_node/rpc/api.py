@@ -131,6 +131,7 @@ class JobSummary(Result, frozen=True, kw_only=True):
     """ether, or the address of the token; amounts but stakes are in its smallest unit."""
     price_wei: int
     sellers: int
+    """Members; while it is enrolling, those that applied. Likewise the CONE nodes."""
     cones: int
     rounds_done: int
     utility: float | None
@@ -187,9 +188,12 @@ class JobView(Result, frozen=True, kw_only=True):
     model_digest: str | None
     bids: list[BidView]
     sellers: list[str]
+    """Members by index; while it is enrolling, those that applied. Likewise the CONE nodes."""
     deposits: list[DepositView]
-    """Of the sellers."""
+    """Of the sellers that applied."""
     cones: list[str]
+    left_out: list[str]
+    """Accounts that applied and were not drawn."""
     rounds: list[RoundView]
     rounds_void: list[int]
     payouts: list[PayoutView]

@@ -15,11 +15,12 @@ from d2m_node.rpc.api import (
     RoundView,
     SlashView,
 )
+from protocol.ballot import DecidedBallot
 from protocol.bitmap import decode_bitmap
 from protocol.digest import RoundHeader
 from protocol.errors import InvalidMessage
 from protocol.events import FinalDecided, RoundDecided
-from protocol.job import DecidedBallot, JobState
+from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.settlement import Outcome
 from protocol.types import NO_ACCOUNT
@@ -72,8 +73,8 @@ def summarise_job(job: JobState) -> JobSummary:
         mode=job.mode.name.lower().replace("_", "-"),
         currency="ether" if job.currency == NO_ACCOUNT else to_hex(job.currency),
         price_wei=job.price_wei,
-        sellers=len(job.sellers),
-        cones=len(job.cones),
+        sellers=len(job.sellers or job.seller_applications),
+        cones=len(job.cones or job.cone_applications),
         rounds_done=len(rounds),
         utility=_utility_of(rounds[-1]) if rounds else None,
     )
@@ -97,7 +98,7 @@ def view_job(job: JobState) -> JobView:
             )
             for bid in job.bids.values()
         ],
-        sellers=[to_hex(seller.account) for seller in job.sellers],
+        sellers=[to_hex(one.account) for one in job.sellers or job.seller_applications],
         deposits=[
             DepositView(
                 account=to_hex(seller),
@@ -106,7 +107,8 @@ def view_job(job: JobState) -> JobView:
             )
             for seller, deposit in job.deposits.items()
         ],
-        cones=[to_hex(cone.account) for cone in job.cones],
+        cones=[to_hex(one.account) for one in job.cones or job.cone_applications],
+        left_out=_list_left_out(job),
         rounds=[_view_decision(decided) for decided in job.decided],
         rounds_void=list(job.voided),
         payouts=[
@@ -127,6 +129,17 @@ def view_job(job: JobState) -> JobView:
             for slash in job.slashes
         ],
     )
+
+
+def _list_left_out(job: JobState) -> list[str]:
+    """List who applied and was not drawn: sellers, then CONE nodes."""
+    sellers = (one.account for one in job.seller_applications)
+    cones = (one.account for one in job.cone_applications)
+    left_out = [
+        *(account for account in sellers if job.is_seller_left_out(account)),
+        *(account for account in cones if job.is_cone_left_out(account)),
+    ]
+    return [to_hex(account) for account in left_out]
 
 
 def _view_decision(decided: DecidedBallot) -> RoundView:

@@ -59,6 +59,19 @@ def build() -> dict[str, Any]:
                 (119, 100, 119, 0, 1000),
             )
         ],
+        "seller_deposit": [
+            _build_seller_deposit(*case)
+            for case in (
+                # (price, sellers at least, deposit of the terms), with 30 % for the CONE nodes
+                (10 * ONE_ETHER, 5, ONE_ETHER),
+                (10 * ONE_ETHER, 5, 14 * ONE_ETHER // 10),
+                (5 * ONE_ETHER, 5, ONE_ETHER),
+                (ONE_ETHER, 6, ONE_ETHER),
+                (10_007, 3, 3000),
+                (1, 20, 7),
+                (0, 3, 7),
+            )
+        ],
         "awards": [
             _build_award(*case)
             for case in (
@@ -108,6 +121,16 @@ def _build_extension(
         "extended_blocks": extended,
         "max_window_blocks": max_window,
         "blocks": min(late_count, max_window - extended) if is_late else 0,
+    }
+
+
+def _build_seller_deposit(price_wei: int, sellers_min: int, asked_wei: int) -> dict[str, int]:
+    pool_wei = price_wei - price_wei * 3000 // 10_000
+    return {
+        "price_wei": price_wei,
+        "sellers_min": sellers_min,
+        "asked_wei": asked_wei,
+        "deposit_wei": min(asked_wei, max(1, ceil(Fraction(pool_wei, sellers_min)))),
     }
 
 

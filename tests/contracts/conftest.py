@@ -58,3 +58,9 @@ def rules_of_vectors(rules: Any) -> Any:
     """The rules on the chain that the vectors are of."""
     boa.env.evm.patch.chain_id = CASES["chain"]
     return rules
+
+
+@pytest.fixture
+def members(deployers: dict[str, Any], clean_chain: None) -> Any:
+    """The rules of applications, draws and rosters, each as a call."""
+    return deployers["MembersHarness"].deploy()

@@ -11,7 +11,8 @@ from protocol.types import BlockNumber, Wei
 from tests.contracts import auction_vectors
 from tests.contracts.auctions import CANCELLED, Auction, stock
 from tests.contracts.support import load_vector, pure_calls
-from tests.contracts.world import World, make_actor
+from tests.contracts.vectors import TERMS
+from tests.contracts.world import PARAMS, World, make_actor
 
 VECTORS = load_vector("auctions.json")
 
@@ -29,6 +30,14 @@ def test_the_least_bid_is_that_of_the_vectors(rules: Any, case: dict[str, int]) 
 def test_the_extension_is_that_of_the_vectors(rules: Any, case: dict[str, int]) -> None:
     *arguments, blocks = case.values()
     assert rules.extension(*arguments) == blocks
+
+
+@pytest.mark.parametrize("case", VECTORS["seller_deposit"])
+def test_the_sellers_deposit_is_that_of_the_vectors(rules: Any, case: dict[str, int]) -> None:
+    changes = {"sellers_min": case["sellers_min"], "seller_deposit_wei": case["asked_wei"]}
+    terms = tuple({**TERMS, **changes}.values())
+    found = rules.seller_deposit(case["price_wei"], terms, tuple(PARAMS.values()))
+    assert found == case["deposit_wei"]
 
 
 @pytest.mark.parametrize("case", VECTORS["awards"])

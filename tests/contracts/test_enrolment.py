@@ -5,27 +5,17 @@ from typing import Any
 
 import boa
 import pytest
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from tests.contracts import enrolment_vectors
 from tests.contracts.blocks import beacon_value, header_of
-from tests.contracts.support import load_vector, unhex
+from tests.contracts.rosters import CONE_SIZE, SELLER_SIZE, list_pool, list_roster
 from tests.contracts.world import CHAIN, NO_PERMIT, ONE_ETHER, TAGS, Job, World, make_actor
 
-VECTORS = load_vector("enrolment.json")
-CANCELLED, ENROLMENT, RUNNING = 2, 3, 4
-SELLER_SIZE, CONE_SIZE = 20, 52
+CANCELLED, RUNNING = 2, 4
 REACH = 8191
 HISTORY_ACCOUNT = "0x0000F90827F1C53a10cb7A02335B175320002935"
 ROOT = keccak(b"ticket root")
-
-
-@pytest.fixture
-def members(deployers: dict[str, Any], clean_chain: None) -> Any:
-    """The rules of applications, draws and rosters, each as a call, on the vectors' chain."""
-    boa.env.evm.patch.chain_id = VECTORS["chain"]
-    return deployers["MembersHarness"].deploy()
 
 
 @pytest.fixture
@@ -55,114 +45,12 @@ def draw(job: Job, label: str, places: int, applied: int, block: int) -> list[in
     return enrolment_vectors.draw(seed, label, places, applied)
 
 
-def list_roster(rules: Any, roster: str, size: int) -> list[str]:
-    read = rules.seller_at if size == SELLER_SIZE else rules.cone_account_at
-    return [read(roster, index) for index in range(rules.count_members(roster, size))]
-
-
-def list_pool(rules: Any, roster: str) -> list[tuple[str, bytes]]:
-    """Accounts and ticket roots of a roster of nodes."""
-    records = rules.read_cones(roster)
-    cut = [records[at : at + CONE_SIZE] for at in range(0, len(records), CONE_SIZE)]
-    return [(to_checksum_address(record[:20]), record[20:]) for record in cut]
-
-
 def pick(accounts: Sequence[Any], indices: Sequence[int]) -> list[str]:
     return [accounts[index].address for index in indices]
 
 
 def logs_of(world: World, name: str) -> list[Any]:
     return [one for one in world.enrolment.get_logs() if type(one).__name__ == name]
-
-
-# --- the rules, as Python computes them
-
-
-def test_the_vectors_are_those_of_the_reference() -> None:
-    assert enrolment_vectors.build() == VECTORS
-
-
-def test_the_seed_is_as_in_the_vectors(members: Any) -> None:
-    case = VECTORS["seed"]
-    seed = members.enrol_seed(VECTORS["market"], case["job"], unhex(case["randomness"]))
-    assert seed == unhex(case["seed"])
-
-
-@pytest.mark.parametrize(
-    "case", VECTORS["draws"], ids=lambda case: f"{case['label']}-{case['places']}-{case['applied']}"
-)
-def test_draws_are_as_in_the_vectors(members: Any, case: dict[str, Any]) -> None:
-    drawn = members.draw_cones if case["label"] == "enrol-cones" else members.draw_sellers
-    assert drawn(unhex(case["seed"]), case["places"], case["applied"]) == case["indices"]
-
-
-@pytest.mark.parametrize("size", [1, 2, 255, 256])
-def test_without_a_draw_everyone_is_a_member(members: Any, size: int) -> None:
-    assert members.everyone(size) == list(range(size))
-
-
-@pytest.mark.parametrize("case", VECTORS["sellers"], ids=lambda case: str(len(case["accounts"])))
-def test_lists_of_sellers_are_hashed_as_in_the_vectors(members: Any, case: dict[str, Any]) -> None:
-    applications = int.from_bytes(unhex(case["applications"]), "big")
-    assert members.hash_sellers(case["accounts"]) == applications
-
-
-@pytest.mark.parametrize("case", VECTORS["cones"], ids=lambda case: str(len(case["cones"])))
-def test_lists_of_nodes_are_hashed_as_in_the_vectors(members: Any, case: dict[str, Any]) -> None:
-    cones = [(account, unhex(root)) for account, root in case["cones"]]
-    applications = int.from_bytes(unhex(case["applications"]), "big")
-    assert members.hash_cones(cones) == applications
-
-
-@pytest.mark.parametrize("case", VECTORS["anchors"], ids=lambda case: str(case["block"]))
-def test_a_seed_out_of_reach_moves_on_as_in_the_vectors(members: Any, case: dict[str, int]) -> None:
-    boa.env.evm.patch.block_number = case["block"]
-    assert members.anchor_block(case["seed_block"]) == case["anchor"]
-
-
-def test_a_seed_block_that_is_not_mined_has_no_anchor(members: Any) -> None:
-    boa.env.evm.patch.block_number = 100
-    with boa.reverts("header: block not mined"):
-        members.anchor_block(100)
-
-
-@pytest.mark.parametrize("case", VECTORS["signatures"], ids=range(6))
-def test_signatures_of_two_words_are_as_in_the_vectors(members: Any, case: dict[str, str]) -> None:
-    digest, r, vs = (unhex(case[name]) for name in ("digest", "r", "vs"))
-    assert members.signer_compact(digest, r, vs) == make_address(case["signer"])
-    flipped = (int.from_bytes(vs, "big") ^ 1 << 255).to_bytes(32, "big")
-    assert members.signer_compact(digest, r, flipped) != make_address(case["signer"])
-    assert members.signer_compact(digest, bytes(32), bytes(32)) == make_address("0x" + 40 * "0")
-
-
-def make_address(text: str) -> Any:
-    return boa.util.abi.Address(text)
-
-
-@pytest.mark.parametrize("chosen", [[0], [1, 2], [0, 7, 8], list(range(256)), [255]])
-def test_a_roster_lists_the_members_in_order(members: Any, chosen: list[int]) -> None:
-    accounts = [make_actor(f"seller {i}").address for i in range(256)]
-    bitmap = sum(1 << index for index in chosen)
-    roster = members.freeze_sellers(accounts, bitmap)
-    assert list_roster(members, roster, SELLER_SIZE) == [accounts[i] for i in chosen]
-    assert members.is_member(roster, SELLER_SIZE, accounts[chosen[-1]])
-    assert not members.is_member(roster, SELLER_SIZE, members.address)
-    with boa.reverts():
-        members.seller_at(roster, len(chosen))
-
-
-@pytest.mark.parametrize("chosen", [[0], [1, 2], [0, 7, 8], list(range(0, 256, 4)), [255]])
-def test_a_roster_of_nodes_has_their_ticket_roots(members: Any, chosen: list[int]) -> None:
-    cones = [(make_actor(f"cone {i}").address, keccak(bytes([i]))) for i in range(256)]
-    bitmap = sum(1 << index for index in chosen)
-    roster = members.freeze_cones(cones, bitmap)
-    assert members.count_members(roster, CONE_SIZE) == len(chosen)
-    assert list_pool(members, roster) == [cones[i] for i in chosen]
-    assert members.cone_account_at(roster, len(chosen) - 1) == cones[chosen[-1]][0]
-    assert members.is_member(roster, CONE_SIZE, cones[chosen[-1]][0])
-    assert not members.is_member(roster, CONE_SIZE, members.address)
-    with boa.reverts():
-        members.cone_account_at(roster, len(chosen))
 
 
 # --- applications
@@ -318,7 +206,6 @@ def test_applications_of_nodes_have_an_end_too(world: World) -> None:
 def test_closing_freezes_the_members_and_starts_the_wait_for_receipts(
     world: World, job: Job, members: Any
 ) -> None:
-    boa.env.evm.patch.chain_id = CHAIN
     job.prepare().open_auction().close_auction().enrol()
     end = enrolment_end(job)
     world.blocks.mine_to(end)
@@ -426,7 +313,6 @@ def test_a_crowd_of_sellers_does_not_make_up_for_missing_nodes(world: World) -> 
 
 
 def test_the_chain_draws_the_members(world: World, crowd: Job, members: Any) -> None:
-    boa.env.evm.patch.chain_id = CHAIN
     block = seed_block(crowd)
     world.blocks.mine_past(block)
     crowd.close_enrolment(header_of(block))
@@ -497,6 +383,39 @@ def test_the_last_block_within_reach_is_the_first_seed(
     assert drawn.indices == draw(crowd, "enrol-sellers", 6, 9, block)
 
 
+def test_a_draw_that_nobody_can_prove_is_given_up_in_the_end(world: World, crowd: Job) -> None:
+    last_block = seed_block(crowd) + 2 * REACH
+    world.blocks.mine_to(last_block)
+    with boa.reverts("header: block too old"):
+        crowd.close_enrolment(b"")
+    world.blocks.mine()
+    with boa.reverts("header: not of this block"):
+        crowd.close_enrolment(b"no header")
+    crowd.close_enrolment(b"")
+    assert world.market.job_of(1).status == CANCELLED
+    assert world.enrolment.sellers_of(1) == world.enrolment.cones_of(1) == "0x" + 40 * "0"
+    world.market.reclaim_escrow(1, sender=world.buyer.address)
+    for seller in crowd.sellers:
+        world.deposits.reclaim(1, sender=seller.address)
+    for cone in crowd.cones:
+        world.stakes.release(1, cone.address)
+    assert world.balance(world.market.address) == world.balance(world.deposits.address) == 0
+
+
+def test_a_draw_can_be_made_as_long_as_nobody_gave_it_up(world: World, crowd: Job) -> None:
+    block = seed_block(crowd) + 2 * REACH
+    world.blocks.mine_to(block + 1)
+    crowd.close_enrolment(header_of(block))
+    assert world.market.job_of(1).status == RUNNING
+
+
+def test_a_job_without_a_draw_is_never_given_up(world: World, job: Job) -> None:
+    job.prepare().open_auction().close_auction().enrol()
+    world.blocks.mine_to(enrolment_end(job) + 3 * REACH)
+    job.close_enrolment(b"")
+    assert world.market.job_of(1).status == RUNNING
+
+
 def test_a_seller_left_out_has_its_deposit_back_at_once(world: World, crowd: Job) -> None:
     seller = crowd.sellers[0].address
     with boa.reverts("deposits: job not closed"):
@@ -561,25 +480,6 @@ def test_the_members_that_were_drawn_train_the_job(world: World, crowd: Job) -> 
     crowd.submit_receipts(0).start_training()
     crowd.decide_round()
     assert crowd.ballot.round_index == 1
-
-
-def test_the_largest_enrolment_closes_in_one_transaction(members: Any) -> None:
-    """256 sellers and 256 nodes, of which 255 and 64 are drawn: the parts of one call."""
-    seed = keccak(b"seed")
-    accounts = [make_actor(f"applicant {i}").address for i in range(256)]
-    cones = [(account, keccak(account.encode())) for account in accounts]
-    gas = 0
-    for call in (
-        lambda: members.hash_sellers(accounts),
-        lambda: members.hash_cones(cones),
-        lambda: members.draw_sellers(seed, 255, 256),
-        lambda: members.draw_cones(seed, 64, 256),
-        lambda: members.freeze_sellers(accounts, 2**256 - 1),
-        lambda: members.freeze_cones(cones, 2**64 - 1),
-    ):
-        call()
-        gas += members._computation.get_gas_used()
-    assert gas < 5_000_000
 
 
 # --- who may call

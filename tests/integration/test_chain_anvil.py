@@ -16,7 +16,7 @@ from d2m_node.errors import ChainUnavailable, TransactionReverted, UserError, Wr
 from d2m_node.keys import LocalSigner
 from protocol.hashing import keccak
 from protocol.params import compute_params_hash
-from protocol.types import Address, Digest
+from protocol.types import Address, Digest, Wei
 from tests.support.anvil import (
     CHAIN_ID,
     ONE_ETHER,
@@ -46,9 +46,12 @@ async def test_a_deposit_is_in_the_state_when_its_call_returns() -> None:
         dataset = RegisterDataset(
             tags=(Digest(b"\x01" * 32), Digest(b"\x02" * 32)),
             metadata_hash=Digest(b"\x03" * 32),
+            min_price_wei=Wei(5),
+            min_price_token=Wei(7),
         )
         await chain.submit(dataset, key="dataset")
         assert chain.state.datasets[1].tags == dataset.tags
+        assert chain.state.datasets[1].min_price_token == 7
 
 
 async def test_a_refused_call_names_the_contracts_reason() -> None:

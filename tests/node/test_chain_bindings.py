@@ -6,11 +6,13 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from eth_abi.abi import decode
 
-from d2m_node.calls import ContractCall, RevealBid, SettleJob
-from d2m_node.chain.artifacts import CONTRACTS, load_artifact
+from d2m_node.calls import ApproveToken, ContractCall, RevealBid, SettleJob
+from d2m_node.chain.artifacts import CONTRACTS, TOKEN, load_artifact
 from d2m_node.chain.bindings import event_classes
 from d2m_node.errors import ChainUnavailable
-from protocol.events import Event
+from protocol.course import Course
+from protocol.events import CourseChanged, Event
+from protocol.hashing import word
 from protocol.terms import JobTerms, Metric
 from protocol.types import Address, Digest, JobId, Wei
 from tests.support.chain import ADDRESSES, make_bindings, make_log
@@ -25,10 +27,17 @@ def make_terms() -> JobTerms:
     return JobTerms(**{**values, "target": -5, "metric": Metric.NEG_CE})
 
 
+def make_course() -> Course:
+    types = load_artifact("Rounds").events["CourseChanged"].fields[1].abi_type
+    names = (field.name for field in fields(Course))
+    return Course(**dict(zip(names, make_value(types), strict=True)))
+
+
 def make_value(abi_type: str) -> Any:
     """Make some value of a type, as our classes hold it."""
     if abi_type.endswith("]"):
-        return (make_value(abi_type[: abi_type.rindex("[")]),) * 2
+        item_type, _, length = abi_type[:-1].rpartition("[")
+        return (make_value(item_type),) * int(length or 2)
     if abi_type.startswith("("):
         return tuple(make_value(member) for member in abi_type[1:-1].split(","))
     if abi_type == "address":
@@ -37,6 +46,8 @@ def make_value(abi_type: str) -> Any:
         return b"\x0b" * 32
     if abi_type == "bytes":
         return b"some bytes"
+    if abi_type == "bool":
+        return True
     return -3 if abi_type.startswith("int") else 3
 
 
@@ -51,6 +62,8 @@ def make_event(event_class: type[Event]) -> Event:
         name: make_terms() if hint is JobTerms else make_value(types[name])
         for name, hint in get_type_hints(event_class).items()
     }
+    if event_class is CourseChanged:
+        values["course"] = make_course()
     return event_class(**values)
 
 
@@ -83,7 +96,8 @@ def test_a_truncated_log_is_the_endpoints_fault(event_class: type[Event]) -> Non
 
 @pytest.mark.parametrize("call_class", CALLS, ids=lambda call_class: call_class.__name__)
 def test_a_calls_fields_are_the_functions_arguments(call_class: Any) -> None:
-    function = load_artifact(call_class.contract).functions[call_class.function]
+    artifact = TOKEN if call_class is ApproveToken else load_artifact(call_class.contract)
+    function = artifact.functions[call_class.function]
     arguments = [one.name for one in fields(call_class) if one.name != "value_wei"]
     assert arguments == [parameter.name for parameter in function.inputs]
 
@@ -108,5 +122,20 @@ def test_terms_are_encoded_as_the_struct_of_the_contract() -> None:
 
 def test_accounts_inside_lists_are_encoded() -> None:
     payee = Address(b"\xcd" * 20)
-    call = SettleJob(job=JobId(1), terms=make_terms(), leaves=((payee, 4), (payee, 5)))
+    leaves = ((payee, 4), (payee, 5))
+    call = SettleJob(job=JobId(1), terms=make_terms(), course=make_course(), leaves=leaves)
     assert make_bindings().encode_call(call).data.count(payee) == 2
+
+
+def test_an_allowance_names_the_address_of_its_contract() -> None:
+    call = ApproveToken(spender="SellerDeposits", amount_wei=Wei(7))
+    encoded = make_bindings().encode_call(call)
+    assert encoded.to == ADDRESSES["Token"]
+    # The selector of every ERC-20's approve(address,uint256).
+    assert encoded.data[:4].hex() == "095ea7b3"
+    assert encoded.data[4:] == ADDRESSES["SellerDeposits"].rjust(32, b"\x00") + word(7)
+
+
+def test_the_tokens_logs_are_not_followed() -> None:
+    followed = make_bindings().addresses
+    assert set(followed) == {ADDRESSES[name] for name in CONTRACTS}

@@ -11,6 +11,7 @@ from d2m_node.errors import UserError
 from d2m_node.request_file import RequestFile, parse_request, read_request
 from d2m_node.training.dataset_file import read_dataset_file
 from d2m_node.user_input import read_toml
+from protocol.auction import AuctionMode
 from protocol.layers import Flatten, Linear
 from protocol.model import InputKind, bag_of_tokens, cnn
 from protocol.profiles import Goal, select_profile
@@ -249,3 +250,86 @@ def test_no_vote_is_chosen_for_a_pool_that_cannot_be(
     with pytest.raises(UserError) as failure:
         parse(table)
     assert message in str(failure.value)
+
+
+def test_a_request_is_for_a_sealed_auction_in_ether_unless_it_says_so(table: Table) -> None:
+    request = parse(table)
+    assert (request.mode, request.is_in_token) == (AuctionMode.SEALED, False)
+
+
+def test_a_second_price_auction_is_asked_for_by_name(table: Table) -> None:
+    table["auction"]["mode"] = "second-price"
+    request = parse(table)
+    assert request.mode is AuctionMode.SECOND_PRICE
+    assert (request.deposit_wei, request.reveal_blocks) == (4 * 10**18, 4)
+
+
+def test_an_open_auction_has_nothing_to_seal(table: Table) -> None:
+    table["auction"] = {"mode": "open", "reserve_wei": "0.1ether", "commit_blocks": 20}
+    request = parse(table)
+    assert request.mode is AuctionMode.OPEN
+    assert (request.deposit_wei, request.reveal_blocks) == (0, 0)
+    assert request.commit_blocks == 20
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("deposit_wei", "4ether"), ("deposit_wei", 0), ("reveal_blocks", 4)]
+)
+def test_what_only_sealed_bids_need_is_refused_in_an_open_auction(
+    table: Table, key: str, value: object
+) -> None:
+    table["auction"] = {"mode": "open", "reserve_wei": 0, "commit_blocks": 20, key: value}
+    with pytest.raises(UserError, match=rf"^auction\.{key}: an open auction has none; remove it"):
+        parse(table)
+
+
+@pytest.mark.parametrize("mode", ["sealed", "second-price"])
+@pytest.mark.parametrize("key", ["deposit_wei", "reveal_blocks"])
+def test_what_sealed_bids_need_is_missed(table: Table, mode: str, key: str) -> None:
+    table["auction"]["mode"] = mode
+    del table["auction"][key]
+    with pytest.raises(UserError, match=rf"^auction\.{key}: missing"):
+        parse(table)
+
+
+def test_an_unknown_mode_or_currency_is_named(table: Table) -> None:
+    for key in ("mode", "currency"):
+        wrong = {**table, "auction": {**table["auction"], key: "dutch"}}
+        with pytest.raises(UserError, match=rf"^auction\.{key}: "):
+            parse(wrong)
+
+
+@pytest.mark.parametrize("bid", [0, "0.05ether"])
+def test_a_bid_that_its_own_open_auction_would_not_take_is_refused(
+    table: Table, bid: int | str
+) -> None:
+    reserve = 0 if bid == 0 else "0.1ether"
+    table["auction"] = {"mode": "open", "reserve_wei": reserve, "commit_blocks": 20}
+    table["bid_wei"] = bid
+    with pytest.raises(UserError, match=r"^bid_wei: must be at least auction\.reserve_wei"):
+        parse(table)
+
+
+def test_amounts_of_a_token_are_whole_smallest_units(table: Table) -> None:
+    table["bid_wei"] = 2_000_000
+    table["auction"] |= {"currency": "token", "deposit_wei": "4000000", "reserve_wei": 100_000}
+    table["terms"]["seller_deposit_wei"] = 150_000
+    request = parse(table)
+    assert request.is_in_token
+    assert (request.bid_wei, request.deposit_wei) == (2_000_000, 4_000_000)
+    assert request.terms.seller_deposit_wei == 150_000
+    assert request.terms.stake_wei == 10**18, "stake is ether in every job"
+
+
+@pytest.mark.parametrize(
+    "place", ["bid_wei", "auction.deposit_wei", "auction.reserve_wei", "terms.seller_deposit_wei"]
+)
+@pytest.mark.parametrize("amount", ["1ether", "5 gwei", "0.5"])
+def test_an_amount_of_a_token_with_a_unit_is_refused(table: Table, place: str, amount: str) -> None:
+    table["bid_wei"] = 2_000_000
+    table["auction"] |= {"currency": "token", "deposit_wei": 4_000_000, "reserve_wei": 100_000}
+    table["terms"]["seller_deposit_wei"] = 150_000
+    section, _, key = place.rpartition(".")
+    (table[section] if section else table)[key] = amount
+    with pytest.raises(UserError, match=rf"^{place}: .* is no amount of a token; write whole"):
+        parse(table)

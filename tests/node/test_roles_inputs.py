@@ -10,11 +10,11 @@ from d2m_node.roles.inputs import InputSet, agree_inputs, collect_updates
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.vote import Finding, cast_vote
+from protocol.ballot import Ballot
 from protocol.bitmap import list_statements
 from protocol.commitment import NO_TRACE, compute_nodata_digest
 from protocol.events import BitmapsLogged
 from protocol.hashing import word
-from protocol.job import Ballot
 from protocol.signatures import compact, recover_signer
 from protocol.sortition import BallotKind, encode_mini
 from protocol.types import Address, Digest, JobId, RoundIndex

@@ -9,10 +9,11 @@ import trio
 
 from d2m_node.ports import Verdict
 from d2m_node.roles.room import ROUNDS_KEPT
+from d2m_node.roles.statements import UNSIGNED
 from protocol.evidence import verify_equivocation
 from protocol.wire import messages as wire
 from tests.contracts.deposit_vectors import mirror
-from tests.support.job import JOB, OPENED, Cast, Offer, sign
+from tests.support.job import CONES, JOB, OPENED, Cast, Offer, sign
 from tests.support.market import DOMAIN
 
 COMMITS = wire.MessagesRequest(job_id=JOB, kind=1, step=0)
@@ -170,3 +171,19 @@ async def test_what_is_from_nobody_or_far_away_is_not_kept(
     stray = sign(cast.sellers[1], msgspec.structs.replace(offers[0].commit, **changes))
     assert room.validate(stray) is not Verdict.ACCEPT
     assert room.serve(COMMITS) == []
+
+
+async def test_what_comes_before_the_members_are_known_is_ignored_without_blame(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    room = await cast.open_room(cast.cones[0], nursery)
+    receipt = wire.ValidationReceipt(job_id=JOB, part=0, cone_index=1, signature=UNSIGNED)
+    signed = sign(cast.cones[1], receipt)
+    assert room.validate(signed) is Verdict.IGNORE
+    assert room.heard(wire.ValidationReceipt, 0) == {}
+    cast.start()
+    assert room.validate(signed) is Verdict.ACCEPT
+    beyond = sign(cast.cones[1], msgspec.structs.replace(receipt, cone_index=CONES))
+    assert room.validate(beyond) is Verdict.REJECT

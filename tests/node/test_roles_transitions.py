@@ -20,7 +20,7 @@ from d2m_node.roles.transitions import (
     turn_after_pool,
 )
 from d2m_node.roles.turns import Turn
-from protocol.enrolment import HEADER_REACH_BLOCKS
+from protocol.enrolment import GIVE_UP_BLOCKS, HEADER_REACH_BLOCKS
 from protocol.events import (
     ConeEnrolled,
     CourseChanged,
@@ -188,6 +188,23 @@ async def test_the_header_of_a_draw_out_of_reach_is_a_later_one(nursery: trio.Nu
     (call,) = cast.market.sent(CloseEnrolment)
     moved_on = BlockNumber(seed_block + HEADER_REACH_BLOCKS)
     assert call.header == await cast.buyer.chain.read_header(moved_on)
+
+
+@pytest.mark.parametrize("is_overdue", [False, True])
+async def test_a_draw_that_the_contract_refuses_is_given_up_only_very_late(
+    nursery: trio.Nursery, is_overdue: bool
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    enrol_sellers(cast, [*cast.sellers, Node(cast.market, "further seller")])
+    enrol_cones(cast, cast.cones)
+    cast.market.refuses = lambda call: isinstance(call, CloseEnrolment) and call.header != b""
+    last_block = job_of(cast).enrolment_end + PARAMS.seed_delay_blocks + GIVE_UP_BLOCKS
+    head = BlockNumber(last_block + is_overdue)
+    cast.market.state = advance(cast.market.state, head)
+    close(cast, cast.buyer, nursery)
+    await cast.market.mine()
+    assert [call.header for call in cast.market.sent(CloseEnrolment)] == [b""] * is_overdue
 
 
 async def test_a_crowd_that_cannot_start_the_job_is_not_drawn(nursery: trio.Nursery) -> None:

@@ -1,11 +1,14 @@
 """A job as the operator reads it: what the chain says, in words and numbers."""
 
-from d2m_node.rpc.views import summarise_job, view_job
+from d2m_node.rpc.views import summarise_job, to_hex, view_job
 from protocol.digest import RoundHeader
 from protocol.events import (
     AttemptOpened,
     AuctionOpened,
+    ConeEnrolled,
+    ConesDrawn,
     DepositForfeited,
+    EnrolmentClosed,
     Event,
     OpeningsRecorded,
     PayoutCredited,
@@ -13,6 +16,7 @@ from protocol.events import (
     RoundDecided,
     RoundVoided,
     SellerDeposited,
+    SellerEnrolled,
     StakeSlashed,
     TrainingEnded,
 )
@@ -30,6 +34,7 @@ from protocol.types import (
     UtilityQ20,
     Wei,
 )
+from tests.support.job import Cast
 
 JOB = JobId(1)
 BUYER = Address(b"\x01" * 20)
@@ -180,3 +185,29 @@ def test_deposits_are_told_with_what_became_of_them() -> None:
         ("0x" + "02" * 20, 7, "held"),
         ("0x" + "03" * 20, 8, "forfeited"),
     ]
+
+
+def test_a_job_lists_who_applied_and_then_its_members_and_who_was_left_out() -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    seller, node, further = (one.signer.address for one in (*cast.sellers[:1], *cast.cones[:2]))
+    applications: list[Event] = [
+        SellerEnrolled(job=JOB, index=0, seller=seller, dataset_id=0),
+        ConeEnrolled(job=JOB, index=0, node=node, ticket_root=NO_DIGEST),
+        ConeEnrolled(job=JOB, index=1, node=further, ticket_root=NO_DIGEST),
+    ]
+    cast.market.apply(*applications)
+    enrolling = view_job(cast.market.state.jobs[JOB])
+    assert (enrolling.summary.sellers, enrolling.summary.cones) == (1, 2)
+    assert enrolling.cones == [to_hex(node), to_hex(further)]
+    assert enrolling.left_out == []
+    cast.market.apply(
+        ConesDrawn(job=JOB, indices=(1,)),
+        EnrolmentClosed(
+            job=JOB, sellers=1, cones=1, enrolment_end=BlockNumber(2), validation_end=BlockNumber(9)
+        ),
+    )
+    started = view_job(cast.market.state.jobs[JOB])
+    assert (started.summary.sellers, started.summary.cones) == (1, 1)
+    assert (started.sellers, started.cones) == ([to_hex(seller)], [to_hex(further)])
+    assert started.left_out == [to_hex(node)]

@@ -22,11 +22,12 @@ from protocol.gate import select_candidates
 from protocol.hashing import keccak
 from protocol.krum import aggregate_krum
 from protocol.metrics import compute_utility
-from protocol.model import ModelDescription, initial_parameters, logreg
+from protocol.model import ModelDescription, count_parameters, initial_parameters, logreg
 from protocol.osmd import ONE_Q30, compute_floor, initial_state
 from protocol.samples import SampleArray
-from protocol.terms import Metric
+from protocol.terms import MAX_SELLERS, Metric
 from protocol.update import MAX_UPDATE, apply_update, quantise
+from tests.support.small_round import ROUND_RULES, make_round_inputs
 
 SELLERS = 8
 PER_ROUND = 5
@@ -292,3 +293,25 @@ def test_a_round_of_ten_keeps_seven_and_accepts_six() -> None:
     refined = sorted(range(10), key=lambda index: (-result.utilities[index], index))[:7]
     assert len(result.accepted) == 6
     assert set(result.accepted) <= set(refined)
+
+
+def test_the_largest_round_of_all_sellers_keeps_its_invariants() -> None:
+    rules = replace(ROUND_RULES, sellers_per_round=MAX_SELLERS)
+    generator = np.random.default_rng(1)
+    length = count_parameters(rules.model)
+    common = generator.normal(0, 20_000, length)
+    updates = {
+        seller: (common + generator.normal(0, 20_000, length)).astype(np.int32)
+        for seller in range(MAX_SELLERS)
+    }
+    inputs = replace(
+        make_round_inputs(1),
+        state=initial_state(MAX_SELLERS, MAX_SELLERS),
+        misses=(0,) * MAX_SELLERS,
+        sampled=tuple(range(MAX_SELLERS)),
+        updates=updates,
+    )
+    result = aggregate_round(rules, inputs)
+    assert sum(result.state) == MAX_SELLERS * ONE_Q30
+    assert 0 < len(result.accepted) <= MAX_SELLERS * 7 // 10
+    assert len(result.utilities) == MAX_SELLERS

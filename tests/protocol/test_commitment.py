@@ -17,7 +17,7 @@ DOMAIN = Domain(1337, Address(b"\x11" * 20))
 POSITION = VotePosition(
     job=JobId(7), round_index=RoundIndex(3), mini=65537, node=Address(b"\x01" * 20)
 )
-OPENING = VoteOpening(keccak(b"digest"), keccak(b"trace"), keccak(b"salt"))
+OPENING = VoteOpening(keccak(b"digest"), keccak(b"trace"), keccak(b"element"))
 
 
 def test_commitment_hashes_every_field_after_its_domain() -> None:
@@ -31,7 +31,7 @@ def test_commitment_hashes_every_field_after_its_domain() -> None:
         + POSITION.node
         + OPENING.digest
         + OPENING.trace
-        + OPENING.salt
+        + OPENING.element
     )
     assert compute_vote_commitment(DOMAIN, POSITION, OPENING) == expected
 
@@ -41,7 +41,7 @@ def test_the_right_opening_fits() -> None:
     validate_opening(DOMAIN, POSITION, OPENING, commitment)
 
 
-@pytest.mark.parametrize("field", ["digest", "trace", "salt"])
+@pytest.mark.parametrize("field", ["digest", "trace", "element"])
 def test_another_opening_does_not_fit(field: str) -> None:
     commitment = compute_vote_commitment(DOMAIN, POSITION, OPENING)
     with pytest.raises(RuleViolation):

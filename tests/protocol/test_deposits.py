@@ -12,6 +12,7 @@ from protocol.deposits import (
     SellerDeposit,
     apply_deposit_event,
     compute_deposit_range,
+    compute_seller_deposit,
     is_forfeit,
     validate_seller_deposit,
 )
@@ -40,6 +41,15 @@ def test_deposit_range_as_in_the_vectors(case: dict[str, int]) -> None:
     assert got == (case["least_wei"], case["most_wei"])
 
 
+@pytest.mark.parametrize("case", load_vectors("auctions")["seller_deposit"])
+def test_the_sellers_deposit_is_that_of_the_vectors(case: dict[str, int]) -> None:
+    terms = replace(
+        TERMS, sellers_min=case["sellers_min"], seller_deposit_wei=Wei(case["asked_wei"])
+    )
+    found = compute_seller_deposit(terms, Wei(case["price_wei"]), PARAMS)
+    assert found == case["deposit_wei"]
+
+
 @given(st.integers(0, 10**24), st.integers(3, 20), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_some_deposit_fits_every_price(
     price_wei: int, sellers_min: int, cone_bps: int, floor_bps: int
@@ -60,6 +70,7 @@ def test_the_least_deposit_covers_what_the_floor_pays_one_seller(
             outcome=Outcome.ENDED,
             cone_bps=PARAMS.cone_bps,
             floor_bps=PARAMS.floor_bps,
+            refund_cap_bps=PARAMS.refund_cap_bps,
             rounds_max=4,
             rounds_done=4,
             sellers_per_round=3,
@@ -68,6 +79,7 @@ def test_the_least_deposit_covers_what_the_floor_pays_one_seller(
             last_utility=UtilityQ20(100),
             participation_counts=(4,) * 5,
             contribution_weights=(1,) * sellers,
+            spent_wei=(Wei(0),) * 5,
         )
     )
     least_wei, most_wei = compute_deposit_range(Wei(price_wei), sellers_min, PARAMS)
@@ -96,6 +108,7 @@ def test_forfeits_as_in_the_vectors(case: dict[str, Any]) -> None:
         case["rounds_done"],
         case["initial_utility"],
         case["last_utility"],
+        is_final_evaluated=case["is_final_evaluated"],
     )
     assert got == case["is_forfeit"]
 

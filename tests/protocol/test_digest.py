@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.digest import (
+    MAX_SELLERS,
     NO_UTILITY,
     FinalResult,
     RoundHeader,
@@ -197,3 +198,18 @@ def test_credit_root_is_the_tree_over_all_sellers_claims() -> None:
     leaves = [compute_credit_leaf(index, payees[index], 5 - index) for index in range(3)]
     assert compute_credit_root(payees, [5, 4, 3]) == compute_root(leaves)
     assert leaves[1] == keccak(b"D2M/v1/credit\0" + word(1) + bytes(12) + payees[1] + word(4))
+
+
+def test_the_header_of_the_largest_round_is_one_that_the_contract_takes() -> None:
+    everyone = (1 << MAX_SELLERS) - 1
+    header = replace(
+        HEADER,
+        sampled=everyone,
+        available=everyone,
+        accepted=everyone,
+        utilities=(UtilityQ20(-1),) * MAX_SELLERS,
+        credit_sum=1000 * MAX_SELLERS,
+    )
+    data = header.encode()
+    assert RoundHeader.decode(data) == header
+    assert len(data) <= 4096

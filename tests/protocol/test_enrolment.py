@@ -16,6 +16,7 @@ from protocol.enrolment import (
     draw_members,
     hash_cones,
     hash_sellers,
+    may_give_up_draw,
 )
 from protocol.errors import RuleViolation
 from protocol.hashing import Domain, keccak
@@ -117,3 +118,11 @@ def test_a_draw_waits_for_the_block_of_its_seed() -> None:
     with pytest.raises(RuleViolation, match="seed block 104 is not mined in block 104"):
         compute_draw_block(BlockNumber(100), 4, BlockNumber(104))
     assert compute_draw_block(BlockNumber(100), 4, BlockNumber(105)) == 104
+
+
+def test_a_draw_is_given_up_only_when_two_seeds_are_out_of_reach() -> None:
+    last_block = 100 + 4 + 2 * HEADER_REACH_BLOCKS
+    assert not may_give_up_draw(BlockNumber(100), 4, BlockNumber(last_block))
+    assert may_give_up_draw(BlockNumber(100), 4, BlockNumber(last_block + 1))
+    anchor = compute_draw_block(BlockNumber(100), 4, BlockNumber(last_block + 1))
+    assert anchor == 104 + 2 * HEADER_REACH_BLOCKS

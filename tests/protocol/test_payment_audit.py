@@ -19,7 +19,7 @@ from protocol.payment_audit import (
     collect_settled_job,
 )
 from protocol.settlement import Outcome
-from protocol.types import NO_DIGEST, Address, UtilityQ20, Wei
+from protocol.types import NO_DIGEST, Address, Digest, UtilityQ20, Wei
 from tests.support.params import PARAMS
 from tests.support.settled_job import (
     BUYER,
@@ -32,6 +32,7 @@ from tests.support.settled_job import (
     make_job_state,
     make_settled_job,
     pay,
+    vote,
 )
 
 JOB_BY_HAND = make_settled_job()
@@ -115,6 +116,31 @@ def test_a_digest_that_the_votes_do_not_decide_is_found() -> None:
     votes = JOB_BY_HAND.ballots[1].openings[:2]
     found = find(audit_payments(with_ballot(1, openings=votes)))
     assert found["digest of round 1"][0] == bytes(32).hex()
+
+
+def call_pool(*others: Digest) -> SettledJob:
+    """The second round, checked by the whole pool: three nodes had voted, then these votes came."""
+    before = JOB_BY_HAND.ballots[1].openings[:3]
+    asked = [
+        replace(vote(node, digest), mini_round_index=1) for node, digest in enumerate(others, 3)
+    ]
+    return with_ballot(1, openings=(*before, *asked), pool_mini_round=1)
+
+
+def test_a_decision_that_the_pool_confirms_is_paid_to_the_pool() -> None:
+    digest = JOB_BY_HAND.ballots[1].digest
+    assert find(audit_payments(call_pool(digest, keccak(b"wrong")))) == {}
+
+
+def test_a_decision_stands_unless_most_of_the_pool_says_otherwise() -> None:
+    digest, other = JOB_BY_HAND.ballots[1].digest, keccak(b"other")
+    votes = [*JOB_BY_HAND.ballots[1].openings[:2], vote(2, digest)]
+    stands = with_ballot(1, openings=tuple(votes), pool_mini_round=1, voters=0b111)
+    assert "digest of round 1" not in find(audit_payments(stands))
+    against = [replace(vote(node, other), mini_round_index=1) for node in (2, 3, 4)]
+    overturned = with_ballot(1, openings=(*votes[:2], *against), pool_mini_round=1)
+    found = find(audit_payments(overturned))
+    assert found["digest of round 1"] == (other.hex(), digest.hex())
 
 
 def test_a_header_that_is_not_behind_its_digest_is_found() -> None:

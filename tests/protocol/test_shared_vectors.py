@@ -58,7 +58,7 @@ def test_vote_commitment() -> None:
     position = VotePosition(
         job=vector["job"], round_index=vector["round"], mini=vector["mini"], node=vector["node"]
     )
-    opening = VoteOpening(vector["digest"], vector["trace"], vector["salt"])
+    opening = VoteOpening(vector["digest"], vector["trace"], vector["element"])
     assert compute_vote_commitment(DOMAIN, position, opening) == vector["commitment"]
 
 

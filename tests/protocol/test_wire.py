@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.errors import InvalidMessage
+from protocol.terms import MAX_SELLERS
 from protocol.types import Address, JobId
 from protocol.wire import messages as wire
 from protocol.wire.codec import (
@@ -215,3 +216,17 @@ def test_topics_differ_by_chain_market_job_and_purpose() -> None:
         for job in (1, 11)
     }
     assert len(topics) == 16
+
+
+def test_a_batch_holds_both_commitments_of_every_seller_of_the_largest_job() -> None:
+    commits = [
+        encode_message(
+            replace(COMMIT, job_id=2**62, seller_index=index, commitment=bytes([side]) * 32)
+        )
+        for index in range(MAX_SELLERS)
+        for side in (1, 2)
+    ]
+    batch = MessageBatch(messages=commits)
+    assert decode_message(encode_message(batch), MAX_BATCH_BYTES) == batch
+    with pytest.raises(InvalidMessage):
+        decode_message(encode_message(replace(COMMIT, seller_index=MAX_SELLERS)))

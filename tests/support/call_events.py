@@ -19,8 +19,10 @@ from d2m_node.calls import (
     SettleJob,
     SubmitCommits,
     SubmitOpenings,
+    SubmitReceipts,
 )
 from d2m_node.errors import TransactionReverted
+from protocol.ballot import Ballot
 from protocol.bitmap import decode_bitmap, encode_bitmap
 from protocol.deposits import DepositStatus
 from protocol.enrolment import DrawnRole, draw_members
@@ -38,6 +40,7 @@ from protocol.events import (
     JobCancelled,
     JobSettled,
     OpeningsRecorded,
+    ReceiptsRecorded,
     SellerDeposited,
     SellerEnrolled,
     SellersDrawn,
@@ -46,7 +49,7 @@ from protocol.hashing import keccak
 from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
-from protocol.types import Address, BlockNumber, Wei
+from protocol.types import Address, BlockNumber, JobId, Wei
 from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
 from tests.support.money_events import MoneyCall, events_of_money
 
@@ -83,23 +86,10 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
     job_id: Any = getattr(call, "job", None) or getattr(call, "auction", None)
     job = state.jobs[job_id]
     ballot = job.ballot
-    found = _events_of_transition(job, sender, call)
+    found = _events_of_transition(job, sender, call) or _events_of_joining(job, sender, call)
     if found:
         return found
     match call:
-        case EnrolSeller():
-            deposited = SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
-            index = len(job.seller_applications)
-            enrolled = SellerEnrolled(
-                job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
-            )
-            return enrolled, deposited
-        case EnrolCone():
-            index = len(job.cone_applications)
-            applied = ConeEnrolled(
-                job=job_id, index=index, node=sender, ticket_root=call.ticket_root
-            )
-            return (applied,)
         case ReclaimDeposit():
             amount_wei = job.deposits[sender].amount_wei
             return (DepositReturned(job=job_id, seller=sender, amount_wei=amount_wei),)
@@ -117,6 +107,11 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
             )
             return (proved,)
     assert ballot is not None
+    return _events_of_ballot(job_id, ballot, call)
+
+
+def _events_of_ballot(job_id: JobId, ballot: Ballot, call: ContractCall) -> Sequence[Event]:
+    """Return the events of what is said in the open ballot."""
     mini = encode_mini(ballot.kind, ballot.attempt, ballot.current.mini_round_index)
     match call:
         case LogBitmaps():
@@ -142,7 +137,7 @@ def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequen
         case SubmitOpenings():
             groups = tuple(
                 (digest, trace, _voters_of(call, position))
-                for position, (digest, trace) in enumerate(call.votes)
+                for position, (digest, trace) in enumerate(call.opened)
             )
             return (
                 OpeningsRecorded(
@@ -158,6 +153,30 @@ def _voters_of(call: SubmitOpenings, position: int) -> int:
     indices = decode_bitmap(call.members)
     opened = zip(indices, call.batch, strict=True)
     return encode_bitmap(index for index, (vote, _) in opened if vote == position)
+
+
+def _events_of_joining(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:
+    """Return the events of applications and receipts; none for other calls."""
+    job_id = job.job_id
+    match call:
+        case EnrolSeller():
+            index = len(job.seller_applications)
+            enrolled = SellerEnrolled(
+                job=job_id, index=index, seller=sender, dataset_id=call.dataset_id
+            )
+            return enrolled, SellerDeposited(job=job_id, seller=sender, amount_wei=call.value_wei)
+        case EnrolCone():
+            index = len(job.cone_applications)
+            applied = ConeEnrolled(
+                job=job_id, index=index, node=sender, ticket_root=call.ticket_root
+            )
+            return (applied,)
+        case SubmitReceipts():
+            held = job.receipts.get(call.part, 0)
+            held |= encode_bitmap(index for index, _, _ in call.entries)
+            return (ReceiptsRecorded(job=job_id, part=call.part, bitmap=held),)
+        case _:
+            return ()
 
 
 def _events_of_transition(job: JobState, sender: Address, call: ContractCall) -> Sequence[Event]:

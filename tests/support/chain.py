@@ -6,7 +6,7 @@ from typing import Any
 
 from eth_abi.abi import encode
 
-from d2m_node.chain.artifacts import CONTRACTS, load_artifact
+from d2m_node.chain.artifacts import CONTRACTS, TOKEN, load_artifact
 from d2m_node.chain.bindings import Bindings
 from d2m_node.chain.json_rpc import Json, Request, RequestRefused, to_hex
 from d2m_node.chain.signing import Transaction, parse_transaction
@@ -21,7 +21,9 @@ from protocol.types import Address
 CHAIN_ID = 31337
 SIGNER = LocalSigner(b"\x01" * 32)
 """The account that a scripted chain has."""
-ADDRESSES = {name: Address(bytes([position]) * 20) for position, name in enumerate(CONTRACTS, 1)}
+ADDRESSES = {
+    name: Address(bytes([position]) * 20) for position, name in enumerate((*CONTRACTS, "Token"), 1)
+}
 SETTINGS = ChainSettings(
     chain_id=CHAIN_ID,
     market=ADDRESSES["Market"],
@@ -32,8 +34,9 @@ SETTINGS = ChainSettings(
 
 
 def make_bindings() -> Bindings:
-    """Bind the compiled contracts to made-up addresses."""
-    return Bindings({name: load_artifact(name) for name in CONTRACTS}, ADDRESSES)
+    """Bind the compiled contracts, and the token, to made-up addresses."""
+    artifacts = {name: load_artifact(name) for name in CONTRACTS}
+    return Bindings({**artifacts, "Token": TOKEN}, ADDRESSES)
 
 
 def make_log(event: Event) -> Json:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from protocol.ballot import Ballot, DecidedBallot, MiniRound, RecordedOpening
 from protocol.bitmap import encode_bitmap
 from protocol.consensus import OpenedVote
 from protocol.course import REFUND_UNIT_WEI, Course
 from protocol.digest import FinalResult, RoundHeader, add_credits, compute_credit_root
+from protocol.enrolment import EnrolledCone, EnrolledSeller
 from protocol.events import (
     AuctionClosed,
     BidRevealed,
@@ -21,16 +23,7 @@ from protocol.events import (
     TrainingEnded,
 )
 from protocol.hashing import Domain, keccak
-from protocol.job import (
-    Ballot,
-    DecidedBallot,
-    EnrolledCone,
-    EnrolledSeller,
-    JobPhase,
-    JobState,
-    MiniRound,
-    RecordedOpening,
-)
+from protocol.job import JobPhase, JobState
 from protocol.payment_audit import CountedBallot, PayeeRole, SettledJob
 from protocol.settlement import Outcome
 from protocol.sortition import BallotKind
@@ -133,6 +126,7 @@ def make_settled_job() -> SettledJob:
                 digest=previous,
                 voters=encode_bitmap(range(honest)),
                 openings=tuple(votes),
+                pool_mini_round=None,
                 header=header,
                 initial_utility=UtilityQ20(0),
                 utility=UtilityQ20(0),
@@ -187,6 +181,7 @@ def make_final(utility: UtilityQ20) -> CountedBallot:
         digest=result.digest,
         voters=0b1111,
         openings=tuple(vote(node, result.digest) for node in range(4)),
+        pool_mini_round=None,
         header=b"",
         initial_utility=UtilityQ20(100_000),
         utility=utility,
@@ -240,6 +235,8 @@ def _record(ballot: CountedBallot, number: int) -> DecidedBallot:
             update_commit_end=block,
             update_open_end=block,
             availability_end=block,
+            opened_at=(block, number),
+            is_pool_called=ballot.pool_mini_round is not None,
             mini_rounds=(
                 MiniRound(mini_round_index=0, seed_block=block, commit_end=block, open_end=block),
             ),

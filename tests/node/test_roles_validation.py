@@ -1,0 +1,46 @@
+"""Receipts for validation data: signed once, landed together, each as the contract checks it."""
+
+import pytest
+import trio
+
+from d2m_node.calls import SubmitReceipts
+from d2m_node.roles.validation import SELECTION_PART, give_receipt
+from protocol.events import ReceiptsRecorded
+from protocol.signatures import ValidationReceipt, expand, recover_signer
+from protocol.types import BlockNumber
+from tests.support.job import CONES, JOB, Cast
+from tests.support.market import DOMAIN
+
+DEADLINE = BlockNumber(8)
+
+
+@pytest.fixture
+def cast() -> Cast:
+    started = Cast()
+    started.start()
+    return started
+
+
+async def test_the_receipts_of_a_pool_land_in_one_call_and_name_their_signers(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    seats = [await cast.take_seat(index, nursery) for index in range(CONES)]
+    for seat in seats:
+        nursery.start_soon(give_receipt, seat, SELECTION_PART, DEADLINE)
+    await cast.market.mine_to(DEADLINE)
+    (call,) = cast.market.sent(SubmitReceipts)
+    assert (call.job, call.part) == (JOB, SELECTION_PART)
+    digest = ValidationReceipt(JOB, SELECTION_PART).digest(DOMAIN)
+    signers = {index: recover_signer(digest, expand(r, vs)) for index, r, vs in call.entries}
+    assert signers == {seat.index: seat.ports.signer.address for seat in seats}
+    assert cast.market.state.jobs[JOB].receipts[SELECTION_PART] == (1 << CONES) - 1
+
+
+async def test_a_node_whose_receipt_is_recorded_sends_nothing(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    seat = await cast.take_seat(2, nursery)
+    cast.market.apply(ReceiptsRecorded(job=JOB, part=SELECTION_PART, bitmap=0b00100))
+    nursery.start_soon(give_receipt, seat, SELECTION_PART, DEADLINE)
+    await cast.market.mine_to(DEADLINE)
+    assert cast.market.calls == []
