@@ -1,5 +1,8 @@
 """Appeals: who calls the pool, when, and for what bond."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import boa
 import pytest
 
@@ -11,6 +14,7 @@ from tests.contracts.scenarios import (
     event,
     hash_of,
     held,
+    honest,
     hostile,
     make_job,
     parent_of,
@@ -19,7 +23,9 @@ from tests.contracts.scenarios import (
 )
 from tests.contracts.world import (
     ETHER,
+    NO_DATA,
     NO_PERMIT,
+    STRANGER,
     World,
 )
 
@@ -150,3 +156,80 @@ def test_an_appeal_brings_the_course_and_the_terms_of_its_job(world: World) -> N
                 1, terms, course, False, 0, NO_PERMIT,
                 value=bond(job), sender=job.cones[0].address,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize("delay", [1, 2, 7])
+@pytest.mark.parametrize("late", [0, 3, 19])
+def test_nothing_is_built_on_a_decision_that_can_still_be_checked(
+    deployers: Mapping[str, Any], delay: int, late: int
+) -> None:
+    job = make_job(World(deployers, seed_delay_blocks=delay), 7)
+    world = job.world
+    header, vote = honest(job)
+    job.vote(dict.fromkeys(range(3), vote))
+    world.blocks.mine(late)
+    job.tally([(0, vote)], header)
+    appeal_end = event(world.rounds, "RoundDecided").appeal_end
+    assert appeal_end == world.blocks.number + job.terms["appeal_blocks"]
+    opened = event(world.rounds, "AttemptOpened")
+    # No window of the next round closes, and no vote of it is taken, before the last appeal.
+    assert opened.update_commit_end - job.terms["update_commit_blocks"] >= appeal_end
+    assert opened.seed_block > appeal_end
+    world.blocks.mine_to(appeal_end)
+    appeal(job, 6)
+    called = event(world.appeals, "PoolCalled")
+    assert called.seed_block == appeal_end + delay
+    job.vote({3: vote})
+    tally_pool(job, [(0, vote), (1, vote)])
+    assert job.ballot.seed_block > world.blocks.number
+
+
+def test_votes_for_the_ballot_that_waits_are_not_taken(world: World) -> None:
+    job, _, _ = contested(world)
+    waiting = [job.signed_commit(index, NO_DATA) for index in range(3, 7)]
+    assert job.ballot.ballot_number == 2
+    appeal(job, 6)
+    world.blocks.mine_past(job.ballot.seed_block)
+    with boa.reverts("ballots: nothing recorded"):
+        world.ballots.submit_commits(1, STRANGER, 0b1111000, waiting)
+    # The element of the waiting ballot is none of the one that is open.
+    number = job.ballot.ballot_number
+    for index in range(3, 7):
+        chain = job.chains[index]
+        job.chains[index] = [*chain[:number], chain[number + 1], *chain[number + 1 :]]
+    votes = dict.fromkeys(range(3, 7), NO_DATA)
+    batch = job.commit(votes)
+    with boa.reverts("ballots: nothing recorded"):
+        job.open(votes, batch)
+
+
+def test_two_jobs_at_once_are_not_mixed_up(world: World) -> None:
+    first = make_job(world, 7)
+    header, vote = honest(first)
+    decide_by(first, range(3), header)
+    world.blocks.mine_to(event(world.rounds, "RoundDecided").appeal_end)
+    bond_wei = appeal(first, 6)
+    second = make_job(world, 7)
+    assert (first.number, second.number) == (1, 2)
+    assert first.terms_list == second.terms_list
+    for job, course in ((1, second.course), (2, first.course)):
+        with boa.reverts("rounds: wrong course"):
+            world.rounds.tally(job, first.terms_list, course, [], b"")
+        with boa.reverts("rounds: wrong course"):
+            world.rounds.expire(job, first.terms_list, course)
+        with boa.reverts("rounds: wrong course"):
+            world.appeals.appeal(
+                job, first.terms_list, course, False, 6, NO_PERMIT,
+                value=bond_wei, sender=first.cones[6].address,
+            )  # fmt: skip
+    # Signed for the one, refused by the other.
+    world.blocks.mine_past(second.ballot.seed_block)
+    foreign = first.signed_commit(4, vote)
+    with boa.reverts("ballots: nothing recorded"):
+        world.ballots.submit_commits(2, STRANGER, 1 << 4, [foreign])
+    header, vote = honest(second)
+    with boa.reverts("header: not of this round"):
+        foreign_header = header.replace((2).to_bytes(32), (1).to_bytes(32), 1)
+        decide_by(second, range(3), foreign_header)
+    assert world.appeals.appeal_of(1).bond_wei == bond_wei
+    assert world.appeals.appeal_of(2).bond_wei == 0
