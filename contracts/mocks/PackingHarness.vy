@@ -5,6 +5,7 @@
 @notice Opens to tests what the words of ballots and courses hold. Never deployed to a chain.
 """
 
+from interfaces import IRounds
 from modules import ballot as ballots
 from modules import limits
 from modules import participation
@@ -122,3 +123,9 @@ def collect_refunds(sums: uint256[8], noted: uint256) -> uint256[8]:
 @pure
 def list_refunds(sums: uint256[8], cones: uint256) -> DynArray[uint256, limits.MAX_CONES]:
     return refunds._list(sums, cones)
+
+
+@external
+@pure
+def hash_course(course: IRounds.Course) -> bytes32:
+    return keccak256(abi_encode(course))

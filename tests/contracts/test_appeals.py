@@ -6,6 +6,10 @@ from typing import Any
 import boa
 import pytest
 
+from protocol.appeals import compute_appeal_bond
+from protocol.params import ProtocolParams
+from protocol.terms import JobTerms, Metric
+from protocol.types import Wei
 from tests.contracts.scenarios import (
     appeal,
     bond,
@@ -25,7 +29,9 @@ from tests.contracts.world import (
     ETHER,
     NO_DATA,
     NO_PERMIT,
+    PARAMS,
     STRANGER,
+    Job,
     World,
 )
 
@@ -233,3 +239,20 @@ def test_two_jobs_at_once_are_not_mixed_up(world: World) -> None:
         decide_by(second, range(3), foreign_header)
     assert world.appeals.appeal_of(1).bond_wei == bond_wei
     assert world.appeals.appeal_of(2).bond_wei == 0
+
+
+@pytest.mark.parametrize("first_set_size", [1, 7, 100])
+@pytest.mark.parametrize("price_wei", [9 * 10**18, 10**19, 12_345_678_901_234_567_891])
+def test_a_bond_is_what_python_computes(
+    deployers: Mapping[str, Any], first_set_size: int, price_wei: int
+) -> None:
+    world = World(deployers)
+    changes = {"first_set_size": first_set_size}
+    job = Job(world, price_wei=price_wei, changes=changes)
+    job.prepare().open_auction().close_auction()
+    terms = JobTerms(**{**job.terms, "metric": Metric(job.terms["metric"])})
+    for missing in (0, 1, 6):
+        expected = compute_appeal_bond(
+            Wei(job.price_wei), terms, ProtocolParams(**{**PARAMS, "token": bytes(20)}), missing
+        )
+        assert world.appeals.bond_of(1, job.terms_list, missing) == expected

@@ -1,19 +1,12 @@
 """Words that hold many small numbers: what goes in comes out, and nothing else."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.contracts.blocks import Blocks
 from tests.contracts.support import pure_calls
-
-
-@pytest.fixture
-def packing(deployers: Mapping[str, Any], clean_chain: None) -> Any:
-    return deployers["PackingHarness"].deploy()
 
 
 def bits(count: int) -> st.SearchStrategy[int]:
