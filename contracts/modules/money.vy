@@ -95,7 +95,17 @@ def _pay(currency: address, payee: address, amount_wei: uint256):
 def _burn(currency: address, amount_wei: uint256):
     """
     @notice Take money out of circulation.
+    @dev Nobody waits for a token that does not let it go: it stays here, where nobody can take it.
     @param currency Zero for ether, else the token.
     @param amount_wei Amount; nothing happens for zero.
     """
-    self._pay(currency, BURN_ACCOUNT, amount_wei)
+    if amount_wei == 0:
+        return
+    if currency == empty(address):
+        raw_call(BURN_ACCOUNT, b"", value=amount_wei)
+        return
+    _: bool = raw_call(
+        currency,
+        abi_encode(BURN_ACCOUNT, amount_wei, method_id=method_id("transfer(address,uint256)")),
+        revert_on_failure=False,
+    )

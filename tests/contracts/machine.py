@@ -7,6 +7,7 @@ contracts but what they hold and what they announce.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import boa
@@ -206,22 +207,25 @@ class MachineJob(Job):
         assert record.price_wei == self.expected_price_wei
         assert record.buyer == self.world.buyer.address
 
-    def apply(self, sellers: int, cones: int) -> None:
-        """Let the first of the sellers and nodes apply."""
+    def apply(self, sellers: int) -> None:
+        """Let some sellers apply, and all nodes that have had enough stake since the auction."""
         self.has_applicants = True
-        self.sellers, self.cones = self.sellers[:sellers], self.cones[:cones]
-        self.chains = self.chains[:cones]
-        self.seller_count, self.cone_count = sellers, cones
-        self.credits = [0] * sellers
+        self.sellers = self.sellers[:sellers]
         seller_wei = self.expected_price_wei - self.expected_price_wei * 3000 // 10_000
         most_wei = -(-seller_wei // self.terms["sellers_min"])
         deposit_wei = min(self.terms["seller_deposit_wei"], most_wei)
         for index in range(sellers):
             self.enrol_seller(index, value=deposit_wei if self.currency == ETHER else 0)
-        for cone, chain in zip(self.cones, self.chains, strict=True):
-            self.world.enrolment.enrol_cone(
-                self.number, self.terms_list, chain[0], sender=cone.address
-            )
+        enrol = self.world.enrolment.enrol_cone
+        applied = [
+            (cone, chain)
+            for cone, chain in zip(self.cones, self.chains, strict=True)
+            if succeeds(partial(enrol, self.number, self.terms_list, chain[0]), cone)
+        ]
+        self.cones = [cone for cone, _ in applied]
+        self.chains = [chain for _, chain in applied]
+        self.seller_count, self.cone_count = sellers, len(applied)
+        self.credits = [0] * sellers
 
     def end_enrolment(self) -> None:
         if self.has_applicants:
@@ -248,7 +252,7 @@ class MachineJob(Job):
             previous = self.previous_digest, self.credits
             self.previous_digest, self.credits = self.base
             if ballot.kind == 1:
-                utilities = (996_147, 400_000) if self.number % 2 else (400_000, 996_147)
+                utilities = (996_147, 400_000) if self.number % 2 else (80_000, 996_147)
                 options = tuple(map(self.final_vote, utilities))
             else:
                 options = (
@@ -418,14 +422,13 @@ class MachineJob(Job):
         for cone in self.cones:
             yield cone, lambda cone=cone, **to: world.stakes.release(number, cone.address, **to)
 
-    def audit_if_drawn(self, decided_open_end: int) -> bool:
+    def audit_if_drawn(self, decided_open_end: int) -> None:
         """Audit the last decision if chance says so."""
         header = header_of(decided_open_end + self.world.params["seed_delay_blocks"])
-        try:
-            self.world.rounds.audit(self.number, self.terms_list, self.course, header)
-        except BoaError:
-            return False
-        return True
+        audit = self.world.rounds.audit
+        succeeds(
+            partial(audit, self.number, self.terms_list, self.course, header), self.world.stranger
+        )
 
 
 def succeeds(call: Callable[..., Any], actor: Actor) -> bool:

@@ -7,7 +7,7 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from tests.contracts.blocks import header_of
-from tests.contracts.world import HONEST_TRACE, NO_PERMIT, Actor, Ballot, Job, World
+from tests.contracts.world import ETHER, HONEST_TRACE, NO_PERMIT, Actor, Ballot, Job, World
 
 REACHED = 996_147
 """A utility at the target of the test jobs."""
@@ -101,7 +101,7 @@ def hash_of(course: tuple[Any, ...]) -> bytes:
 def parent_of(job: Job) -> tuple[Any, ...]:
     """The course before the last decision."""
     wanted = job.course[1]
-    (found,) = [one for one in job.world.courses[job.number] if hash_of(one) == wanted]
+    found = next(one for one in job.world.courses[job.number] if hash_of(one) == wanted)
     return found
 
 
@@ -138,13 +138,13 @@ def audit(job: Job) -> None:
     )  # fmt: skip
 
 
-def tally_pool(job: Job, groups: Groups, header: bytes = b"", **changes: Any) -> None:
+def tally_pool(job: Job, groups: Groups, header: bytes = b"", /, **changes: Any) -> None:
     """Count the votes of the whole pool."""
     brought = {
         "job": job.number,
         "terms": job.terms_list,
         "course": job.course,
-        "parent": parent_of(job),
+        "parent": changes["parent"] if "parent" in changes else parent_of(job),
         "groups": sorted({(m, vote.digest, vote.trace) for m, vote in groups}),
         "header": header,
         **changes,
@@ -157,3 +157,50 @@ def withdraw(world: World, account: Actor, currency: str) -> int:
     amount_wei = int(world.appeals.withdrawable(currency, account.address))
     world.appeals.withdraw(currency, sender=account.address)
     return amount_wei
+
+
+def hostile(job: Job) -> bytes:
+    """A header of the current round that is well-formed and wrong."""
+    return job.round_header(utility_after=1, model_digest=keccak(b"hostile model"))
+
+
+def decide_by(job: Job, nodes: Iterable[int], header: bytes) -> Ballot:
+    """Let only some nodes vote, and count: enough of them decide."""
+    vote = Ballot(keccak(header), HONEST_TRACE)
+    job.vote(dict.fromkeys(nodes, vote))
+    job.tally([(0, vote)], header)
+    return vote
+
+
+def vote_wei(job: Job) -> int:
+    """MECHANISM 9.4: a round's share of the CONE nodes' pool by the first execution set."""
+    terms = job.terms
+    pool_wei = job.price_wei * job.world.params["cone_bps"] // 10_000
+    return pool_wei // (terms["rounds_max"] * min(terms["first_set_size"], terms["cones_max"]))
+
+
+def held(job: Job) -> int:
+    """What the appeals owe: the open bond and what accounts can withdraw."""
+    world = job.world
+    accounts = [actor.address for actor in (*job.cones, *job.sellers, world.stranger)]
+    owed = sum(int(world.appeals.withdrawable(ETHER, account)) for account in accounts)
+    return owed + int(world.appeals.appeal_of(job.number).bond_wei)
+
+
+def contested(world: World, cones: int = 7, **changes: int) -> tuple[Job, Ballot, Ballot]:
+    """A first round that nodes 0 to 2 decided wrongly; the others were silent.
+
+    Returns the job, the vote that would have been right, and the one that was decided.
+    """
+    job = make_job(world, cones, **changes)
+    _, vote = honest(job)
+    lie = decide_by(job, range(3), hostile(job))
+    return job, vote, lie
+
+
+def upright(world: World, cones: int = 7, **changes: int) -> tuple[Job, bytes, Ballot]:
+    """A first round that nodes 0 to 2 decided well; the others were silent."""
+    job = make_job(world, cones, **changes)
+    header, vote = honest(job)
+    decide_by(job, range(3), header)
+    return job, header, vote

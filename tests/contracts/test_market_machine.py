@@ -5,6 +5,7 @@ each step the books must balance, and after each run time alone must empty every
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import boa
@@ -38,15 +39,40 @@ from tests.contracts.machine import (
 from tests.contracts.world import ONE_ETHER
 
 MOST_JOBS = 3
-RUNS, STEPS = 25, 20
+RUNS, STEPS = 20, 20
 choices = st.integers(min_value=0, max_value=11)
 behaviours = st.lists(st.sampled_from(BEHAVIOURS), min_size=MOST_CONES, max_size=MOST_CONES)
+few = st.integers(3, 5).map(lambda count: ["honest"] * count + ["absent"] * (MOST_CONES - count))
+"""Enough for a decision, and some of the pool is left to be called."""
+called = st.one_of(behaviours, *(st.just([one] * MOST_CONES) for one in ("honest", "wrong")))
+
+MUST_HAPPEN = {
+    "AttemptUndecided",
+    "BidReclaimed",
+    "DecisionOverturned",
+    "DecisionUpheld",
+    "DepositForfeited",
+    "DepositReturned",
+    "EscrowReclaimed",
+    "FinalDecided",
+    "JobCancelled",
+    "JobSettled",
+    "MiniRoundOpened",
+    "PayoutClaimed",
+    "RoundDecided",
+    "RoundVoided",
+    "StakeReleased",
+    "StakeSlashed",
+    "StakeWithdrawn",
+}
+"""What a walk must have led to at least once: else it proves nothing."""
 
 
 class MarketMachine(RuleBasedStateMachine):
     """One chain with up to three jobs."""
 
     deployers: dict[str, Any]
+    happened: set[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +142,7 @@ class MarketMachine(RuleBasedStateMachine):
 
         self._with_open(choice, fail)
 
-    @rule(choice=choices, told=behaviours, is_appealed=st.booleans(), later=behaviours)
+    @rule(choice=choices, told=st.one_of(few, behaviours), is_appealed=st.booleans(), later=called)
     def check_decision(
         self, choice: int, told: list[str], is_appealed: bool, later: list[str]
     ) -> None:
@@ -130,13 +156,21 @@ class MarketMachine(RuleBasedStateMachine):
             job.vote_as(told)
             self._look()
             if is_appealed:
-                is_called = self._appeal(job, number)
+                self._appeal(job, number)
             else:
-                is_called = job.audit_if_drawn(open_end)
-            if is_called:
+                self.world.blocks.mine()  # so that the block of the seed is known
+                job.audit_if_drawn(open_end)
+            if job.is_called:
                 job.vote_as(later)
 
         self._with_open(choice, call)
+
+    @rule(choice=choices)
+    def overturn(self, choice: int) -> None:
+        """Few decide, and the rest of the pool, which is called, decides otherwise."""
+        others = MOST_CONES - 3
+        told = ["honest"] * 3 + ["absent"] * others
+        self.check_decision(choice, told, True, ["wrong"] * MOST_CONES)
 
     def _advance(self, job: MachineJob, told: list[str]) -> None:
         """Take the next step of a job, whatever its stage; nodes vote as they are told."""
@@ -160,21 +194,25 @@ class MarketMachine(RuleBasedStateMachine):
 
     def _enrol(self, job: MachineJob, sellers: int) -> None:
         if self.world.blocks.number <= self.world.market.job_of(job.number).enrolment_end:
-            job.apply(sellers, job.cone_count)
+            job.apply(sellers)
         job.end_enrolment()
-        is_enough = job.has_applicants and sellers >= job.terms["sellers_min"]
+        is_enough = (
+            job.has_applicants
+            and job.seller_count >= job.terms["sellers_min"]
+            and job.cone_count >= job.terms["cones_min"]
+        )
         assert job.status == (RUNNING if is_enough else CANCELLED)
 
     def _can_vote(self, job: MachineJob) -> bool:
         return job.is_voting and self.world.blocks.number <= job.ballot.commit_end
 
-    def _appeal(self, job: MachineJob, number: int) -> bool:
+    def _appeal(self, job: MachineJob, number: int) -> None:
         seller = job.sellers[0]
         value = 0
         if job.currency == self.world.currencies[0]:
             missing = job.cone_count - len(job.played[number].opened)
             value = self.world.appeals.bond_of(job.number, job.terms_list, missing)
-        return succeeds(
+        succeeds(
             lambda **to: self.world.appeals.appeal(
                 job.number, job.terms_list, job.course, True, 0, (), value=value, **to
             ),
@@ -195,9 +233,8 @@ class MarketMachine(RuleBasedStateMachine):
 
     @rule(choice=choices)
     def take_own_money(self, choice: int) -> None:
-        for job in self._choose(choice):
-            for actor, take in job.exits():
-                self._take(actor, take)
+        for actor, take in self._choose(choice).exits():
+            self._take(actor, take)
         self._take_credits()
 
     @rule(choice=choices, amount=st.integers(1, 4))
@@ -212,36 +249,36 @@ class MarketMachine(RuleBasedStateMachine):
     @rule(choice=choices, amount=st.integers(0, 2**64))
     def intrude(self, choice: int, amount: int) -> None:
         """A stranger calls what only contracts, buyers or members may call."""
-        world, stranger = self.world, self.world.stranger
+        job = self._choose(choice)
+        for intrusion in self._intrusions(job, amount):
+            assert not succeeds(intrusion, self.world.stranger)
+
+    def _intrusions(self, job: MachineJob, amount: int) -> list[Callable[..., Any]]:
+        world, number, terms = self.world, job.number, job.terms_list
         accounts = [actor.address for actor in world.actors[:5]]
-        for job in self._choose(choice):
-            number, terms = job.number, job.terms_list
-            course = world.courses[number][-1] if number in world.courses else None
-            intrusions: list[Callable[..., Any]] = [
-                lambda **to: world.market.release_escrow(number, **to),
-                lambda **to: world.market.start_job(number, **to),
-                lambda **to: world.market.cancel_job(number, **to),
-                lambda **to: world.market.reclaim_escrow(number, **to),
-                lambda **to: world.market.reclaim_bid(number, **to),
-                lambda **to: world.stakes.lock(number, stranger.address, amount, **to),
-                lambda **to: world.stakes.slash(number, accounts, 1, accounts, **to),
-                lambda **to: world.deposits.forfeit(number, accounts, **to),
-                lambda **to: world.deposits.reclaim(number, **to),
-                lambda **to: world.ballots.bar(number, amount, **to),
-                lambda **to: world.ballots.open_ballot(number, amount, **to),
-                lambda **to: world.appeals.resolve(number, True, accounts, **to),
-                lambda **to: world.settlement.claim(job.currency, **to),
+        intrusions: list[Callable[..., Any]] = [
+            partial(world.market.release_escrow, number),
+            partial(world.market.start_job, number),
+            partial(world.market.cancel_job, number),
+            partial(world.market.reclaim_escrow, number),
+            partial(world.market.reclaim_bid, number),
+            partial(world.stakes.lock, number, accounts[0], amount),
+            partial(world.stakes.slash, number, accounts, 1, accounts),
+            partial(world.deposits.forfeit, number, accounts),
+            partial(world.deposits.reclaim, number),
+            partial(world.ballots.bar, number, amount),
+            partial(world.ballots.open_ballot, number, amount),
+            partial(world.appeals.resolve, number, True, accounts),
+            partial(world.settlement.claim, job.currency),
+        ]
+        if number in world.courses:
+            course, is_seller = job.course, amount % 2 == 0
+            intrusions += [
+                partial(world.rounds.call_pool, number, terms, course),
+                partial(world.rounds.close_job, number, course),
+                partial(world.appeals.appeal, number, terms, course, is_seller, amount % 8, ()),
             ]
-            if course is not None:
-                intrusions += [
-                    lambda **to: world.rounds.call_pool(number, terms, course, **to),
-                    lambda **to: world.rounds.close_job(number, course, **to),
-                    lambda **to: world.appeals.appeal(
-                        number, terms, course, bool(choice % 2), amount % 8, (), **to
-                    ),
-                ]
-            for intrusion in intrusions:
-                assert not succeeds(intrusion, stranger)
+        return intrusions
 
     @rule(count=st.integers(1, 4))
     def pass_time(self, count: int) -> None:
@@ -255,11 +292,12 @@ class MarketMachine(RuleBasedStateMachine):
         check_books(self.world, list(self.jobs.values()))
 
     def _look(self) -> None:
+        self.happened.update(type(entry).__name__ for entry in self.world.seen)
         check_announcements(self.world, self.jobs)
 
-    def _choose(self, choice: int) -> list[MachineJob]:
+    def _choose(self, choice: int) -> MachineJob:
         jobs = list(self.jobs.values())
-        return jobs[choice % len(jobs) :][:1] if jobs else []
+        return jobs[choice % len(jobs)]
 
     def _with_open(self, choice: int, step: Callable[[MachineJob], None]) -> None:
         """Do something with a job that is not closed, if there is one."""
@@ -286,6 +324,7 @@ class MarketMachine(RuleBasedStateMachine):
             for actor, take in job.exits():
                 self._take(actor, take)
         self._take_credits()
+        self._look()
         stakes = self.world.stakes
         for actor in self.world.actors:
             free_wei = stakes.holding_of(actor.address).free_wei
@@ -294,6 +333,7 @@ class MarketMachine(RuleBasedStateMachine):
         self.world.blocks.mine(self.world.params["unbonding_blocks"] + 1)
         for actor in self.world.actors:
             self._take(actor, stakes.withdraw)
+        self._look()
         for currency in self.world.currencies:
             for keeper in self.world.keepers:
                 assert self.world.held(keeper.address, currency) == 0, "money is stranded"
@@ -302,7 +342,8 @@ class MarketMachine(RuleBasedStateMachine):
 
 @pytest.mark.integration
 def test_no_walk_through_whole_jobs_loses_or_strands_money(deployers: dict[str, Any]) -> None:
-    machine = type("Machine", (MarketMachine,), {"deployers": deployers})
+    happened: set[str] = set()
+    machine = type("Machine", (MarketMachine,), {"deployers": deployers, "happened": happened})
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -315,3 +356,4 @@ def test_no_walk_through_whole_jobs_loses_or_strands_money(deployers: dict[str, 
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert happened >= MUST_HAPPEN, f"never happened: {sorted(MUST_HAPPEN - happened)}"

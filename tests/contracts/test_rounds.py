@@ -74,14 +74,6 @@ def test_the_first_round_follows_from_the_end_of_validation(world: World, job: J
     assert opened.open_end == opened.commit_end + 3
 
 
-def test_bitmaps_are_put_on_record_unchecked(world: World, job: Job) -> None:
-    job.train()
-    entries = [(0, 0b11111, b"\x01" * 32, bytes(32)), (3, 0b111, bytes(32), bytes(32))]
-    world.statements.log_bitmaps(1, 1, entries)
-    logged = event(world.statements, "BitmapsLogged")
-    assert (logged.ballot_number, [tuple(entry) for entry in logged.entries]) == (1, entries)
-
-
 def test_only_the_enrolment_opens_jobs(world: World) -> None:
     with boa.reverts("rounds: only the enrolment"):
         world.rounds.open_job(1, bytes(32), 0, world.stranger.address, 1)

@@ -1,0 +1,1 @@
+"""Planted bugs of the contracts, each with a test that notices it."""
