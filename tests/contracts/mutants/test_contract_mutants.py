@@ -6,11 +6,16 @@ whose place in the sources is gone: whoever changes a contract changes its mutan
 """
 
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import boa
 import pytest
+from boa import BoaError
 from boa.interpret import disable_cache, set_cache_dir, set_search_paths
 
 from tests.contracts.conftest import Deployers
