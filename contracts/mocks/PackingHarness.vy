@@ -2,7 +2,8 @@
 """
 @title Packing harness
 @license Apache-2.0
-@notice Opens to tests what the words of ballots and courses hold. Never deployed to a chain.
+@notice Opens to tests what the words of ballots and courses hold, and who may vote. Never
+        deployed to a chain.
 """
 
 from interfaces import IRounds
@@ -13,6 +14,9 @@ from modules import progress as progresses
 from modules import refunds
 from modules import slashes
 from modules import utilities as job_utilities
+from modules import votes
+
+initializes: votes
 
 
 @external
@@ -129,3 +133,11 @@ def list_refunds(sums: uint256[8], cones: uint256) -> DynArray[uint256, limits.M
 @pure
 def hash_course(course: IRounds.Course) -> bytes32:
     return keccak256(abi_encode(course))
+
+
+@external
+@view
+def may_vote(
+    draw: votes.Draw, ballot_number: uint256, voter: address, root: bytes32, element: bytes32
+) -> bool:
+    return votes._may_vote(draw, ballot_number, convert(voter, uint256), root, element)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +18,14 @@ from protocol.consensus import (
     select_wrong_voters,
     tally,
 )
-from protocol.sortition import compute_set_sizes, compute_threshold
-from protocol.types import Digest
+from protocol.sortition import (
+    compute_set_sizes,
+    compute_threshold,
+    compute_ticket,
+    compute_ticket_chain,
+    is_element_of_chain,
+)
+from protocol.types import Address, Digest
 from tests.contracts import vectors
 from tests.contracts.support import pure_calls
 
@@ -125,3 +133,39 @@ def test_both_grow_execution_sets_alike(
     for m, size in enumerate(sizes):
         assert rules.set_size(tuple(terms.values()), cones, m) == size
         assert rules.last_ticket(size, cones) == compute_threshold(size, cones) - 1
+
+
+SECRET = keccak(b"secret")
+CHAIN = compute_ticket_chain(SECRET, 130)
+NODE = Address(b"\x11" * 20)
+ES_SEED = Digest(keccak(b"seed"))
+
+
+def may_vote(packing: Any, number: int, element: bytes, *, low: int, high: int) -> bool:
+    draw = (ES_SEED, low, high)
+    account = to_checksum_address(NODE)
+    return bool(packing.may_vote(draw, number, account, CHAIN.root, element))
+
+
+@pure_calls
+@given(st.integers(1, 130), st.integers(1, 130))
+def test_both_know_the_elements_of_a_chain(packing: Any, number: int, position: int) -> None:
+    element = CHAIN.element(position)
+    is_element = is_element_of_chain(element, number, CHAIN.root)
+    assert is_element == (number == position)
+    assert may_vote(packing, number, element, low=0, high=2**256 - 1) == is_element
+
+
+@pytest.mark.parametrize("number", [1, 7, 8, 9, 16, 17, 64, 127, 128, 130])
+def test_a_ticket_votes_between_its_thresholds(packing: Any, number: int) -> None:
+    element = CHAIN.element(number)
+    ticket = compute_ticket(NODE, element, ES_SEED)
+    for low, high, is_drawn in (
+        (0, ticket, True),
+        (0, ticket - 1, False),
+        (ticket, 2**256 - 1, True),
+        (ticket + 1, 2**256 - 1, False),
+        (ticket, ticket, True),
+    ):
+        assert may_vote(packing, number, element, low=low, high=high) == is_drawn
+    assert not may_vote(packing, number, keccak(element), low=0, high=2**256 - 1)
