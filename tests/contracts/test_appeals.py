@@ -83,7 +83,7 @@ def test_only_members_of_the_job_appeal(world: World) -> None:
         with boa.reverts("appeals: not of this job"):
             appeal(job, index, is_seller=is_seller, sender=account.address)
     for index, is_seller in ((7, False), (5, True), (2**255, True)):
-        with boa.reverts():
+        with boa.reverts("appeals: not of this job"):
             world.appeals.appeal(
                 1, job.terms_list, job.course, is_seller, index, NO_PERMIT,
                 value=bond(job), sender=job.cones[0].address,
@@ -94,7 +94,7 @@ def test_only_members_of_the_job_appeal(world: World) -> None:
 def test_a_node_of_another_job_does_not_appeal(world: World) -> None:
     job, _, _ = contested(world)
     for other in (0, 2):
-        with boa.reverts():
+        with boa.reverts("appeals: not of this job"):
             world.appeals.appeal(
                 other, job.terms_list, job.course, False, 0, NO_PERMIT,
                 value=bond(job), sender=job.cones[0].address,

@@ -146,11 +146,11 @@ def test_a_batch_is_opened_in_parts(world: World) -> None:
     _, vote = honest(job)
     votes = {0: vote, 1: vote, 2: WRONG}
     batch = job.commit(votes)
-    job.open(votes, batch, silent=[1, 2])
+    job.open(votes, batch, silent=[1, 2], sender=3)
     recorded = event(world.ballots, "OpeningsRecorded")
     assert (recorded.ballot_number, recorded.mini) == (1, 0)
     assert [tuple(group) for group in recorded.groups] == [(vote.digest, vote.trace, 0b1)]
-    job.open(votes, batch)
+    job.open(votes, batch, sender=4)
     recorded = event(world.ballots, "OpeningsRecorded")
     assert sorted(tuple(group) for group in recorded.groups) == sorted(
         [(vote.digest, vote.trace, 0b10), (WRONG.digest, WRONG.trace, 0b100)]
