@@ -111,6 +111,7 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
     seed = compute_audit_seed(seat.domain, seat.job_id, ballot.round_index, mini, randomness)
     if not is_audited(seed, chain.params):
         return
+    turns = max(1, decided.decision.appeal_end - seed_block - 1)
 
     async def act() -> None:
         call = AuditDecision(
@@ -123,7 +124,7 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
 
     await take_turn(
         chain,
-        Turn(seed_block, seat.rank(ballot.ballot_number), len(seat.pool)),
+        Turn(seed_block, seat.rank(ballot.ballot_number) % turns, len(seat.pool)),
         is_done=lambda: _is_settled(seat, decided),
         act=act,
     )
