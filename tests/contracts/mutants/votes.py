@@ -164,9 +164,7 @@ ROUNDS = tuple(
 )
 
 ENROLMENT = tuple(
-    Mutant(
-        file="Enrolment.vy", contracts=("Enrolment",), bug=bug, old=old, new=new, killed_by=test
-    )
+    Mutant(file="Enrolment.vy", contracts=("Enrolment",), bug=bug, old=old, new=new, killed_by=test)
     for bug, old, new, test in (
         (
             "who closes an enrolment chooses the sellers",
