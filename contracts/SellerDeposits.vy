@@ -23,6 +23,8 @@ implements: ISellerDeposits
 
 # A deposit is one word: the amount, and above it whether it is in the token.
 TOKEN_FLAG: constant(uint256) = 2**255
+# In place of a deposit that evidence burned: no amount, and no room for another deposit.
+BURNED: constant(uint256) = TOKEN_FLAG
 
 MARKET: immutable(address)
 ENROLMENT: immutable(IEnrolment)
@@ -147,6 +149,8 @@ def report_equivocation(
     taken: Deposit = self._take(job, seller)
     assert taken.amount_wei > 0, "deposits: nothing deposited"
     equivocation._check(MARKET, job, round_index, seller, first, second)
+    # Proved during the enrolment, it must not let the seller enrol once more.
+    self.deposits[job][seller] = BURNED
 
     log ISellerDeposits.EquivocationProved(
         job=job,

@@ -84,17 +84,26 @@ def compute_seller_deposit(terms: JobTerms, price_wei: Wei, params: ProtocolPara
     return min(terms.seller_deposit_wei, most_wei)
 
 
-def is_forfeit(outcome: Outcome, rounds_done: int, initial_utility: int, last_utility: int) -> bool:
+def is_forfeit(
+    outcome: Outcome,
+    rounds_done: int,
+    initial_utility: int,
+    last_utility: int,
+    *,
+    is_final_evaluated: bool,
+) -> bool:
     """Tell whether the sellers that were accepted lose their deposits.
 
     They do if their updates left the model no better than it was. A model at its target is what
-    the buyer asked for, however it began: nobody forfeits for it.
+    the buyer asked for, however it began: nobody forfeits for it. Nobody does either if the two
+    utilities are not of one final evaluation: measured on other samples they prove nothing.
 
     Source: MECHANISM 14.
     """
     return (
         outcome in (Outcome.ENDED, Outcome.ABORTED)
         and rounds_done > 0
+        and is_final_evaluated
         and last_utility <= initial_utility
     )
 

@@ -76,19 +76,29 @@ def _build_range(price_wei: int, sellers_min: int, cone_bps: int, floor_bps: int
 def _build_forfeits() -> list[dict[str, Any]]:
     target, ended, aborted, unserved = 1, 2, 3, 4
     cases = (
-        (ended, 3, 100, 100, True),
-        (ended, 3, 100, 99, True),
-        (ended, 3, -5, -6, True),
-        (ended, 3, 100, 101, False),
-        (ended, 3, -6, -5, False),
-        (ended, 0, 0, 0, False),
-        (aborted, 1, 100, 100, True),
-        (aborted, 1, 100, 101, False),
-        (target, 2, 100, 100, False),
-        (unserved, 0, 0, 0, False),
-        (0, 2, 100, 50, False),
+        (ended, 3, 100, 100, True, True),
+        (ended, 3, 100, 99, True, True),
+        (ended, 3, -5, -6, True, True),
+        (ended, 3, 100, 101, True, False),
+        (ended, 3, -6, -5, True, False),
+        (ended, 3, 100, 100, False, False),
+        (ended, 3, 100, 50, False, False),
+        (ended, 0, 0, 0, True, False),
+        (aborted, 1, 100, 100, True, True),
+        (aborted, 1, 100, 101, True, False),
+        (aborted, 1, 100, 100, False, False),
+        (target, 2, 100, 100, True, False),
+        (unserved, 0, 0, 0, False, False),
+        (0, 2, 100, 50, True, False),
     )
-    names = ("outcome", "rounds_done", "initial_utility", "last_utility", "is_forfeit")
+    names = (
+        "outcome",
+        "rounds_done",
+        "initial_utility",
+        "last_utility",
+        "is_final_evaluated",
+        "is_forfeit",
+    )
     return [dict(zip(names, case, strict=True)) for case in cases]
 
 

@@ -15,9 +15,8 @@ from protocol.types import Address, Digest
 from tests.contracts import reference
 from tests.contracts.blocks import Blocks
 from tests.contracts.vectors import TERMS
-from tests.contracts.world import CHAIN, PARAMS, make_actor
+from tests.contracts.world import CHAIN, NO_ACCOUNT, PARAMS, Actor, make_actor
 
-NO_ACCOUNT = "0x" + "00" * 20
 FINAL_BLOCK = 1_100
 MODEL = keccak(b"model")
 COURSE = (*[bytes(32)] * 6, *[0] * 5, [0] * 4, [0] * 8)
@@ -36,6 +35,20 @@ def make_params(token: str, changes: Mapping[str, int]) -> tuple[Any, ...]:
     own = {"audit_bps": 1000, "sweep_blocks": 50, "refund_cap_bps": 1000, "token": token}
     values = {**PARAMS, **own, **changes}
     return tuple(values[field.name] for field in fields(ProtocolParams))
+
+
+PERMIT = keccak(
+    b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"
+)
+
+
+def sign_permit(token: Any, owner: Actor, spender: str, amount: int) -> tuple[Any, ...]:
+    """An EIP-2612 permit without an end: value, deadline, v, r, s."""
+    deadline = 2**256 - 1
+    words = (raw(spender), amount, token.nonces(owner.address), deadline)
+    message = keccak(PERMIT + b"".join(reference.word(one) for one in (owner.raw, *words)))
+    signature = reference.sign(owner.key, keccak(b"\x19\x01" + token.DOMAIN_SEPARATOR() + message))
+    return amount, deadline, signature[64], signature[:32], signature[32:64]
 
 
 @dataclass(kw_only=True)

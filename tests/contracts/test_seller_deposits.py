@@ -1,5 +1,6 @@
 """SellerDeposits: kept, returned, forfeited, burned for two commitments."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import boa
@@ -11,8 +12,19 @@ from d2m_node.calls import ReportEquivocation
 from protocol.types import Address, JobId
 from tests.contracts import deposit_vectors, reference
 from tests.contracts.scenarios import REACHED, make_job, reach, split
+from tests.contracts.stage import make_params, sign_permit
 from tests.contracts.support import load_vector, unhex
-from tests.contracts.world import CHAIN, ONE_ETHER, PARAMS, Actor, Job, World, make_actor
+from tests.contracts.world import (
+    BURN_ACCOUNT,
+    CHAIN,
+    NO_ACCOUNT,
+    ONE_ETHER,
+    PARAMS,
+    Actor,
+    Job,
+    World,
+    make_actor,
+)
 from tests.support.chain import make_bindings
 
 VECTORS = load_vector("deposits.json")
@@ -81,9 +93,9 @@ def test_deposit_range_as_in_the_vectors(rules: Any, case: dict[str, int]) -> No
 
 @pytest.mark.parametrize("case", VECTORS["forfeit"])
 def test_forfeits_as_in_the_vectors(rules: Any, case: dict[str, Any]) -> None:
-    utilities = (case["initial_utility"], case["last_utility"])
+    utilities = (case["initial_utility"], case["last_utility"], case["is_final_evaluated"])
     numbers = (case["outcome"], case["rounds_done"], *utilities)
-    result = (bytes(32), *numbers, bytes(32), bytes(32), 0, 0)
+    result = (bytes(32), *numbers, bytes(32), bytes(32), 0, 0, [], [])
     assert rules.is_forfeit(result) == case["is_forfeit"]
 
 
@@ -109,11 +121,11 @@ def test_a_seller_enrols_with_the_deposit_of_the_terms(
     world: World, job: Job, wrong_wei: int
 ) -> None:
     job.prepare().open_auction().close_auction()
-    with boa.reverts("market: not the deposit of the terms"):
+    with boa.reverts("money: not the amount"):
         job.enrol_seller(0, value=wrong_wei)
     job.enrol_seller(0)
     assert held(job) == [DEPOSIT, 0, 0, 0, 0]
-    (kept,) = deposit_events(world.market, "SellerDeposited")
+    (kept,) = deposit_events(world.enrolment, "SellerDeposited")
     assert (kept.job, kept.seller, kept.amount_wei) == (1, job.sellers[0].address, DEPOSIT)
 
 
@@ -151,8 +163,9 @@ def test_deposits_return_when_the_job_is_settled(world: World) -> None:
 
 
 def test_deposits_return_when_too_few_enrolled(world: World) -> None:
-    job = Job(world, seller_count=4).prepare().open_auction().close_auction().enrol()
-    job.close_enrolment()
+    job = Job(world).prepare().open_auction().close_auction()
+    job.seller_count, job.sellers = 4, job.sellers[:4]
+    job.enrol().close_enrolment()
     assert [reclaim(job, seller) for seller in job.sellers] == [DEPOSIT] * 4
     assert held(job) == [0] * 4
 
@@ -201,8 +214,21 @@ def test_nobody_forfeits_when_nobody_knows_who_was_accepted(world: World) -> Non
     job = make_job(world, rounds_max=1)
     job.decide(job.round_header(credit_root=keccak(b"unknown")))
     job.decide_final(90_000)
-    world.blocks.mine_past(world.rounds.training_result(1).final_block + 100)
-    world.settlement.settle(1, job.terms_list, [])
+    world.blocks.mine_past(job.result.final_block + 100)
+    world.settlement.settle(1, job.terms_list, job.course, [])
+    assert held(job) == [DEPOSIT] * 5
+
+
+def test_nobody_forfeits_for_utilities_that_are_not_of_one_final_evaluation(world: World) -> None:
+    job = make_job(world, rounds_max=1)
+    # The round's own: from 100,000 on one part of the data to 1 on another.
+    job.decide_round(1)
+    job.submit_receipts(1)
+    for _ in range(2):
+        split(job)
+    assert job.outcome == 2
+    assert not job.result.is_final_evaluated
+    job.settle()
     assert held(job) == [DEPOSIT] * 5
 
 
@@ -218,6 +244,15 @@ def test_two_commitments_for_one_round_burn_the_deposit(world: World) -> None:
     assert held(job) == [DEPOSIT, 0, DEPOSIT, DEPOSIT, DEPOSIT]
     with boa.reverts("deposits: nothing deposited"):
         prove(job, hostile)
+
+
+def test_who_lost_its_deposit_in_the_enrolment_does_not_enrol_again(world: World, job: Job) -> None:
+    job.prepare().open_auction().close_auction()
+    job.enrol_seller(0)
+    prove(job, job.sellers[0])
+    with boa.reverts("deposits: already deposited"):
+        job.enrol_seller(0)
+    assert held(job) == [0] * 5
 
 
 def test_a_nodes_report_is_taken_as_the_node_encodes_it(world: World) -> None:
@@ -311,53 +346,221 @@ def test_the_deposits_of_jobs_are_apart(world: World) -> None:
 
 
 class Purse:
-    """The contract alone, with a market and a settlement that the test plays."""
+    """The contract alone, with an enrolment and a settlement that the test plays."""
 
-    def __init__(self, deployers: dict[str, Any]) -> None:
-        self.market = deployers["ClosableMarket"].deploy()
+    def __init__(self, deployers: Mapping[str, Any], token: str = "Plain") -> None:
+        self.stage = deployers["Stage"].deploy()
+        self.token = deployers[f"Token{token}"].deploy()
         self.settlement = make_actor("settlement").address
-        self.contract = deployers["SellerDeposits"].deploy(self.market.address, self.settlement)
-        boa.env.set_balance(self.market.address, 100 * DEPOSIT)
+        params = make_params(self.token.address, {})
+        at = self.stage.address
+        self.contract = deployers["SellerDeposits"].deploy(params, at, at, self.settlement)
+        boa.env.set_balance(at, 100 * DEPOSIT)
 
-    def keep(self, seller: str, amount_wei: int = DEPOSIT) -> None:
-        self.contract.deposit(1, seller, value=amount_wei, sender=self.market.address)
+    def keep(self, seller: str, amount_wei: int = DEPOSIT, **changes: Any) -> None:
+        """Keep a deposit in ether, as the enrolment asks for it."""
+        options = {"value": amount_wei, "sender": self.stage.address, **changes}
+        self.contract.deposit(1, seller, NO_ACCOUNT, amount_wei, [], **options)
+
+    def keep_token(self, seller: str, *permits: tuple[Any, ...], value: int = 0) -> None:
+        """The same in the token."""
+        self.contract.deposit(
+            1, seller, self.token.address, DEPOSIT, list(permits),
+            value=value, sender=self.stage.address,
+        )  # fmt: skip
+
+    def fund(self, seller: str, allowed: int = DEPOSIT) -> None:
+        """Give a seller money, and the contract its allowance."""
+        self.token.mint(seller, DEPOSIT)
+        self.token.approve(self.contract.address, allowed, sender=seller)
+
+    def deposit_of(self, seller: str) -> int:
+        return int(self.contract.deposit_of(1, seller))
 
 
 @pytest.fixture
-def purse(world: World, deployers: dict[str, Any]) -> Purse:
+def purse(world: World, deployers: Mapping[str, Any]) -> Purse:
     return Purse(deployers)
 
 
-def test_only_the_market_deposits_and_once(purse: Purse) -> None:
+def test_only_the_enrolment_deposits_and_once(purse: Purse) -> None:
     seller = make_actor("seller").address
-    with boa.reverts("deposits: only the market"):
-        purse.contract.deposit(1, seller, value=DEPOSIT, sender=seller)
-    with boa.reverts("deposits: no deposit"):
+    with boa.reverts("deposits: only the enrolment"):
+        purse.keep(seller, sender=seller)
+    with boa.reverts("deposits: amount out of range"):
         purse.keep(seller, 0)
+    with boa.reverts("deposits: amount out of range"):
+        purse.keep(seller, 2**255, value=0)
     purse.keep(seller)
     with boa.reverts("deposits: already deposited"):
         purse.keep(seller)
+
+
+@pytest.mark.parametrize("sent", [0, DEPOSIT - 1, DEPOSIT + 1])
+def test_the_ether_that_comes_along_is_the_deposit(purse: Purse, sent: int) -> None:
+    with boa.reverts("money: not the amount"):
+        purse.keep(make_actor("seller").address, value=sent)
+
+
+def test_a_deposit_in_the_token_is_taken_from_its_seller(purse: Purse) -> None:
+    seller = make_actor("seller").address
+    purse.fund(seller)
+    with boa.reverts("money: ether for a token"):
+        purse.keep_token(seller, value=1)
+    purse.keep_token(seller)
+    assert purse.token.balanceOf(seller) == 0
+    assert purse.token.balanceOf(purse.contract.address) == DEPOSIT == purse.deposit_of(seller)
+    purse.stage.close(1)
+    purse.contract.reclaim(1, sender=seller)
+    assert (purse.token.balanceOf(seller), purse.deposit_of(seller)) == (DEPOSIT, 0)
+
+
+def test_a_permit_stands_for_an_allowance(purse: Purse) -> None:
+    actor = make_actor("seller")
+    purse.token.mint(actor.address, DEPOSIT)
+    permit = sign_permit(purse.token, actor, purse.contract.address, DEPOSIT)
+    purse.keep_token(actor.address, permit)
+    assert purse.deposit_of(actor.address) == DEPOSIT
+
+
+def test_a_permit_that_was_used_before_does_not_stop_the_deposit(purse: Purse) -> None:
+    actor = make_actor("seller")
+    purse.token.mint(actor.address, DEPOSIT)
+    permit = sign_permit(purse.token, actor, purse.contract.address, DEPOSIT)
+    purse.token.permit(actor.address, purse.contract.address, *permit)
+    purse.keep_token(actor.address, permit)
+    assert purse.deposit_of(actor.address) == DEPOSIT
+
+
+def test_a_permit_of_somebody_else_moves_nothing(purse: Purse) -> None:
+    actor, stranger = make_actor("seller"), make_actor("stranger")
+    purse.token.mint(actor.address, DEPOSIT)
+    permit = sign_permit(purse.token, stranger, purse.contract.address, DEPOSIT)
+    with pytest.raises(boa.BoaError):
+        purse.keep_token(actor.address, permit)
+    assert purse.token.balanceOf(actor.address) == DEPOSIT
+
+
+def test_another_token_is_no_currency(purse: Purse, deployers: Mapping[str, Any]) -> None:
+    seller, other = make_actor("seller").address, deployers["TokenPlain"].deploy()
+    with boa.reverts("deposits: not a currency"):
+        purse.contract.deposit(1, seller, other.address, 1, [], sender=purse.stage.address)
+
+
+def test_a_token_that_returns_nothing_is_taken_and_paid(
+    world: World, deployers: Mapping[str, Any]
+) -> None:
+    purse, seller = Purse(deployers, "Silent"), make_actor("seller").address
+    purse.fund(seller)
+    purse.keep_token(seller)
+    purse.stage.close(1)
+    purse.contract.reclaim(1, sender=seller)
+    assert purse.token.balanceOf(seller) == DEPOSIT
+
+
+def test_a_token_that_keeps_a_fee_is_refused(world: World, deployers: Mapping[str, Any]) -> None:
+    purse, seller = Purse(deployers, "Fee"), make_actor("seller").address
+    purse.fund(seller)
+    with boa.reverts("money: token keeps a fee"):
+        purse.keep_token(seller)
+    assert purse.token.balanceOf(seller) == DEPOSIT
+
+
+def test_a_token_that_says_no_is_believed(world: World, deployers: Mapping[str, Any]) -> None:
+    purse, seller = Purse(deployers, "Hostile"), make_actor("seller").address
+    purse.fund(seller)
+    purse.token.refuse(True)
+    with boa.reverts("money: token refused"):
+        purse.keep_token(seller)
+    purse.token.refuse(False)
+    purse.keep_token(seller)
+    purse.stage.close(1)
+    purse.token.refuse(True)
+    with boa.reverts("money: token refused"):
+        purse.contract.reclaim(1, sender=seller)
+    assert purse.deposit_of(seller) == DEPOSIT
+
+
+def test_a_hostile_token_cannot_come_back_in(world: World, deployers: Mapping[str, Any]) -> None:
+    purse, seller = Purse(deployers, "Hostile"), make_actor("seller").address
+    other = make_actor("other seller").address
+    purse.fund(seller)
+    purse.fund(other)
+    again = purse.contract.deposit.prepare_calldata(1, other, purse.token.address, DEPOSIT, [])
+    purse.token.arm(purse.contract.address, again)
+    purse.keep_token(seller)
+    assert (purse.token.has_tried(), purse.token.has_succeeded()) == (True, False)
+    purse.keep_token(other)
+    purse.stage.close(1)
+    purse.token.arm(purse.contract.address, purse.contract.reclaim.prepare_calldata(1))
+    purse.contract.reclaim(1, sender=seller)
+    assert (purse.token.has_tried(), purse.token.has_succeeded()) == (True, False)
+    assert purse.token.balanceOf(seller) == DEPOSIT
+    assert purse.token.balanceOf(purse.contract.address) == DEPOSIT == purse.deposit_of(other)
 
 
 def test_only_the_settlement_forfeits(purse: Purse) -> None:
     seller = make_actor("seller").address
     purse.keep(seller)
     with boa.reverts("deposits: only the settlement"):
-        purse.contract.forfeit(1, [seller], sender=purse.market.address)
+        purse.contract.forfeit(1, [seller], sender=purse.stage.address)
     purse.contract.forfeit(1, [seller, seller], sender=purse.settlement)
     assert len(purse.contract.get_logs()) == 1
     assert boa.env.get_balance(purse.contract.address) == 0
 
 
-def test_who_enrolled_as_a_contract_is_paid_once(purse: Purse, deployers: dict[str, Any]) -> None:
-    greedy = deployers["GreedySeller"].deploy(purse.contract.address)
+def test_deposits_in_the_token_are_forfeited_in_the_token(purse: Purse) -> None:
+    sellers = [make_actor(f"seller {index}").address for index in range(3)]
+    for seller in sellers:
+        purse.fund(seller)
+        purse.keep_token(seller)
+    purse.contract.forfeit(1, sellers[:2], sender=purse.settlement)
+    assert purse.token.balanceOf(BURN_ACCOUNT) == 2 * DEPOSIT
+    assert [purse.deposit_of(seller) for seller in sellers] == [0, 0, DEPOSIT]
+    assert purse.token.balanceOf(purse.contract.address) == DEPOSIT
+
+
+def test_who_was_left_out_reclaims_at_once(purse: Purse) -> None:
+    seller, member = make_actor("seller").address, make_actor("member").address
+    purse.keep(seller)
+    purse.keep(member)
+    with boa.reverts("deposits: job not closed"):
+        purse.contract.reclaim(1, sender=seller)
+    purse.stage.leave_out(1, seller)
+    purse.contract.reclaim(1, sender=seller)
+    assert purse.deposit_of(seller) == 0
+    with boa.reverts("deposits: job not closed"):
+        purse.contract.reclaim(1, sender=member)
+
+
+def test_who_enrolled_as_a_contract_is_paid_once(
+    purse: Purse, deployers: Mapping[str, Any]
+) -> None:
+    greedy = deployers["HostileAccount"].deploy()
     purse.keep(greedy.address)
     purse.keep(make_actor("other seller").address)
-    purse.market.close(1)
-    greedy.reclaim(1, True)
+    purse.stage.close(1)
+    reclaim_again = purse.contract.reclaim.prepare_calldata(1)
+    greedy.arm(purse.contract.address, reclaim_again)
+    greedy.execute(purse.contract.address, reclaim_again)
     assert greedy.has_tried()
     assert not greedy.has_succeeded()
     assert boa.env.get_balance(greedy.address) == DEPOSIT
     assert boa.env.get_balance(purse.contract.address) == DEPOSIT
     with boa.reverts("deposits: nothing deposited"):
-        greedy.reclaim(1, False)
+        greedy.execute(purse.contract.address, reclaim_again)
+
+
+def test_who_refuses_its_money_can_have_it_later(
+    purse: Purse, deployers: Mapping[str, Any]
+) -> None:
+    seller = deployers["HostileAccount"].deploy()
+    purse.keep(seller.address)
+    purse.stage.close(1)
+    seller.refuse(True)
+    with boa.reverts("account: refused"):
+        seller.execute(purse.contract.address, purse.contract.reclaim.prepare_calldata(1))
+    assert purse.deposit_of(seller.address) == DEPOSIT
+    seller.refuse(False)
+    seller.execute(purse.contract.address, purse.contract.reclaim.prepare_calldata(1))
+    assert boa.env.get_balance(seller.address) == DEPOSIT

@@ -7,10 +7,13 @@ import pytest
 from eth.exceptions import Revert
 from eth_utils.crypto import keccak
 
-from tests.contracts.scenarios import REACHED, decide_against, make_job, reach, split
-from tests.contracts.world import ONE_ETHER, Job, World
+from protocol.merkle import compute_proof
+from protocol.types import Digest
+from tests.contracts import reference
+from tests.contracts.scenarios import REACHED, decide_against, honest, make_job, reach, split
+from tests.contracts.world import ETHER, ONE_ETHER, Actor, Job, World
 
-CONE, SELLER, BUYER = 1, 2, 3
+CONE, SELLER, BUYER, BATCHER = 1, 2, 3, 4
 
 
 def credited(world: World) -> dict[tuple[int, int], int]:
@@ -31,10 +34,10 @@ def claim_all(job: Job) -> int:
     """Let everybody claim; return the sum."""
     world, total = job.world, 0
     for actor in (*job.cones, *job.sellers, world.buyer):
-        claimable = world.settlement.claimable(actor.address)
+        claimable = world.settlement.claimable(ETHER, actor.address)
         if claimable > 0:
             before = world.balance(actor.address)
-            world.settlement.claim(sender=actor.address)
+            world.settlement.claim(ETHER, sender=actor.address)
             assert world.balance(actor.address) - before == claimable
             total += claimable
     return total
@@ -58,7 +61,7 @@ def check_buckets(job: Job) -> None:
     assert world.balance(world.market.address) == owed
     held = sum(world.deposits.deposit_of(job.number, one.address) for one in job.sellers)
     assert world.balance(world.deposits.address) == held
-    claimable = sum(world.settlement.claimable(payee.address) for payee in payees)
+    claimable = sum(world.settlement.claimable(ETHER, payee.address) for payee in payees)
     assert world.balance(world.settlement.address) == claimable
 
 
@@ -150,7 +153,7 @@ def test_an_unserved_job_pays_one_round_to_the_pool(world: World) -> None:
     job = Job(world).prepare().open_auction().close_auction().enrol().close_enrolment()
     job.start_training()
     world.blocks.mine()
-    world.settlement.settle(1, job.terms_list, [])
+    world.settlement.settle(1, job.terms_list, job.course, [])
     amounts = credited(world)
     each = job.price_wei * 3 // 10 // 6 // 5
     assert [amounts[CONE, index] for index in range(5)] == [each] * 5
@@ -173,7 +176,7 @@ def test_the_settlement_executes_the_last_slashes(world: World) -> None:
     decide_against(job, hostile=5, silent=6)
     job.submit_receipts(1)
     world.blocks.mine_past(job.ballot.open_end + 20)
-    world.rounds.expire(1, job.terms_list)
+    world.rounds.expire(1, job.terms_list, job.course)
     job.settle()
     for index in (5, 6):
         lock = world.stakes.lock_of(1, job.cones[index].address)
@@ -181,30 +184,89 @@ def test_the_settlement_executes_the_last_slashes(world: World) -> None:
 
 
 def test_what_the_cap_on_accesses_withholds_returns_to_the_buyer(world: World) -> None:
-    job = Job(world, seller_count=20, changes={"first_set_size": 5, "sellers_per_round": 3}).train()
+    job = Job(world, seller_count=15, changes={"first_set_size": 5, "sellers_per_round": 3}).train()
+    for utility in (500_000, REACHED, REACHED):
+        job.decide_round(utility)
+    job.decide_final(REACHED)
+    job.settle()
+    # ceil(3 * 3 * 3 / 15) = 2 accesses of the 3 that both accepted sellers have.
+    amounts = credited(world)
+    assert [amounts[SELLER, index] for index in range(2)] == [job.price_wei * 7 // 10 // 3] * 2
+    assert sum(amounts.values()) == job.price_wei
+
+
+def test_a_whole_job_with_many_payees_pays_its_price_by_claims(world: World) -> None:
+    job = Job(world, seller_count=16, changes={"first_set_size": 5}).train()
     for _ in range(2):
         job.decide_round(REACHED)
     job.decide_final(REACHED)
     job.settle()
-    # ceil(3 * 3 * 2 / 20) = 1 access of the 2 that both accepted sellers have.
+    assert credited(world) == {}
+    settlement = world.settlement
+    assert settlement.shares_left(1) == world.balance(settlement.address) == job.price_wei
+    for index in range(5):
+        settlement.claim_cone_share(1, index)
+    leaves = [reference.tagged("credit", i, s.raw, v) for i, (s, v) in members(job)]
+    for index, (_, v) in members(job):
+        if v > 0:
+            proof = compute_proof([Digest(leaf) for leaf in leaves], index)
+            settlement.claim_seller_share(1, index, v, proof)
+    paid = world.balance(job.sellers[0].address), world.balance(job.sellers[1].address)
+    assert paid[0] == paid[1]
+    assert settlement.shares_left(1) == world.balance(settlement.address) == 0
+
+
+def members(job: Job) -> list[tuple[int, tuple[Actor, int]]]:
+    """Sellers and their credits, by index."""
+    return list(enumerate(zip(job.sellers, job.credits, strict=True)))
+
+
+def test_who_sends_batches_for_all_is_refunded_out_of_the_nodes_pool(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boa.env, "_gas_price", 2 * 10**9)
+    job = make_job(world, rounds_max=1)
+    header, vote = honest(job)
+    votes = dict.fromkeys(range(5), vote)
+    batch = job.commit(votes, sender=2)
+    job.open(votes, batch, sender=3)
+    world.blocks.mine_past(job.ballot.open_end)
+    job.tally([(0, vote)], header)
+    job.credits = [1, 1, 0, 0, 0]
+    job.decide_final(REACHED)
+    spent = list(job.result.refunds_wei)
+    assert spent[2] > 0 < spent[3]
+    assert [spent[index] for index in (0, 1, 4)] == [0, 0, 0]
+    job.settle()
+
     amounts = credited(world)
-    assert [amounts[SELLER, index] for index in range(2)] == [job.price_wei * 7 // 10 // 4] * 2
-    assert sum(amounts.values()) == job.price_wei
+    assert {place: amount for place, amount in amounts.items() if place[0] == BATCHER} == {
+        (BATCHER, 2): spent[2],
+        (BATCHER, 3): spent[3],
+    }
+    pool = job.price_wei * 3 // 10
+    assert settled(world).cone_pool_wei == pool
+    assert [amounts[CONE, index] for index in range(5)] == [(pool - sum(spent)) // 5] * 5
+    assert sum(amounts.values()) == job.price_wei == claim_all(job)
 
 
 def test_a_job_is_settled_once_in_time_and_under_its_terms(world: World) -> None:
     job = reach(make_job(world))
-    with boa.reverts("settlement: training not ended"):
-        world.settlement.settle(1, job.terms_list, job.leaves)
+    with boa.reverts("rounds: training not ended"):
+        world.settlement.settle(1, job.terms_list, job.course, job.leaves)
     job.decide_final(REACHED)
-    with boa.reverts("settlement: appeal window open"):
-        world.settlement.settle(1, job.terms_list, job.leaves)
+    with boa.reverts("rounds: appeal window open"):
+        world.settlement.settle(1, job.terms_list, job.course, job.leaves)
+    world.blocks.mine_past(job.result.final_block)
     with boa.reverts("settlement: wrong terms"):
-        world.settlement.settle(1, (7, *job.terms_list[1:]), job.leaves)
+        world.settlement.settle(1, (7, *job.terms_list[1:]), job.course, job.leaves)
+    other_course = (keccak(b"other"), *job.course[1:])
+    with boa.reverts("rounds: wrong course"):
+        world.settlement.settle(1, job.terms_list, other_course, job.leaves)
     job.settle()
     assert world.settlement.is_settled(1)
     with boa.reverts("settlement: already settled"):
-        world.settlement.settle(1, job.terms_list, job.leaves)
+        world.settlement.settle(1, job.terms_list, job.course, job.leaves)
 
 
 def test_credits_must_be_those_of_the_decided_root(world: World) -> None:
@@ -216,10 +278,11 @@ def test_credits_must_be_those_of_the_decided_root(world: World) -> None:
         ([], "settlement: leaves missing"),
         (job.leaves[:4], "settlement: leaves missing"),
         (job.leaves[::-1], "settlement: not the seller"),
-        (list(zip(payees, (3, *counts[1:]), strict=True)), "settlement: not the credit root"),
+        (list(zip(payees, (1, *counts[1:]), strict=True)), "settlement: not the credit root"),
+        (list(zip(payees, (3, *counts[1:]), strict=True)), "settlement: more credits than rounds"),
     ):
         with boa.reverts(reason):
-            world.settlement.settle(1, job.terms_list, leaves)
+            world.settlement.settle(1, job.terms_list, job.course, leaves)
 
 
 def test_credits_that_nobody_knows_do_not_lock_the_money_up(world: World) -> None:
@@ -227,19 +290,19 @@ def test_credits_that_nobody_knows_do_not_lock_the_money_up(world: World) -> Non
     header = job.round_header(credit_root=keccak(b"unknown"))
     job.decide(header)
     job.decide_final(REACHED)
-    final_block = world.rounds.training_result(1).final_block
+    final_block = job.result.final_block
     world.blocks.mine_to(final_block + 100)
     with boa.reverts("settlement: leaves missing"):
-        world.settlement.settle(1, job.terms_list, [])
+        world.settlement.settle(1, job.terms_list, job.course, [])
     world.blocks.mine()
-    world.settlement.settle(1, job.terms_list, [])
+    world.settlement.settle(1, job.terms_list, job.course, [])
     amounts = credited(world)
     assert [amounts[SELLER, i] for i in range(5)] == [job.price_wei * 7 // 10 // 5] * 5
 
 
 def test_who_has_no_credit_claims_nothing(world: World) -> None:
     with boa.reverts("settlement: nothing to claim"):
-        world.settlement.claim(sender=world.stranger.address)
+        world.settlement.claim(ETHER, sender=world.stranger.address)
 
 
 @pytest.mark.parametrize("contract", ["settlement", "market", "stakes", "deposits", "rounds"])

@@ -108,6 +108,7 @@ def test_forfeits_as_in_the_vectors(case: dict[str, Any]) -> None:
         case["rounds_done"],
         case["initial_utility"],
         case["last_utility"],
+        is_final_evaluated=case["is_final_evaluated"],
     )
     assert got == case["is_forfeit"]
 
