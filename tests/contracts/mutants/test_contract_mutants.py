@@ -84,7 +84,8 @@ class Stage:
         cases: list[dict[str, Any]] = [{}]
         for mark in getattr(test, "pytestmark", []):
             if mark.name == "parametrize":
-                names = [name.strip() for name in mark.args[0].split(",")]
+                names = mark.args[0]
+                names = names.replace(" ", "").split(",") if isinstance(names, str) else names
                 rows = [_values(row, len(names)) for row in mark.args[1]]
                 cases = [
                     case | dict(zip(names, row, strict=True)) for case in cases for row in rows
