@@ -9,7 +9,7 @@ STAKE_POOL = tuple(
             "rewards are paid twice",
             "        self.holdings[msg.sender].reward_wei = 0\n".removeprefix("    "),
             "",
-            "?test_rounds_decisions,test_pool_calls,test_settlement,test_stake_pool",
+            "test_paid_once::test_a_reward_is_paid_once",
         ),
         (
             "unbonded stake is paid twice",
@@ -191,7 +191,7 @@ MARKET = tuple(
             "less ether is taken than is booked",
             'assert msg.value == amount_wei, "money: not the amount"',
             "pass",
-            "?test_appeals,test_market_open,test_market",
+            "test_market_open::test_a_bidder_adds_what_is_missing_and_no_more",
         ),
     )
 )
@@ -279,7 +279,7 @@ APPEALS = tuple(
             "a bond is paid back twice",
             "    self.withdrawable[currency][msg.sender] = 0\n",
             "",
-            "?test_appeals_money,test_pool_calls",
+            "test_appeals_money::test_a_payee_that_refuses_its_money_holds_up_nobody",
         ),
         (
             "a lost appeal costs nothing",
@@ -291,7 +291,7 @@ APPEALS = tuple(
             "anyone resolves an appeal",
             'assert msg.sender == ROUNDS.address, "appeals: only rounds"',
             "pass",
-            "?test_pool_calls,test_appeals,test_rounds",
+            "test_rounds::test_only_the_settlement_closes_jobs_and_only_appeals_calls_pools",
         ),
         (
             "strangers appeal",
