@@ -368,18 +368,22 @@ def settle_by_claims(cast: Cast, credits: Sequence[int], **changes: object) -> N
             final_block=BlockNumber(1),
         ),
         replace(shares, **changes),  # type: ignore[arg-type]
-        JobSettled(
-            job=JOB,
-            buyer=account_of(cast.buyer),
-            price_wei=Wei(200),
-            cone_pool_wei=Wei(100),
-            seller_pool_wei=Wei(90),
-            refund_wei=Wei(10),
-            rounds_done=1,
-            initial_utility=0,
-            last_utility=1,
-            model_digest=NO_DIGEST,
-        ),
+        settled_for(account_of(cast.buyer)),
+    )
+
+
+def settled_for(buyer: Address) -> JobSettled:
+    return JobSettled(
+        job=JOB,
+        buyer=buyer,
+        price_wei=Wei(200),
+        cone_pool_wei=Wei(100),
+        seller_pool_wei=Wei(90),
+        refund_wei=Wei(10),
+        rounds_done=1,
+        initial_utility=0,
+        last_utility=1,
+        model_digest=NO_DIGEST,
     )
 
 
