@@ -11,12 +11,13 @@ from protocol.terms import (
     TermLimits,
     compute_request_hash,
     compute_terms_hash,
+    compute_voting_blocks,
     encode_terms,
     validate_terms,
 )
 from protocol.types import Digest, Wei
 
-LIMITS = TermLimits(min_stake_wei=Wei(100), max_window_blocks=50)
+LIMITS = TermLimits(min_stake_wei=Wei(100), max_window_blocks=50, seed_delay_blocks=1)
 TERMS = JobTerms(
     rounds_max=6,
     target=900_000,
@@ -89,3 +90,15 @@ def test_a_field_out_of_range_is_named(field: str, value: int) -> None:
     with pytest.raises(InvalidParams) as caught:
         validate_terms(replace(TERMS, **{field: value}), LIMITS)
     assert caught.value.field == field
+
+
+def test_votes_end_while_their_seed_can_be_proved() -> None:
+    limits = replace(LIMITS, max_window_blocks=10_000)
+    # Sets of 4, 6 and 7, and the call of the pool: four times four windows and a delay.
+    assert compute_voting_blocks(TERMS, 1) == 4 * (1 + 4 + 4 + 4) + 4
+    longest = replace(TERMS, vote_commit_blocks=(8191 - 4) // 4 - 9)
+    validate_terms(longest, limits)
+    too_long = replace(longest, vote_commit_blocks=longest.vote_commit_blocks + 1)
+    with pytest.raises(InvalidParams) as caught:
+        validate_terms(too_long, limits)
+    assert caught.value.field == "vote_commit_blocks"
