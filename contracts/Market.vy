@@ -559,7 +559,8 @@ def _check_terms(auction: uint256, terms: job_terms.JobTerms):
     @notice Revert unless a job can run under these terms.
     @dev More sellers or nodes than were registered when the auction opened may never come: such a
          bid would win only to be cancelled. Once a seed is too old to be proved nobody could open a
-         vote, and honest nodes would lose stake for it.
+         vote, and honest nodes would lose stake for it. Within too short an appeal window the block
+         that decides about an audit would not be mined.
     @param auction Number of the auction.
     @param terms Terms of a bid.
     """
@@ -567,6 +568,9 @@ def _check_terms(auction: uint256, terms: job_terms.JobTerms):
     assert (
         schedule._voting(terms, PARAMS.seed_delay_blocks) <= block_header.HISTORY_REACH
     ), "terms: votes outlast their seed"
+    assert (
+        terms.appeal_blocks > PARAMS.seed_delay_blocks
+    ), "terms: appeal_blocks within the seed's delay"
     assert (
         terms.sellers_min <= self.auctions[auction].datasets
     ), "market: sellers_min above the registered"

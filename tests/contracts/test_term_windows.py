@@ -44,3 +44,11 @@ def test_slow_growth_makes_votes_last_longer(
     else:
         with boa.reverts("terms: votes outlast their seed"):
             job.open_auction()
+
+
+def test_an_appeal_window_holds_the_seed_of_an_audit(deployers: dict[str, Any]) -> None:
+    world = World(deployers, seed_delay_blocks=4)
+    Job(world, changes={"appeal_blocks": 5}).prepare().open_auction()
+    job = Job(world, changes={"appeal_blocks": 4}).prepare()
+    with boa.reverts("terms: appeal_blocks within the seed's delay"):
+        job.open_auction()

@@ -92,6 +92,14 @@ def test_a_field_out_of_range_is_named(field: str, value: int) -> None:
     assert caught.value.field == field
 
 
+def test_an_appeal_window_holds_the_seed_of_an_audit() -> None:
+    limits = replace(LIMITS, seed_delay_blocks=4)
+    validate_terms(replace(TERMS, appeal_blocks=5), limits)
+    with pytest.raises(InvalidParams) as caught:
+        validate_terms(replace(TERMS, appeal_blocks=4), limits)
+    assert caught.value.field == "appeal_blocks"
+
+
 def test_votes_end_while_their_seed_can_be_proved() -> None:
     limits = replace(LIMITS, max_window_blocks=10_000)
     # Sets of 4, 6 and 7, and the call of the pool: four times four windows and a delay.
