@@ -113,7 +113,7 @@ def validate_terms(terms: JobTerms, limits: TermLimits) -> None:
         raise InvalidParams(
             "vote_commit_blocks",
             f"lets the votes of one attempt last {voting_blocks} blocks, and no seed can be proved "
-            f"after {HEADER_REACH_BLOCKS}; shorten the windows of votes or let the sets grow faster",
+            f"after {HEADER_REACH_BLOCKS}; shorten the windows of votes or let sets grow faster",
         )
 
 
