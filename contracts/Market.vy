@@ -13,12 +13,10 @@ from interfaces import IMarket
 from interfaces import IStakePool
 from modules import auction_rules
 from modules import bids
-from modules import header as block_header
 from modules import limits
 from modules import money
 from modules import params as deployment
 from modules import payments
-from modules import schedule
 from modules import tag_sets
 from modules import terms as job_terms
 
@@ -558,16 +556,12 @@ def _check_terms(auction: uint256, terms: job_terms.JobTerms):
     """
     @notice Revert unless a job can run under these terms.
     @dev More sellers or nodes than were registered when the auction opened may never come: such a
-         bid would win only to be cancelled. Once a seed is too old to be proved nobody could open a
-         vote, and honest nodes would lose stake for it. Within too short an appeal window the block
-         that decides about an audit would not be mined.
+         bid would win only to be cancelled. Within too short an appeal window the block that decides
+         about an audit would not be mined.
     @param auction Number of the auction.
     @param terms Terms of a bid.
     """
     job_terms._validate(terms, PARAMS.min_stake_wei, PARAMS.max_window_blocks)
-    assert (
-        schedule._voting(terms, PARAMS.seed_delay_blocks) <= block_header.HISTORY_REACH
-    ), "terms: votes outlast their seed"
     assert (
         terms.appeal_blocks > PARAMS.seed_delay_blocks
     ), "terms: appeal_blocks within the seed's delay"

@@ -6,10 +6,8 @@ Contracts store the hash only; whoever calls one brings the terms along. Source:
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
-from protocol.enrolment import HEADER_REACH_BLOCKS
 from protocol.errors import InvalidParams
 from protocol.hashing import fixed_bytes, keccak, signed_word, word
-from protocol.sortition import compute_set_sizes
 from protocol.types import Digest, Wei
 
 MAX_ROUNDS = 1000
@@ -108,28 +106,6 @@ def validate_terms(terms: JobTerms, limits: TermLimits) -> None:
             raise InvalidParams(name, f"is {value}; raise it to at least {low}")
         if value > high:
             raise InvalidParams(name, f"is {value}; lower it to at most {high}")
-    voting_blocks = compute_voting_blocks(terms, limits.seed_delay_blocks)
-    if voting_blocks > HEADER_REACH_BLOCKS:
-        raise InvalidParams(
-            "vote_commit_blocks",
-            f"lets the votes of one attempt last {voting_blocks} blocks, and no seed can be proved "
-            f"after {HEADER_REACH_BLOCKS}; shorten the windows of votes or let sets grow faster",
-        )
-
-
-def compute_voting_blocks(terms: JobTerms, seed_delay_blocks: int) -> int:
-    """Compute how long the votes of one attempt may last, each mini-round as late as it may be.
-
-    Counted from the seed that draws the voters to the last opening after a call of the whole pool:
-    every opening proves that seed (MECHANISM 7.2).
-    """
-    sizes = compute_set_sizes(
-        terms.cones_max, terms.first_set_size, terms.growth_numerator, terms.growth_denominator
-    )
-    window_blocks = (
-        seed_delay_blocks + terms.vote_commit_blocks + terms.vote_open_blocks + terms.header_blocks
-    )
-    return (len(sizes) + 1) * window_blocks + terms.appeal_blocks
 
 
 def _list_ranges(terms: JobTerms, limits: TermLimits) -> list[tuple[str, int, int]]:

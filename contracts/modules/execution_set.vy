@@ -21,22 +21,9 @@ def _size(terms: job_terms.JobTerms, cones: uint256, m: uint256) -> uint256:
     """
     size: uint256 = min(cones, terms.first_set_size)
     for _: uint256 in range(m, bound=limits.MAX_CONES):
-        size = self._grow(terms, cones, size)
+        grown: uint256 = size * terms.growth_numerator + terms.growth_denominator - 1
+        size = min(cones, grown // terms.growth_denominator)
     return size
-
-
-@internal
-@pure
-def _grow(terms: job_terms.JobTerms, cones: uint256, size: uint256) -> uint256:
-    """
-    @notice Expected number of nodes in the execution set after another one.
-    @param terms Terms of the job: growth.
-    @param cones Nodes in the job's pool.
-    @param size Expected number of nodes before.
-    @return The larger number, at most the pool.
-    """
-    grown: uint256 = size * terms.growth_numerator + terms.growth_denominator - 1
-    return min(cones, grown // terms.growth_denominator)
 
 
 @internal

@@ -5,8 +5,6 @@
 @notice Deadlines follow from deadlines, so that who calls cannot choose a seed's block.
 """
 
-from modules import execution_set
-from modules import limits
 from modules import terms as job_terms
 
 
@@ -42,26 +40,3 @@ def _training(
         update_open_end=update_open_end,
         availability_end=update_open_end + terms.availability_blocks,
     )
-
-
-@internal
-@pure
-def _voting(terms: job_terms.JobTerms, seed_delay_blocks: uint256) -> uint256:
-    """
-    @notice How long the votes of one attempt may last: all of its mini-rounds, each counted as late
-            as it may be, and the call of the whole pool.
-    @param terms Terms of the job.
-    @param seed_delay_blocks Distance of a seed block from the deadline before it.
-    @return Most blocks from the seed that draws the attempt's voters to the last opening.
-    """
-    windows: uint256 = 2  # the first execution set, and the whole pool
-    size: uint256 = execution_set._size(terms, terms.cones_max, 0)
-    for _: uint256 in range(limits.MAX_CONES):
-        if size == terms.cones_max:
-            break
-        size = execution_set._grow(terms, terms.cones_max, size)
-        windows += 1
-    window_blocks: uint256 = (
-        seed_delay_blocks + terms.vote_commit_blocks + terms.vote_open_blocks + terms.header_blocks
-    )
-    return windows * window_blocks + terms.appeal_blocks

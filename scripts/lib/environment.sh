@@ -74,6 +74,8 @@ venv_recipe() {
 }
 
 ensure_venv() {
+    # Making it anew would empty the folder of whoever it belongs to.
+    [[ ! -L $VENV ]] || fail "$VENV is a link to another environment; remove it"
     if is_stamped venv "$(venv_recipe)" && [[ -f $STAMPS/packages ]] && "$VENV/bin/python" -c '' 2>/dev/null; then
         return
     fi

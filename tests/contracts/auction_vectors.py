@@ -15,87 +15,81 @@ SEALED, SECOND_PRICE, OPEN = 0, 1, 2
 UNREVEALED = None
 
 
+LEAST_BIDS = (
+    (0, 0),
+    (1, 0),
+    (ONE_ETHER, 0),
+    (0, 1),
+    (0, 19),
+    (0, 20),
+    (0, 21),
+    (100, 90),
+    (100, 96),
+    (ONE_ETHER, 10 * ONE_ETHER),
+    (ONE_ETHER, 10 * ONE_ETHER + 1),
+    (7, 2**128 - 1),
+)
+EXTENSIONS = (
+    # Opened in block 100 for 50 blocks: the last tenth is five blocks.
+    (100, 100, 150, 0, 1000),
+    (145, 100, 150, 0, 1000),
+    (146, 100, 150, 0, 1000),
+    (150, 100, 150, 0, 1000),
+    # Extended before: the tenth is still that of the window as it was opened.
+    (150, 100, 155, 5, 1000),
+    (151, 100, 155, 5, 1000),
+    (155, 100, 155, 5, 1000),
+    # The bound of all extensions.
+    (199, 100, 199, 49, 50),
+    (200, 100, 200, 50, 50),
+    (150, 100, 150, 0, 3),
+    # Windows of less than ten blocks, and of one.
+    (108, 100, 109, 0, 1000),
+    (109, 100, 109, 0, 1000),
+    (100, 100, 101, 0, 1000),
+    (101, 100, 101, 0, 1000),
+    (118, 100, 119, 0, 1000),
+    (119, 100, 119, 0, 1000),
+)
+SELLER_DEPOSITS = (
+    # (price, sellers at least, deposit of the terms), with 30 % for the CONE nodes
+    (10 * ONE_ETHER, 5, ONE_ETHER),
+    (10 * ONE_ETHER, 5, 14 * ONE_ETHER // 10),
+    (5 * ONE_ETHER, 5, ONE_ETHER),
+    (ONE_ETHER, 6, ONE_ETHER),
+    (10_007, 3, 3000),
+    (1, 20, 7),
+    (0, 3, 7),
+)
+AWARDS = (
+    # (mode, reserve, amounts by order of commitment, order of the reveals)
+    (SEALED, 8, [9], [0]),
+    (SEALED, 8, [9, 12, 10], [0, 1, 2]),
+    (SEALED, 8, [9, 12, 12], [2, 1, 0]),
+    (SEALED, 8, [12, 12, 12], [1, 2, 0]),
+    (SEALED, 8, [9, UNREVEALED, 10], [2, 0]),
+    (SEALED, 8, [UNREVEALED, UNREVEALED], []),
+    (SECOND_PRICE, 8, [9], [0]),
+    (SECOND_PRICE, 8, [9, 12, 10], [0, 1, 2]),
+    (SECOND_PRICE, 8, [9, 12, 10], [1, 2, 0]),
+    (SECOND_PRICE, 8, [9, 12, 10], [2, 0, 1]),
+    (SECOND_PRICE, 8, [12, 9], [0, 1]),
+    (SECOND_PRICE, 8, [12, 12, 9], [0, 1, 2]),
+    (SECOND_PRICE, 8, [12, 12, 9], [2, 1, 0]),
+    (SECOND_PRICE, 8, [9, 12, 12], [2, 0, 1]),
+    (SECOND_PRICE, 8, [10, UNREVEALED, 9], [2, 0]),
+    (SECOND_PRICE, 8, [10, UNREVEALED], [0]),
+    (SECOND_PRICE, 8, [8, 8], [1, 0]),
+    (SECOND_PRICE, 8, [UNREVEALED], []),
+)
+
+
 def build() -> dict[str, Any]:
     return {
-        "least_bid": [
-            _build_least(*case)
-            for case in (
-                (0, 0),
-                (1, 0),
-                (ONE_ETHER, 0),
-                (0, 1),
-                (0, 19),
-                (0, 20),
-                (0, 21),
-                (100, 90),
-                (100, 96),
-                (ONE_ETHER, 10 * ONE_ETHER),
-                (ONE_ETHER, 10 * ONE_ETHER + 1),
-                (7, 2**128 - 1),
-            )
-        ],
-        "extension": [
-            _build_extension(*case)
-            for case in (
-                # Opened in block 100 for 50 blocks: the last tenth is five blocks.
-                (100, 100, 150, 0, 1000),
-                (145, 100, 150, 0, 1000),
-                (146, 100, 150, 0, 1000),
-                (150, 100, 150, 0, 1000),
-                # Extended before: the tenth is still that of the window as it was opened.
-                (150, 100, 155, 5, 1000),
-                (151, 100, 155, 5, 1000),
-                (155, 100, 155, 5, 1000),
-                # The bound of all extensions.
-                (199, 100, 199, 49, 50),
-                (200, 100, 200, 50, 50),
-                (150, 100, 150, 0, 3),
-                # Windows of less than ten blocks, and of one.
-                (108, 100, 109, 0, 1000),
-                (109, 100, 109, 0, 1000),
-                (100, 100, 101, 0, 1000),
-                (101, 100, 101, 0, 1000),
-                (118, 100, 119, 0, 1000),
-                (119, 100, 119, 0, 1000),
-            )
-        ],
-        "seller_deposit": [
-            _build_seller_deposit(*case)
-            for case in (
-                # (price, sellers at least, deposit of the terms), with 30 % for the CONE nodes
-                (10 * ONE_ETHER, 5, ONE_ETHER),
-                (10 * ONE_ETHER, 5, 14 * ONE_ETHER // 10),
-                (5 * ONE_ETHER, 5, ONE_ETHER),
-                (ONE_ETHER, 6, ONE_ETHER),
-                (10_007, 3, 3000),
-                (1, 20, 7),
-                (0, 3, 7),
-            )
-        ],
-        "awards": [
-            _build_award(*case)
-            for case in (
-                # (mode, reserve, amounts by order of commitment, order of the reveals)
-                (SEALED, 8, [9], [0]),
-                (SEALED, 8, [9, 12, 10], [0, 1, 2]),
-                (SEALED, 8, [9, 12, 12], [2, 1, 0]),
-                (SEALED, 8, [12, 12, 12], [1, 2, 0]),
-                (SEALED, 8, [9, UNREVEALED, 10], [2, 0]),
-                (SEALED, 8, [UNREVEALED, UNREVEALED], []),
-                (SECOND_PRICE, 8, [9], [0]),
-                (SECOND_PRICE, 8, [9, 12, 10], [0, 1, 2]),
-                (SECOND_PRICE, 8, [9, 12, 10], [1, 2, 0]),
-                (SECOND_PRICE, 8, [9, 12, 10], [2, 0, 1]),
-                (SECOND_PRICE, 8, [12, 9], [0, 1]),
-                (SECOND_PRICE, 8, [12, 12, 9], [0, 1, 2]),
-                (SECOND_PRICE, 8, [12, 12, 9], [2, 1, 0]),
-                (SECOND_PRICE, 8, [9, 12, 12], [2, 0, 1]),
-                (SECOND_PRICE, 8, [10, UNREVEALED, 9], [2, 0]),
-                (SECOND_PRICE, 8, [10, UNREVEALED], [0]),
-                (SECOND_PRICE, 8, [8, 8], [1, 0]),
-                (SECOND_PRICE, 8, [UNREVEALED], []),
-            )
-        ],
+        "least_bid": [_build_least(*case) for case in LEAST_BIDS],
+        "extension": [_build_extension(*case) for case in EXTENSIONS],
+        "seller_deposit": [_build_seller_deposit(*case) for case in SELLER_DEPOSITS],
+        "awards": [_build_award(*case) for case in AWARDS],
     }
 
 

@@ -1,7 +1,7 @@
 """What the market costs in gas: each call, rounds of several sizes, settlements, a whole job.
 
-Run as a module in a process of its own; `scripts/gas` does. The numbers are exact: the same contracts
-and the same inputs give the same gas everywhere.
+Run as a module in a process of its own; `scripts/gas` does. The numbers are exact: the same
+contracts and the same inputs give the same gas everywhere.
 """
 
 import json
@@ -144,8 +144,8 @@ def _tags(world: World) -> list[bytes]:
 def _whole_job(meter: Meter, deployers: Any) -> None:
     """Every transaction of a job of 50 rounds with 20 nodes, 20 sellers and 20 votes in each round.
 
-    The target is not reached, so a final evaluation follows the last round. Stakes and data sets are
-    there before, as they serve many jobs; payees claim after it, each for itself.
+    The target is not reached, so a final evaluation follows the last round. Stakes and data sets
+    are there before, as they serve many jobs; payees claim after it, each for itself.
     """
     world = _world(deployers)
     job = _job(world, cones=20)
@@ -197,14 +197,15 @@ def _named(meter: Meter, name: str, is_wanted: bool) -> Iterator[None]:
 
 
 def _round(meter: Meter, job: Job, *, parts: bool = False, wrong: int = 0) -> None:
-    """All transactions of a round: bitmaps, one batch of commitments and openings, the count."""
+    """All transactions of a round: one batch of commitments, one of openings, the count.
+
+    Bitmaps are put on record only in a round for which a node lacks an update.
+    """
     count = job.cone_count
     header = job.round_header(NOT_REACHED)
     vote = Ballot(keccak(header), HONEST_TRACE)
     votes = {index: WRONG if index < wrong else vote for index in job.drawn()}
     sender = count - 1
-    with _named(meter, f"log_bitmaps_{count}", parts):
-        _log_bitmaps(job)
     with _named(meter, f"submit_commits_{count}", parts):
         batch = job.commit(votes, sender=sender)
     with _named(meter, f"submit_openings_{count}", parts):
@@ -217,13 +218,12 @@ def _round(meter: Meter, job: Job, *, parts: bool = False, wrong: int = 0) -> No
 
 
 def _log_bitmaps(job: Job) -> None:
-    """What each node says it holds, with signatures as long as real ones."""
-    bitmap = (1 << SELLERS_PER_ROUND) - 1
-    entries = [
-        (index, bitmap, *reference.sign_compact(cone.key, keccak(cone.raw)))
-        for index, cone in enumerate(job.cones)
-    ]
-    job.world.statements.log_bitmaps(job.number, job.ballot.ballot_number, entries)
+    """What all nodes say they hold, with signatures as long as real ones."""
+    signatures = [reference.sign_compact(cone.key, keccak(cone.raw)) for cone in job.cones]
+    everybody, held = (1 << job.cone_count) - 1, (1 << SELLERS_PER_ROUND) - 1
+    job.world.statements.log_bitmaps(
+        job.number, job.ballot.ballot_number, [(everybody, held)], signatures
+    )
 
 
 def _rounds(meter: Meter, deployers: Any) -> None:
@@ -232,6 +232,8 @@ def _rounds(meter: Meter, deployers: Any) -> None:
         job = _job(_world(deployers), cones=cones).train()
         for _ in range(MIDDLE_ROUND):
             job.decide_round(NOT_REACHED)
+        with meter.measure(f"log_bitmaps_{cones}"):
+            _log_bitmaps(job)
         if cones != 20:
             with meter.measure(f"round_{cones}_votes"):
                 _round(meter, job)

@@ -47,20 +47,22 @@ def build() -> dict[str, Any]:
     }
 
 
+NOTHING = {"rounds_done": 0, "participation": [0, 0, 0], "weights": [0, 0]}
+MANY = {
+    "price_wei": 11 * ONE_ETHER + 13,
+    "participation": [(7 * i) % 11 for i in range(20)],
+    "spent_wei": [10**15 * (i % 4) for i in range(20)],
+    "weights": [(5 * i) % 9 for i in range(200)],
+}
+
+
 def _list_changes() -> list[tuple[str, dict[str, Any]]]:
-    nothing = {"rounds_done": 0, "participation": [0, 0, 0], "weights": [0, 0]}
-    many = {
-        "price_wei": 11 * ONE_ETHER + 13,
-        "participation": [(7 * i) % 11 for i in range(20)],
-        "spent_wei": [10**15 * (i % 4) for i in range(20)],
-        "weights": [(5 * i) % 9 for i in range(200)],
-    }
     return [
         ("half of the way", {}),
         ("the target", {"outcome": TARGET, "last_utility": 1_000_000}),
         ("an aborted job", {"outcome": ABORTED, "rounds_done": 7, "last_utility": 300_000}),
-        ("nothing decided", {"outcome": ABORTED, **nothing}),
-        ("data not served", {"outcome": UNSERVED, **nothing, "initial_utility": 0}),
+        ("nothing decided", {"outcome": ABORTED, **NOTHING}),
+        ("data not served", {"outcome": UNSERVED, **NOTHING, "initial_utility": 0}),
         ("noise pays no floor", {"last_utility": 189_999}),
         ("a tenth of the way pays the floor", {"last_utility": 190_000}),
         ("no progress", {"last_utility": 99_999}),
@@ -79,7 +81,7 @@ def _list_changes() -> list[tuple[str, dict[str, Any]]]:
             "refund_cap_bps": 10_000, "outcome": TARGET, "spent_wei": [9000, 0, 1],
         }),
         ("batches without a decided round", {
-            "outcome": ABORTED, **nothing, "spent_wei": [10, 10, 10],
+            "outcome": ABORTED, **NOTHING, "spent_wei": [10, 10, 10],
         }),
         ("batches of a job in the token", {"currency": "token"}),
         ("no share for CONE nodes", {"cone_bps": 0, "spent_wei": [10, 0, 0]}),
@@ -95,12 +97,12 @@ def _list_changes() -> list[tuple[str, dict[str, Any]]]:
         ("twenty-one payees", {
             "participation": [1] * 10, "weights": [3] * 11, "spent_wei": [9] * 10,
         }),
-        ("many payees", many),
+        ("many payees", MANY),
         ("many payees in the token", {
-            **many, "currency": "token", "outcome": TARGET, "spent_wei": [0] * 20,
+            **MANY, "currency": "token", "outcome": TARGET, "spent_wei": [0] * 20,
         }),
         ("many payees of data not served", {
-            **many, "outcome": UNSERVED, "rounds_done": 0, "participation": [0] * 20,
+            **MANY, "outcome": UNSERVED, "rounds_done": 0, "participation": [0] * 20,
             "weights": [0] * 200,
         }),
         ("all places taken", {

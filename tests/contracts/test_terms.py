@@ -66,7 +66,9 @@ SETTLE_TERMS = tuple({**vectors.TERMS, "rounds_max": 50, "target": 1_000_000}.va
 
 
 def pools(rules: Any, outcome: int, rounds_done: int, initial: int, last: int) -> tuple[int, int]:
-    result = (bytes(32), outcome, rounds_done, initial, last, bytes(32), bytes(32), 0, 0)
+    result = (
+        bytes(32), outcome, rounds_done, initial, last, True, bytes(32), bytes(32), 0, 0, [], [],
+    )  # fmt: skip
     got = rules.pools(10_007, SETTLE_TERMS, tuple(PARAMS.values()), result)
     return got.cone_wei, got.seller_wei
 

@@ -141,6 +141,8 @@ class World:
         boa.env.evm.patch.chain_id = CHAIN
         self.blocks = Blocks()
         self.courses: dict[int, list[tuple[Any, ...]]] = {}
+        self.seen: list[tuple[int, Any]] = []
+        """Every event of the calls that were made through this world, with its block."""
         self.params = {**PARAMS, **changes}
         deployer = make_actor("deployer")
         nonce = boa.env.evm.vm.state.get_nonce(deployer.raw)
@@ -194,7 +196,8 @@ class World:
         self.stranger = make_actor("stranger")
 
     def _see(self, entry: Any) -> None:
-        """Remember every course that Rounds announces, as a caller has to bring it."""
+        """Remember all events, and apart the courses that Rounds announces: callers bring them."""
+        self.seen.append((self.blocks.number, entry))
         if type(entry).__name__ == "CourseChanged":
             self.courses.setdefault(int(entry.job), []).append(tuple(entry.course))
 

@@ -35,9 +35,9 @@ from d2m_node.errors import TransactionReverted
 from d2m_node.ports import ChainPort
 from d2m_node.roles.bids import fit_terms
 from protocol.auction import AuctionMode, BidOpening, compute_bid_commitment
-from protocol.hashing import keccak
+from protocol.hashing import Domain, keccak
 from protocol.job import JobPhase
-from protocol.terms import compute_request_hash
+from protocol.terms import JobTerms, compute_request_hash
 from protocol.types import Address, BlockNumber, Digest, JobId, Wei
 from tests.support.anvil import (
     CHAIN_ID,
@@ -158,6 +158,17 @@ async def test_an_open_auction_in_the_token() -> None:
         assert await read_balance(url, token, deployment.market) == raised_wei
 
 
+def seal(domain: Domain, bidder: Address, amount_wei: Wei, terms: JobTerms) -> Digest:
+    opening = BidOpening(
+        auction=JOB,
+        bidder=bidder,
+        amount_wei=amount_wei,
+        request_hash=compute_request_hash(terms, BODY_HASH),
+        salt=bytes(32),
+    )
+    return compute_bid_commitment(domain, opening)
+
+
 async def test_a_sealed_second_price_auction_in_the_token() -> None:
     bond_wei, reserve_wei = Wei(200), Wei(100)
     async with (
@@ -172,16 +183,7 @@ async def test_a_sealed_second_price_auction_in_the_token() -> None:
             for one, (_, amount_wei) in bidders.items()
         }
         sealed = {
-            one: compute_bid_commitment(
-                chain.domain,
-                BidOpening(
-                    auction=JOB,
-                    bidder=signer.address,
-                    amount_wei=amount_wei,
-                    request_hash=compute_request_hash(terms[one], BODY_HASH),
-                    salt=bytes(32),
-                ),
-            )
+            one: seal(chain.domain, signer.address, amount_wei, terms[one])
             for one, (signer, amount_wei) in bidders.items()
         }
         for one in (chain, rival):

@@ -368,18 +368,22 @@ def settle_by_claims(cast: Cast, credits: Sequence[int], **changes: object) -> N
             final_block=BlockNumber(1),
         ),
         replace(shares, **changes),  # type: ignore[arg-type]
-        JobSettled(
-            job=JOB,
-            buyer=account_of(cast.buyer),
-            price_wei=Wei(200),
-            cone_pool_wei=Wei(100),
-            seller_pool_wei=Wei(90),
-            refund_wei=Wei(10),
-            rounds_done=1,
-            initial_utility=0,
-            last_utility=1,
-            model_digest=NO_DIGEST,
-        ),
+        settled_for(account_of(cast.buyer)),
+    )
+
+
+def settled_for(buyer: Address) -> JobSettled:
+    return JobSettled(
+        job=JOB,
+        buyer=buyer,
+        price_wei=Wei(200),
+        cone_pool_wei=Wei(100),
+        seller_pool_wei=Wei(90),
+        refund_wei=Wei(10),
+        rounds_done=1,
+        initial_utility=0,
+        last_utility=1,
+        model_digest=NO_DIGEST,
     )
 
 
@@ -432,6 +436,24 @@ async def test_a_restart_does_not_ask_again(cast: Cast) -> None:
             await cast.market.mine(PAUSE_BLOCKS + 1)
             life.cancel_scope.cancel()
     assert len(cast.market.sent(ClaimPayout)) == 1
+
+
+async def test_two_nodes_of_one_account_do_not_hinder_each_other(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    node = cast.sellers[0]
+    twin = Node(cast.market, node.name)
+    assert account_of(twin) == account_of(node)
+    cast.market.apply(credit(node, 7))
+    for one in (node, twin):
+        nursery.start_soon(run_payday, one.ports)
+    await cast.market.mine(PAUSE_BLOCKS + 3)
+    # Both were on their way; the chain takes one, and none is sent after it.
+    assert len(cast.market.sent(ClaimPayout)) == 2
+    assert claim_of(cast.market.state.payouts, NO_ACCOUNT, account_of(node)).withdrawn_wei == 7
+    cast.market.apply(credit(node, 3))
+    await cast.market.mine(PAUSE_BLOCKS + 3)
+    assert claim_of(cast.market.state.payouts, NO_ACCOUNT, account_of(node)).withdrawn_wei == 10
 
 
 async def test_a_claim_that_a_reorganisation_takes_back_is_not_sent_under_another_key(

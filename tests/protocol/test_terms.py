@@ -11,7 +11,6 @@ from protocol.terms import (
     TermLimits,
     compute_request_hash,
     compute_terms_hash,
-    compute_voting_blocks,
     encode_terms,
     validate_terms,
 )
@@ -98,15 +97,3 @@ def test_an_appeal_window_holds_the_seed_of_an_audit() -> None:
     with pytest.raises(InvalidParams) as caught:
         validate_terms(replace(TERMS, appeal_blocks=4), limits)
     assert caught.value.field == "appeal_blocks"
-
-
-def test_votes_end_while_their_seed_can_be_proved() -> None:
-    limits = replace(LIMITS, max_window_blocks=10_000)
-    # Sets of 4, 6 and 7, and the call of the pool: four times four windows and a delay.
-    assert compute_voting_blocks(TERMS, 1) == 4 * (1 + 4 + 4 + 4) + 4
-    longest = replace(TERMS, vote_commit_blocks=(8191 - 4) // 4 - 9)
-    validate_terms(longest, limits)
-    too_long = replace(longest, vote_commit_blocks=longest.vote_commit_blocks + 1)
-    with pytest.raises(InvalidParams) as caught:
-        validate_terms(too_long, limits)
-    assert caught.value.field == "vote_commit_blocks"
