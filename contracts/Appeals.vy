@@ -71,12 +71,7 @@ def appeal(
     @param index The caller's index among the sellers, or in the pool.
     @param permits At most one permit of the token that prices are in.
     """
-    account: address = empty(address)
-    if is_seller:
-        account = roster._seller(staticcall ENROLMENT.sellers_of(job), index)
-    else:
-        account = roster._cone_account(staticcall ENROLMENT.cones_of(job), index)
-    assert account == msg.sender, "appeals: not of this job"
+    assert self._member(job, is_seller, index) == msg.sender, "appeals: not of this job"
     record: IMarket.JobRecord = staticcall MARKET.job_of(job)
     # Rounds refuses a second call for one decision, so this overwrites nothing.
     missing: uint256 = extcall ROUNDS.call_pool(job, terms, course)
@@ -162,6 +157,27 @@ def appeal_of(job: uint256) -> Appeal:
     @return Appellant, currency and bond; empty if there is none.
     """
     return self.appeals[job]
+
+
+@internal
+@view
+def _member(job: uint256, is_seller: bool, index: uint256) -> address:
+    """
+    @notice A member of a job.
+    @param job Number of the job.
+    @param is_seller Whether the member is a seller, and not a node of the pool.
+    @param index Position among the sellers, or in the pool.
+    @return Its account; zero if there is none.
+    """
+    if is_seller:
+        sellers: address = staticcall ENROLMENT.sellers_of(job)
+        if index < roster._count(sellers, roster.SELLER_SIZE):
+            return roster._seller(sellers, index)
+    else:
+        cones: address = staticcall ENROLMENT.cones_of(job)
+        if index < roster._count(cones, roster.CONE_SIZE):
+            return roster._cone_account(cones, index)
+    return empty(address)
 
 
 @internal

@@ -10,6 +10,7 @@
 
 from interfaces import IBallots
 from modules import ballot as ballots
+from modules import header as block_header
 from modules import limits
 from modules import params as deployment
 from modules import pool as pools
@@ -97,6 +98,11 @@ def submit_commits(
     ballot: ballots.Ballot = self._open_ballot(job)
     assert block.number > ballot.seed_block, "ballots: commits not open"
     assert block.number <= ballot.commit_end, "ballots: commits closed"
+    # Who commits must be able to open: the attempt's seed has to be proved as long as that takes.
+    last_block: uint256 = (
+        ballot.availability_end + SEED_DELAY_BLOCKS + block_header.HISTORY_REACH
+    )
+    assert ballot.open_end <= last_block, "ballots: seed out of reach"
     votes._record_commits(
         MARKET, job, ballot, pools._load(job), sender_index, members, entries
     )

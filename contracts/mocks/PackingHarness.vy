@@ -2,17 +2,21 @@
 """
 @title Packing harness
 @license Apache-2.0
-@notice Opens to tests what the words of ballots and courses hold. Never deployed to a chain.
+@notice Opens to tests what the words of ballots and courses hold, and who may vote. Never
+        deployed to a chain.
 """
 
+from interfaces import IRounds
 from modules import ballot as ballots
 from modules import limits
 from modules import participation
 from modules import progress as progresses
 from modules import refunds
 from modules import slashes
-from modules import typed_data
 from modules import utilities as job_utilities
+from modules import votes
+
+initializes: votes
 
 
 @external
@@ -127,5 +131,13 @@ def list_refunds(sums: uint256[8], cones: uint256) -> DynArray[uint256, limits.M
 
 @external
 @pure
-def signer_compact(digest: bytes32, r: bytes32, vs: bytes32) -> address:
-    return typed_data._signer_compact(digest, r, vs)
+def hash_course(course: IRounds.Course) -> bytes32:
+    return keccak256(abi_encode(course))
+
+
+@external
+@view
+def may_vote(
+    draw: votes.Draw, ballot_number: uint256, voter: address, root: bytes32, element: bytes32
+) -> bool:
+    return votes._may_vote(draw, ballot_number, convert(voter, uint256), root, element)

@@ -190,7 +190,9 @@ class Narrator:
             "price_wei": settled.price_wei,
             "payouts": payouts,
             "refund_wei": settled.refund_wei,
-            "not_paid": self._list_unpaid(job, {payout["account"] for payout in payouts}),
+            "not_paid": self._list_unpaid(
+                job, {one["account"] for one in payouts if one["role"] != "batcher"}
+            ),
             "rounds": settled.rounds_done,
             "accuracy": round(settled.last_utility / ONE_Q20, 4),
             "model_digest": "0x" + settled.model_digest.hex(),
@@ -233,7 +235,10 @@ class Narrator:
         }
 
     def _list_unpaid(self, job: JobState, paid: set[str]) -> list[str]:
-        """Name who enrolled and gets nothing: no accepted update, or no vote with the decision."""
+        """Name who enrolled and earned nothing: no accepted update, or no vote with the decision.
+
+        What the gas of batches cost is paid back to anybody; it is no pay.
+        """
         enrolled = [*(seller.account for seller in job.sellers), *(c.account for c in job.cones)]
         return [self._name(account) for account in enrolled if "0x" + account.hex() not in paid]
 

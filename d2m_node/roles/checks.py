@@ -6,6 +6,7 @@ Source: MECHANISM 9.4.
 import structlog
 
 from d2m_node.calls import AppealDecision, AuditDecision, ExecuteSlashes
+from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
 from d2m_node.roles.vote import Finding, mini_number
@@ -13,7 +14,7 @@ from protocol.appeals import compute_appeal_bond, compute_audit_seed, is_audited
 from protocol.ballot import Ballot, DecidedBallot
 from protocol.course import decode_slashes
 from protocol.market import MarketState
-from protocol.types import BlockNumber, Wei
+from protocol.types import BlockNumber
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,6 @@ async def _appeal(seat: Seat, decided: DecidedBallot) -> None:
         return
     chain = seat.ports.chain
     bond_wei = compute_appeal_bond(seat.job.price_wei, seat.terms, chain.params, missing)
-    is_token = seat.job.currency == chain.params.token and any(seat.job.currency)
     log.warning(
         "decision_differs",
         job=seat.job_id,
@@ -69,11 +69,14 @@ async def _appeal(seat: Seat, decided: DecidedBallot) -> None:
         decided=decided.decision.digest.hex(),
         bond_wei=bond_wei,
     )
-    if is_token:
-        log.warning("appeal_needs_allowance", job=seat.job_id, bond_wei=bond_wei)
-        return
+    number = decided.ballot.ballot_number
+    # All who differ must have had a turn before the window ends; one appeal is enough.
+    turns = max(1, decided.decision.appeal_end - seat.head - 1)
 
     async def act() -> None:
+        value_wei = await allow_taking(
+            chain, seat.job.currency, "Appeals", bond_wei, key=f"appeal/{seat.job_id}/{number}"
+        )
         call = AppealDecision(
             job=seat.job_id,
             terms=seat.terms,
@@ -81,14 +84,14 @@ async def _appeal(seat: Seat, decided: DecidedBallot) -> None:
             is_seller=False,
             index=seat.index,
             permits=(),
-            value_wei=Wei(bond_wei),
+            value_wei=value_wei,
         )
-        key = f"appeal/{seat.job_id}/{decided.ballot.ballot_number}/{seat.head}"
+        key = f"appeal/{seat.job_id}/{number}/{seat.head}"
         await chain.submit(call, key=key)
 
     await take_turn(
         chain,
-        Turn(seat.head, seat.rank(decided.ballot.ballot_number), len(seat.pool)),
+        Turn(seat.head, seat.rank(number) % turns, len(seat.pool)),
         is_done=lambda: _is_settled(seat, decided),
         act=act,
     )
@@ -108,6 +111,7 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
     seed = compute_audit_seed(seat.domain, seat.job_id, ballot.round_index, mini, randomness)
     if not is_audited(seed, chain.params):
         return
+    turns = max(1, decided.decision.appeal_end - seed_block - 1)
 
     async def act() -> None:
         call = AuditDecision(
@@ -120,7 +124,7 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
 
     await take_turn(
         chain,
-        Turn(seed_block, seat.rank(ballot.ballot_number), len(seat.pool)),
+        Turn(seed_block, seat.rank(ballot.ballot_number) % turns, len(seat.pool)),
         is_done=lambda: _is_settled(seat, decided),
         act=act,
     )

@@ -10,9 +10,10 @@ tag    message                where
 2      UpdateOpening          gossip, job topic ``updates``
 3      AvailabilityBitmap     gossip, job topic ``votes``
 4      VoteCommit             gossip, job topic ``votes``
-5      VoteOpening            gossip, job topic ``votes``
+5      retired                a vote's opening with a salt of its own
 6      ValidationOffer        gossip, job topic ``votes``
 7      ValidationReceipt      gossip, job topic ``votes``
+8      VoteOpening            gossip, job topic ``votes``
 32     BlobRequest            stream ``blob``, client to server
 33     BlobHeader             stream ``blob``, server to client
 34     MessagesRequest        stream ``messages``, client to server
@@ -87,7 +88,7 @@ class VoteCommit(Message, frozen=True, array_like=True, kw_only=True, tag=4):
     signature: Signature
 
 
-class VoteOpening(Message, frozen=True, array_like=True, kw_only=True, tag=5):
+class VoteOpening(Message, frozen=True, array_like=True, kw_only=True, tag=8):
     """What opens a vote. No signature: the element opens a signed commitment (MECHANISM 9.2)."""
 
     job_id: Number

@@ -54,6 +54,12 @@ def rules(deployers: dict[str, Any], clean_chain: None) -> Any:
 
 
 @pytest.fixture
+def packing(deployers: Deployers, clean_chain: None) -> Any:
+    """The words of ballots and courses, opened to tests."""
+    return deployers["PackingHarness"].deploy()
+
+
+@pytest.fixture
 def rules_of_vectors(rules: Any) -> Any:
     """The rules on the chain that the vectors are of."""
     boa.env.evm.patch.chain_id = CASES["chain"]

@@ -5,12 +5,14 @@ Nothing here is imported from `protocol`, so that a shared mistake shows.
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from eth_abi.abi import encode
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
 TERMS_TYPE = "(uint256,int256," + ",".join(["uint256"] * 22) + ")"
+COURSE_TYPE = "(" + "bytes32," * 6 + "uint256," * 5 + "uint256[4],uint256[8])"
 NO_UTILITY = -(1 << 62)
 
 
@@ -30,6 +32,22 @@ def terms_hash(terms: Sequence[int]) -> bytes:
 
 def request_hash(terms: Sequence[int], body_hash: bytes) -> bytes:
     return keccak(encode([TERMS_TYPE], [tuple(terms)]) + body_hash)
+
+
+def course_hash(course: Sequence[Any]) -> bytes:
+    return keccak(encode([COURSE_TYPE], [tuple(course)]))
+
+
+def packed(numbers: Sequence[int], bits: int, words: int) -> list[int]:
+    """Numbers of so many bits each, from the lowest bits of the first word on."""
+    per_word = 256 // bits
+    return [
+        sum(
+            number << (bits * place)
+            for place, number in enumerate(numbers[position * per_word : (position + 1) * per_word])
+        )
+        for position in range(words)
+    ]
 
 
 def domain_separator(chain: int, market: bytes) -> bytes:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
+from tests.contracts import reference
 from tests.contracts.blocks import header_of
 from tests.contracts.world import ETHER, HONEST_TRACE, NO_PERMIT, Actor, Ballot, Job, World
 
@@ -13,11 +13,6 @@ REACHED = 996_147
 """A utility at the target of the test jobs."""
 
 WRONG = Ballot(keccak(b"wrong"), keccak(b"wrong trace"))
-
-COURSE_TYPE = (
-    "(bytes32,bytes32,bytes32,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,"
-    "uint256[4],uint256[8])"
-)
 
 Groups = Iterable[tuple[int, Ballot]]
 
@@ -95,14 +90,13 @@ def execute_slashes(job: Job) -> None:
 
 
 def hash_of(course: tuple[Any, ...]) -> bytes:
-    return keccak(encode([COURSE_TYPE], [course]))
+    return reference.course_hash(course)
 
 
 def parent_of(job: Job) -> tuple[Any, ...]:
     """The course before the last decision."""
     wanted = job.course[1]
-    found = next(one for one in job.world.courses[job.number] if hash_of(one) == wanted)
-    return found
+    return next(one for one in job.world.courses[job.number] if hash_of(one) == wanted)
 
 
 def missing(job: Job) -> int:

@@ -1,8 +1,15 @@
 """Appeals: who calls the pool, when, and for what bond."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import boa
 import pytest
 
+from protocol.appeals import compute_appeal_bond
+from protocol.params import ProtocolParams
+from protocol.terms import JobTerms, Metric
+from protocol.types import Wei
 from tests.contracts.scenarios import (
     appeal,
     bond,
@@ -11,6 +18,7 @@ from tests.contracts.scenarios import (
     event,
     hash_of,
     held,
+    honest,
     hostile,
     make_job,
     parent_of,
@@ -19,7 +27,11 @@ from tests.contracts.scenarios import (
 )
 from tests.contracts.world import (
     ETHER,
+    NO_DATA,
     NO_PERMIT,
+    PARAMS,
+    STRANGER,
+    Job,
     World,
 )
 
@@ -71,7 +83,7 @@ def test_only_members_of_the_job_appeal(world: World) -> None:
         with boa.reverts("appeals: not of this job"):
             appeal(job, index, is_seller=is_seller, sender=account.address)
     for index, is_seller in ((7, False), (5, True), (2**255, True)):
-        with boa.reverts():
+        with boa.reverts("appeals: not of this job"):
             world.appeals.appeal(
                 1, job.terms_list, job.course, is_seller, index, NO_PERMIT,
                 value=bond(job), sender=job.cones[0].address,
@@ -82,7 +94,7 @@ def test_only_members_of_the_job_appeal(world: World) -> None:
 def test_a_node_of_another_job_does_not_appeal(world: World) -> None:
     job, _, _ = contested(world)
     for other in (0, 2):
-        with boa.reverts():
+        with boa.reverts("appeals: not of this job"):
             world.appeals.appeal(
                 other, job.terms_list, job.course, False, 0, NO_PERMIT,
                 value=bond(job), sender=job.cones[0].address,
@@ -150,3 +162,97 @@ def test_an_appeal_brings_the_course_and_the_terms_of_its_job(world: World) -> N
                 1, terms, course, False, 0, NO_PERMIT,
                 value=bond(job), sender=job.cones[0].address,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize("delay", [1, 2, 7])
+@pytest.mark.parametrize("late", [0, 3, 19])
+def test_nothing_is_built_on_a_decision_that_can_still_be_checked(
+    deployers: Mapping[str, Any], delay: int, late: int
+) -> None:
+    job = make_job(World(deployers, seed_delay_blocks=delay), 7)
+    world = job.world
+    header, vote = honest(job)
+    job.vote(dict.fromkeys(range(3), vote))
+    world.blocks.mine(late)
+    job.tally([(0, vote)], header)
+    appeal_end = event(world.rounds, "RoundDecided").appeal_end
+    assert appeal_end == world.blocks.number + job.terms["appeal_blocks"]
+    opened = event(world.rounds, "AttemptOpened")
+    # No window of the next round closes, and no vote of it is taken, before the last appeal.
+    assert opened.update_commit_end - job.terms["update_commit_blocks"] >= appeal_end
+    assert opened.seed_block > appeal_end
+    world.blocks.mine_to(appeal_end)
+    appeal(job, 6)
+    called = event(world.appeals, "PoolCalled")
+    assert called.seed_block == appeal_end + delay
+    job.vote({3: vote})
+    tally_pool(job, [(0, vote), (1, vote)])
+    assert job.ballot.seed_block > world.blocks.number
+
+
+def test_votes_for_the_ballot_that_waits_are_not_taken(world: World) -> None:
+    job, _, _ = contested(world)
+    waiting = [job.signed_commit(index, NO_DATA) for index in range(3, 7)]
+    assert job.ballot.ballot_number == 2
+    appeal(job, 6)
+    world.blocks.mine_past(job.ballot.seed_block)
+    with boa.reverts("ballots: nothing recorded"):
+        world.ballots.submit_commits(1, STRANGER, 0b1111000, waiting)
+    # The element of the waiting ballot is none of the one that is open.
+    number = job.ballot.ballot_number
+    for index in range(3, 7):
+        chain = job.chains[index]
+        job.chains[index] = [*chain[:number], chain[number + 1], *chain[number + 1 :]]
+    votes = dict.fromkeys(range(3, 7), NO_DATA)
+    batch = job.commit(votes)
+    with boa.reverts("ballots: nothing recorded"):
+        job.open(votes, batch)
+
+
+def test_two_jobs_at_once_are_not_mixed_up(world: World) -> None:
+    first = make_job(world, 7)
+    header, vote = honest(first)
+    decide_by(first, range(3), header)
+    world.blocks.mine_to(event(world.rounds, "RoundDecided").appeal_end)
+    bond_wei = appeal(first, 6)
+    second = make_job(world, 7)
+    assert (first.number, second.number) == (1, 2)
+    assert first.terms_list == second.terms_list
+    for job, course in ((1, second.course), (2, first.course)):
+        with boa.reverts("rounds: wrong course"):
+            world.rounds.tally(job, first.terms_list, course, [], b"")
+        with boa.reverts("rounds: wrong course"):
+            world.rounds.expire(job, first.terms_list, course)
+        with boa.reverts("rounds: wrong course"):
+            world.appeals.appeal(
+                job, first.terms_list, course, False, 6, NO_PERMIT,
+                value=bond_wei, sender=first.cones[6].address,
+            )  # fmt: skip
+    # Signed for the one, refused by the other.
+    world.blocks.mine_past(second.ballot.seed_block)
+    foreign = first.signed_commit(4, vote)
+    with boa.reverts("ballots: nothing recorded"):
+        world.ballots.submit_commits(2, STRANGER, 1 << 4, [foreign])
+    header, vote = honest(second)
+    with boa.reverts("header: not of this round"):
+        foreign_header = header.replace((2).to_bytes(32), (1).to_bytes(32), 1)
+        decide_by(second, range(3), foreign_header)
+    assert world.appeals.appeal_of(1).bond_wei == bond_wei
+    assert world.appeals.appeal_of(2).bond_wei == 0
+
+
+@pytest.mark.parametrize("first_set_size", [1, 7, 100])
+@pytest.mark.parametrize("price_wei", [9 * 10**18, 10**19, 12_345_678_901_234_567_891])
+def test_a_bond_is_what_python_computes(
+    deployers: Mapping[str, Any], first_set_size: int, price_wei: int
+) -> None:
+    world = World(deployers)
+    changes = {"first_set_size": first_set_size}
+    job = Job(world, price_wei=price_wei, changes=changes)
+    job.prepare().open_auction().close_auction()
+    terms = JobTerms(**{**job.terms, "metric": Metric(job.terms["metric"])})
+    for missing in (0, 1, 6):
+        expected = compute_appeal_bond(
+            Wei(job.price_wei), terms, ProtocolParams(**{**PARAMS, "token": bytes(20)}), missing
+        )
+        assert world.appeals.bond_of(1, job.terms_list, missing) == expected

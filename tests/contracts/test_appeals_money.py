@@ -189,6 +189,29 @@ def test_a_hostile_token_cannot_withdraw_twice(deployers: Mapping[str, Any]) -> 
     assert job.token.balanceOf(appeals.address) == bond_wei
 
 
+@pytest.mark.parametrize("again", ["expire", "tally", "execute_slashes"])
+def test_a_hostile_token_is_not_let_in_while_a_bond_is_burned(
+    deployers: Mapping[str, Any], again: str
+) -> None:
+    job = make_token_job(deployers, deployers["TokenHostile"].deploy())
+    rounds = job.world.rounds
+    appeal_in_tokens(job)
+    with boa.env.anchor():
+        expire(job)
+        resumed = job.course
+    arguments = {
+        "expire": (1, job.terms_list, resumed),
+        "tally": (1, job.terms_list, resumed, [], b""),
+        "execute_slashes": (1, resumed),
+    }
+    job.world.courses[1].pop()
+    job.token.arm(rounds.address, encode_call(rounds, again, *arguments[again]))
+    expire(job)
+    assert job.token.has_tried()
+    assert not job.token.has_succeeded()
+    assert job.course == resumed
+
+
 def test_a_payee_that_refuses_its_money_holds_up_nobody(
     world: World, deployers: Mapping[str, Any]
 ) -> None:

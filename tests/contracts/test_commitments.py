@@ -55,6 +55,24 @@ def test_es_seed_as_in_the_vectors(rules_of_vectors: Any) -> None:
         assert got == unhex(case["seed"])
 
 
+def test_audit_seed_as_in_the_vectors(rules_of_vectors: Any) -> None:
+    case = CASES["audit_seed"]
+    place = (case["job"], case["round"], case["mini"])
+    got = rules_of_vectors.audit_seed(MARKET, *place, unhex(case["randomness"]))
+    assert got == int(case["seed"], 16)
+
+
+def test_course_as_in_the_vectors(packing: Any) -> None:
+    case = CASES["course"]
+    names = list(case)[: list(case).index("hash")]
+    course = tuple(
+        unhex(case[name]) if isinstance(case[name], str) else case[name] for name in names
+    )
+    assert packing.hash_course(course) == unhex(case["hash"])
+    assert packing.list_participation(case["participation"], 20) == case["counts"]
+    assert packing.list_refunds(case["refunds"], 20) == case["spent_wei"]
+
+
 def test_ticket_as_in_the_vectors(rules: Any) -> None:
     case = CASES["ticket"]
     node = to_checksum_address(case["node"])

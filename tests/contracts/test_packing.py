@@ -1,22 +1,12 @@
 """Words that hold many small numbers: what goes in comes out, and nothing else."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import pytest
-from eth_utils.address import to_checksum_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contracts import reference
 from tests.contracts.blocks import Blocks
-from tests.contracts.support import CASES, pure_calls, unhex
-from tests.contracts.world import make_actor
-
-
-@pytest.fixture
-def packing(deployers: Mapping[str, Any], clean_chain: None) -> Any:
-    return deployers["PackingHarness"].deploy()
+from tests.contracts.support import pure_calls
 
 
 def bits(count: int) -> st.SearchStrategy[int]:
@@ -160,26 +150,3 @@ def test_a_full_counter_does_not_run_over(packing: Any, index: int, voters: int)
     plain = [voters >> i & 1 for i in range(64)]
     plain[index] += 2**16 - 2
     assert counted == plain
-
-
-def test_a_signature_of_two_words_names_its_signer(packing: Any) -> None:
-    case = CASES["eip712_vote"]
-    signature = unhex(case["signature"])
-    r, s, v = signature[:32], int.from_bytes(signature[32:64]), signature[64] - 27
-    vs = reference.word(s | v << 255)
-    digest = unhex(case["digest"])
-    assert packing.signer_compact(digest, r, vs) == to_checksum_address(case["signer"])
-    flipped = reference.word(s | (1 - v) << 255)
-    assert packing.signer_compact(digest, r, flipped) != to_checksum_address(case["signer"])
-
-
-@pytest.mark.parametrize("words", [(bytes(32), bytes(32)), (b"\xff" * 32, b"\xff" * 32)])
-def test_words_that_are_no_signature_have_no_signer(
-    packing: Any, words: tuple[bytes, bytes]
-) -> None:
-    message = reference.keccak(b"message")
-    # A good one first: what the last recovery left in memory is nobody's signature.
-    actor = make_actor("signer")
-    good = reference.sign_compact(actor.key, message)
-    assert packing.signer_compact(message, *good) == actor.address
-    assert int(str(packing.signer_compact(message, *words)), 16) == 0

@@ -1,6 +1,7 @@
 """Rounds: what becomes of a decision that the whole pool checks."""
 
 import boa
+import pytest
 from eth_utils.crypto import keccak
 
 from tests.contracts.scenarios import (
@@ -469,5 +470,57 @@ def test_a_wrong_decision_costs_its_voters_once(world: World) -> None:
     execute_slashes(job)
     assert [locked(job, i) for i in range(7)] == [*[SLASH] * 3, STAKE, STAKE, SLASH, STAKE]
     advance(job, right.digest)
+    job.decide_round()
+    assert locked(job, 5) == SLASH
+
+
+@pytest.mark.parametrize("is_lie_at_target", [False, True])
+def test_what_a_fallen_decision_had_opened_is_replaced(
+    world: World, is_lie_at_target: bool
+) -> None:
+    job = make_job(world, 7)
+    job.decide_round(REACHED)
+    utilities = (1, REACHED) if is_lie_at_target else (REACHED, 1)
+    header, vote = honest(job, utility_after=utilities[0])
+    lie = decide_by(job, range(3), job.round_header(utilities[1], model_digest=bytes(32)))
+    # A second round at the target opens a final evaluation.
+    assert job.ballot.kind == int(is_lie_at_target)
+    appeal(job, 6)
+    job.vote(dict.fromkeys(range(3, 7), vote))
+    tally_pool(job, [(0, lie), (1, vote)], header)
+    ballot = job.ballot
+    assert (ballot.kind, ballot.ballot_number) == (int(not is_lie_at_target), 3)
+    assert ballot.round_index == (2 if is_lie_at_target else 1)
+    assert (ballot.attempt, ballot.m, ballot.committed, ballot.is_pool_called) == (0, 0, 0, False)
+
+
+def test_a_retry_that_is_decided_can_be_checked(world: World) -> None:
+    job = make_job(world, 7)
+    job.vote({})
+    job.tally([])
+    header, vote = honest(job)
+    lie = decide_by(job, range(3), hostile(job))
+    appeal(job, 6)
+    assert event(world.appeals, "PoolCalled").mini == (1 << 16) | 1
+    job.vote(dict.fromkeys(range(3, 7), vote))
+    tally_pool(job, [(0, lie), (1, vote)], header)
+    assert event(world.rounds, "RoundDecided").ballot_number == 2
+    assert job.ballot.ballot_number == 3
+
+
+def test_a_bystander_cannot_change_who_is_slashed_by_executing_early(world: World) -> None:
+    # A decision, its slashes, and the next count: whoever calls when, each is slashed once.
+    job = make_job(world, 7)
+    header, vote = honest(job)
+    job.vote({**dict.fromkeys(range(4), vote), 5: WRONG})
+    job.tally([(0, vote), (0, WRONG)], header)
+    advance(job, vote.digest)
+    world.blocks.mine(3)
+    stale = job.course
+    execute_slashes(job)
+    with boa.reverts("rounds: wrong course"):
+        world.rounds.execute_slashes(1, stale)
+    with boa.reverts("rounds: no decision to check"):
+        appeal(job, 6, value=0)
     job.decide_round()
     assert locked(job, 5) == SLASH

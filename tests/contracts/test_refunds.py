@@ -1,6 +1,6 @@
 """Refunds: what the senders of batches spent, as ballots note it and courses sum it up."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,11 +46,6 @@ def prices(gas_price_wei: int, base_fee_wei: int) -> Iterator[None]:
 def usual_prices() -> Iterator[None]:
     with prices(21 * GWEI, 20 * GWEI):
         yield
-
-
-@pytest.fixture
-def packing(deployers: Mapping[str, Any], clean_chain: None) -> Any:
-    return deployers["PackingHarness"].deploy()
 
 
 def spent(entries: int, price_wei: int = 21 * GWEI) -> int:

@@ -1,5 +1,8 @@
 """Ballots: commitments and openings of votes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import boa
 import pytest
 from eth_utils.crypto import keccak
@@ -9,6 +12,7 @@ from tests.contracts.blocks import header_of
 from tests.contracts.scenarios import WRONG, event, honest, make_job, split
 from tests.contracts.world import CHAIN, STRANGER, Job, World
 
+HISTORY_ACCOUNT = "0x0000F90827F1C53a10cb7A02335B175320002935"
 NOTHING = (bytes(32), bytes(32), bytes(32))
 OTHER_VOTE = keccak(b"another")
 
@@ -142,11 +146,11 @@ def test_a_batch_is_opened_in_parts(world: World) -> None:
     _, vote = honest(job)
     votes = {0: vote, 1: vote, 2: WRONG}
     batch = job.commit(votes)
-    job.open(votes, batch, silent=[1, 2])
+    job.open(votes, batch, silent=[1, 2], sender=3)
     recorded = event(world.ballots, "OpeningsRecorded")
     assert (recorded.ballot_number, recorded.mini) == (1, 0)
     assert [tuple(group) for group in recorded.groups] == [(vote.digest, vote.trace, 0b1)]
-    job.open(votes, batch)
+    job.open(votes, batch, sender=4)
     recorded = event(world.ballots, "OpeningsRecorded")
     assert sorted(tuple(group) for group in recorded.groups) == sorted(
         [(vote.digest, vote.trace, 0b10), (WRONG.digest, WRONG.trace, 0b100)]
@@ -294,3 +298,42 @@ def test_nobody_commits_twice_in_an_attempt(world: World) -> None:
     assert job.ballot.committed == bits(silent)
     with boa.reverts("ballots: nothing recorded"):
         job.commit({silent: WRONG})
+
+
+@pytest.mark.parametrize(("excess", "is_taken"), [(0, True), (1, False)])
+def test_nobody_is_bound_to_open_what_no_header_can_prove(
+    deployers: Mapping[str, Any], excess: int, is_taken: bool
+) -> None:
+    # From the seed block on, the last opening is as far as the history account remembers.
+    windows = {"vote_commit_blocks": 4000, "vote_open_blocks": 4191 + excess}
+    world = World(deployers, max_window_blocks=5000)
+    job = Job(world, changes={"first_set_size": 5, **windows}).train()
+    seed_block, open_end = job.ballot.seed_block, job.ballot.open_end
+    assert open_end - seed_block == 8191 + excess
+    if not is_taken:
+        with boa.reverts("ballots: seed out of reach"):
+            job.commit({0: WRONG})
+        return
+    batch = job.commit({0: WRONG})
+    world.blocks.mine_to(open_end)
+    deployers["BlockHistory"].deploy(
+        seed_block, keccak(header_of(seed_block)), override_address=HISTORY_ACCOUNT
+    )
+    job.open({0: WRONG}, batch)
+    assert job.ballot.opened == 1
+
+
+def test_who_is_called_too_late_to_open_is_not_bound_either(deployers: Mapping[str, Any]) -> None:
+    world = World(deployers, max_window_blocks=5000)
+    windows = {"vote_commit_blocks": 3000, "vote_open_blocks": 3000}
+    job = Job(world, changes={"first_set_size": 4, **windows}).train()
+    job.vote({})
+    job.tally([])
+    assert job.ballot.m == 1
+    with boa.reverts("ballots: seed out of reach"):
+        job.commit(dict.fromkeys(job.drawn(), WRONG))
+    # The attempt ends without them, and the next one has a seed of its own.
+    job.vote({})
+    job.tally([])
+    assert (job.ballot.attempt, job.ballot.m) == (1, 0)
+    assert job.commit({0: WRONG}) == [0]

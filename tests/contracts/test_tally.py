@@ -1,6 +1,5 @@
 """Execution sets and the count of votes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import boa
@@ -111,62 +110,6 @@ def test_votes_of_a_digest_that_does_not_lead(rules: Any) -> None:
     assert (asked.votes, asked.voters, asked.wrong) == (2, 0b11000, 0b111)
     nobody = rules.count_votes_for(groups, [votes[group] for group in groups], OTHER)
     assert (nobody.votes, nobody.voters, nobody.wrong) == (0, 0, 0b111111)
-
-
-GROUPS = st.tuples(
-    st.integers(0, 2),
-    st.sampled_from([RIGHT, WRONG, OTHER]),
-    st.sampled_from([TRACE, COPIED, bytes(32)]),
-)
-
-
-@pure_calls
-@given(st.lists(GROUPS, max_size=64))
-def test_counts_are_those_of_a_plain_count(
-    rules: Any, votes: list[tuple[int, bytes, bytes]]
-) -> None:
-    members: dict[tuple[int, bytes, bytes], int] = {}
-    for node, group in enumerate(votes):
-        members[group] = members.get(group, 0) | (1 << node)
-    expected = {digest: plain_votes(members, digest) for digest in (RIGHT, WRONG, OTHER)}
-    got = count(rules, members)
-    ranked = sorted((-votes, int.from_bytes(digest)) for digest, votes in expected.items())
-    cast = {digest for _, digest, trace in votes if trace != bytes(32)}
-    assert (got.votes, got.second) == (-ranked[0][0], -ranked[1][0])
-    if cast:
-        assert int.from_bytes(got.digest) == ranked[0][1]
-    assert got.opened == (1 << len(votes)) - 1
-    no_data = mask(members, lambda _, trace: trace == bytes(32))
-    assert got.no_data == no_data.bit_count()
-    agreed = mask(members, lambda digest, trace: digest == got.digest and trace != bytes(32))
-    assert got.wrong == got.opened & ~no_data & ~agreed
-    assert got.voters & ~agreed == 0
-    assert got.voters.bit_count() >= got.votes
-
-
-def mask(
-    members: dict[tuple[int, bytes, bytes], int], is_in: Callable[[bytes, bytes], bool]
-) -> int:
-    """Everybody in the groups that a rule picks."""
-    bits = 0
-    for (_, digest, trace), nodes in members.items():
-        bits |= nodes if is_in(digest, trace) else 0
-    return bits
-
-
-def plain_votes(members: dict[tuple[int, bytes, bytes], int], digest: bytes) -> int:
-    """MECHANISM 9.2: the largest group of equal traces in each mini-round."""
-    return sum(
-        max(
-            (
-                nodes.bit_count()
-                for (m, of, trace), nodes in members.items()
-                if (m, of) == (mini, digest) and trace != bytes(32)
-            ),
-            default=0,
-        )
-        for mini in range(3)
-    )
 
 
 def test_groups_that_do_not_ascend_are_refused(rules: Any) -> None:

@@ -54,6 +54,7 @@ def build() -> dict[str, Any]:
         **_build_request(),
         **_build_vote(),
         **_build_credits(),
+        "course": _build_course(),
         "header": _build_header(),
         "final": _build_final(),
         "final_negative": _build_final(initial_utility=-1, utility=-(1 << 62)),
@@ -118,6 +119,15 @@ def _build_vote() -> dict[str, Any]:
             "randomness": _hex(randomness),
             "seed": _hex(es_seed),
         },
+        "audit_seed": {
+            "job": job,
+            "round": round_index,
+            "mini": mini,
+            "randomness": _hex(randomness),
+            "seed": _hex(
+                reference.tagged("audit", CHAIN, MARKET, job, round_index, mini, randomness)
+            ),
+        },
         "ticket": {
             "node": _hex(NODE),
             "element": _hex(element),
@@ -161,6 +171,32 @@ def _build_credits() -> dict[str, Any]:
             }
             for count in (0, 1, 2, 3, 5)
         ],
+    }
+
+
+def _build_course() -> dict[str, Any]:
+    """A course after some rounds of a pool of 20, with a decision that may be appealed."""
+    hashed = ("terms_hash", "parent", "decision", "digest", "model_digest", "credit_root")
+    participation = [7 * index % 40 for index in range(20)]
+    spending = [index * index for index in range(20)]
+    wrong, unopened, voters, due = 0b101, 1 << 19, 0b1111_1000, 1234
+    course = {
+        **{name: keccak(name.encode()) for name in hashed},
+        "utilities": 1 | (2**64 - 1) << 64,
+        "progress": 1234 | 20 << 72 | 2 << 136,
+        "decided_ballot": 3 << 40 | 20 << 56,
+        "resumed_ballot": 0,
+        "slashes": wrong | unopened << 64 | voters << 128 | due << 192,
+        "participation": reference.packed(participation, 16, 4),
+        "refunds": reference.packed(spending, 32, 8),
+    }
+    return {
+        **{name: _hex(course[name]) for name in hashed},
+        **{name: value for name, value in course.items() if name not in hashed},
+        "hash": _hex(reference.course_hash(tuple(course.values()))),
+        "counts": participation,
+        "spent_wei": [units * 10**10 for units in spending],
+        "planned": {"wrong": wrong, "unopened": unopened, "due": due},
     }
 
 
