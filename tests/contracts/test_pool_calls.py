@@ -215,6 +215,11 @@ def test_a_decision_falls_by_an_absolute_majority_only(world: World) -> None:
     assert not event(world.rounds, "AppealResolved").is_overturned
     assert world.appeals.withdrawable(ETHER, job.cones[7].address) == 0
     assert world.appeals.withdrawable(ETHER, job.cones[3].address) == bond_wei // 4
+    # The decision stands, so it says who is wrong, though another digest has more votes.
+    world.blocks.mine()
+    execute_slashes(job)
+    assert [locked(job, i) for i in range(8)] == [*[STAKE] * 3, *[SLASH] * 4, STAKE]
+    assert [reward(job, i) for i in range(8)] == [4 * SLASH // 2 // 3] * 3 + [0] * 5
 
 
 def test_votes_without_data_do_not_overturn(world: World) -> None:
@@ -524,3 +529,22 @@ def test_a_bystander_cannot_change_who_is_slashed_by_executing_early(world: Worl
         appeal(job, 6, value=0)
     job.decide_round()
     assert locked(job, 5) == SLASH
+
+
+def test_who_was_drawn_early_and_silent_votes_in_a_pool_call(world: World) -> None:
+    job = Job(world, cone_count=8, changes={"first_set_size": 4, "lead": 1}).train()
+    header = job.round_header()
+    vote = Ballot(keccak(header), HONEST_TRACE)
+    silent = job.drawn()
+    assert len(silent) > 0, "another seed is needed for this test"
+    job.vote({})
+    job.tally([])
+    late = job.drawn()[:1]
+    assert len(late) == 1, "another seed is needed for this test"
+    job.vote(dict.fromkeys(late, vote))
+    job.tally([(1, vote)], header)
+    assert event(world.rounds, "RoundDecided").votes == 1
+    appeal(job, silent[0])
+    votes = dict.fromkeys(silent, vote)
+    job.open(votes, job.commit(votes))
+    assert job.ballot.opened == sum(1 << index for index in (*silent, *late))

@@ -72,6 +72,13 @@ def test_votes_of_a_digest_are_the_largest_trace_group_of_each_mini_round(rules:
     assert got.opened == 0b1111111
 
 
+@pytest.mark.parametrize("larger", [TRACE, COPIED], ids=["trace", "copied"])
+def test_the_smaller_trace_group_is_no_voter_in_any_order(rules: Any, larger: bytes) -> None:
+    (smaller,) = {TRACE, COPIED} - {larger}
+    got = count(rules, {(0, RIGHT, larger): 0b111, (0, RIGHT, smaller): 0b11000})
+    assert (got.votes, got.voters, got.wrong) == (3, 0b111, 0)
+
+
 def test_tied_trace_groups_all_count_as_voters(rules: Any) -> None:
     got = count(rules, {(0, RIGHT, TRACE): 0b11, (0, RIGHT, COPIED): 0b1100})
     assert (got.votes, got.voters, got.wrong) == (2, 0b1111, 0)
