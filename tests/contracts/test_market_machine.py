@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import boa
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -340,7 +339,6 @@ class MarketMachine(RuleBasedStateMachine):
             assert self.world.total(currency) == self.world.totals[currency]
 
 
-@pytest.mark.integration
 def test_no_walk_through_whole_jobs_loses_or_strands_money(deployers: dict[str, Any]) -> None:
     happened: set[str] = set()
     machine = type("Machine", (MarketMachine,), {"deployers": deployers, "happened": happened})
