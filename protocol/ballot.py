@@ -69,6 +69,8 @@ class Ballot:
     that no other ballot has, and that grows."""
     is_pool_called: bool = False
     """It was decided, and whoever has not voted yet is asked."""
+    is_audited: bool = False
+    """The pool was called by chance, and not by an appeal."""
     bitmaps: tuple[BitmapStatement, ...] = ()
     """As logged, in time and in order; signatures are unchecked."""
     batches: tuple[CommitBatch, ...] = ()
@@ -102,6 +104,8 @@ class DecidedBallot:
     ballot: Ballot
     decision: RoundDecided | FinalDecided
     block_number: BlockNumber
+    is_upheld: bool = False
+    """The whole pool was called, and the decision stood."""
 
 
 def open_ballot(
@@ -177,6 +181,7 @@ def call_whole_pool(
         mini_rounds=(*decided.mini_rounds, _mini_round(event)),
         opened_at=opened_at,
         is_pool_called=True,
+        is_audited=event.is_audit,
     )
 
 
@@ -191,7 +196,7 @@ def uphold(decided: DecidedBallot, ballot: Ballot, event: DecisionUpheld) -> Dec
         wrong=event.wrong,
         unopened=event.unopened,
     )
-    return replace(decided, ballot=ballot, decision=decision)
+    return replace(decided, ballot=ballot, decision=decision, is_upheld=True)
 
 
 def _mini_round(event: MiniRoundOpened | PoolCalled) -> MiniRound:

@@ -60,6 +60,9 @@ class CountedBallot:
     openings: tuple[OpenedVote, ...]
     pool_mini_round: int | None
     """The mini-round in which the whole pool was asked, if it was."""
+    pays_newcomers: bool
+    """Whether those who came when the whole pool was asked are paid: not for an appeal that
+    failed, because its bond pays them."""
     header: bytes
     """Behind the digest of a round; empty for a final evaluation."""
     initial_utility: UtilityQ20
@@ -235,7 +238,7 @@ def derive_settlement_inputs(job: SettledJob, headers: Sequence[RoundHeader]) ->
     """
     participation = [0] * len(job.cones)
     for ballot in job.ballots:
-        for node in select_voters(ballot.openings, ballot.digest):
+        for node in select_voters(list_paid_votes(ballot), ballot.digest):
             participation[node] += 1
     initial_utility, last_utility = _find_utilities(job, headers)
     return SettlementInputs(
@@ -279,6 +282,7 @@ def _count_ballot(decided: DecidedBallot) -> CountedBallot:
             for opening in ballot.openings
         ),
         pool_mini_round=ballot.current.mini_round_index if ballot.is_pool_called else None,
+        pays_newcomers=ballot.is_audited or not decided.is_upheld,
         header=header,
         initial_utility=UtilityQ20(initial_utility),
         utility=UtilityQ20(utility),
@@ -361,11 +365,22 @@ def _check_ballots(job: SettledJob) -> Iterator[Difference]:
         name = f"{ballot.kind.name.lower()} {ballot.round_index}"
         decided = _decide(ballot, job.lead, len(job.cones))
         yield from _compare(f"digest of {name}", decided.hex(), ballot.digest.hex())
-        voters = encode_bitmap(select_voters(ballot.openings, ballot.digest))
+        voters = encode_bitmap(select_voters(list_paid_votes(ballot), ballot.digest))
         yield from _compare(f"voters of {name}", f"{voters:#x}", f"{ballot.voters:#x}")
         if ballot.kind is BallotKind.ROUND:
             digest = keccak(ballot.header)
             yield from _compare(f"header of {name}", digest.hex(), ballot.digest.hex())
+
+
+def list_paid_votes(ballot: CountedBallot) -> tuple[OpenedVote, ...]:
+    """List the votes that earn pay if they are for the accepted digest."""
+    if ballot.pool_mini_round is None or ballot.pays_newcomers:
+        return ballot.openings
+    return _list_before_call(ballot, ballot.pool_mini_round)
+
+
+def _list_before_call(ballot: CountedBallot, pool_mini_round: int) -> tuple[OpenedVote, ...]:
+    return tuple(one for one in ballot.openings if one.mini_round_index < pool_mini_round)
 
 
 def _decide(ballot: CountedBallot, lead: int, pool_size: int) -> Digest:
@@ -375,7 +390,7 @@ def _decide(ballot: CountedBallot, lead: int, pool_size: int) -> Digest:
         majority = find_majority(tally(openings), pool_size)
         if majority is not None:
             return majority
-        openings = tuple(one for one in openings if one.mini_round_index < ballot.pool_mini_round)
+        openings = _list_before_call(ballot, ballot.pool_mini_round)
     decision = decide(tally(openings), lead=lead, pool_size=pool_size, set_size=pool_size)
     return decision.digest if isinstance(decision, Decided) else NO_DIGEST
 

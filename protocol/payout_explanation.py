@@ -33,6 +33,7 @@ from protocol.payment_audit import (
     SettledJob,
     audit_payments,
     collect_settled_job,
+    list_paid_votes,
 )
 from protocol.settlement import (
     ACCESS_CAP_FACTOR,
@@ -241,7 +242,7 @@ class _Explainer:
             self._counted.append(
                 (
                     decided.ballot.ballot_number,
-                    frozenset(select_voters(ballot.openings, ballot.digest)),
+                    frozenset(select_voters(list_paid_votes(ballot), ballot.digest)),
                     frozenset(decode_bitmap(accepted)),
                 )
             )

@@ -262,22 +262,26 @@ def _uphold(
     @param counted The ballot of the whole pool, with the votes for the decision.
     """
     unopened: uint256 = counted.votes.committed & ~counted.votes.opened
+    voters: uint256 = counted.votes.upheld_voters
+    if counted.call == progresses.CALL_APPEAL:
+        # The bond pays those who came for an appeal. The digest was known when they were called:
+        # a silent node could else appeal, copy it, and earn the pay of a round.
+        voters &= ~counted.votes.newcomers
+    wrong: uint256 = counted.votes.upheld_wrong
+    if counted.votes.upheld_votes < counted.votes.votes:
+        # More voted for another digest, if not enough to overturn: nobody can call them wrong.
+        wrong = 0
     upheld: IRounds.Course = course
-    # Those who were called count as well, and who voted otherwise is wrong.
-    upheld.participation = participation._count(
-        parent.participation, counted.votes.upheld_voters
-    )
+    upheld.participation = participation._count(parent.participation, voters)
     upheld.refunds = refunds._collect(parent.refunds, counted.votes.refunds)
-    upheld.slashes = slashes._plan(
-        counted.votes.upheld_wrong, unopened, counted.votes.upheld_voters, block.number
-    )
+    upheld.slashes = slashes._plan(wrong, unopened, voters, block.number)
     log IRounds.DecisionUpheld(
         job=job,
         ballot_number=counted.ballot.number,
         digest=course.decision,
         votes=counted.votes.upheld_votes,
-        voters=counted.votes.upheld_voters,
-        wrong=counted.votes.upheld_wrong,
+        voters=voters,
+        wrong=wrong,
         unopened=unopened,
     )
     self._resume(job, terms, upheld, counted.ballot.open_end + terms.decision_blocks)
