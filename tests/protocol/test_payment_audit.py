@@ -134,10 +134,9 @@ def test_a_decision_that_the_pool_confirms_is_paid_to_the_pool() -> None:
 
 def test_who_comes_for_an_appeal_that_fails_is_not_paid_for_the_round() -> None:
     checked = call_pool(JOB_BY_HAND.ballots[1].digest)
-    place = {ballot.round_index: ballot for ballot in checked.ballots}[1]
-    unpaid = replace(checked, ballots=tuple(
-        replace(one, pays_newcomers=False) if one is place else one for one in checked.ballots
-    ))  # fmt: skip
+    ballots = list(checked.ballots)
+    ballots[1] = replace(ballots[1], pays_newcomers=False)
+    unpaid = replace(checked, ballots=tuple(ballots))
     found = find(audit_payments(unpaid))
     assert found["voters of round 1"] == ("0x7", "0xf")
 
