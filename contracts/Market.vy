@@ -556,11 +556,15 @@ def _check_terms(auction: uint256, terms: job_terms.JobTerms):
     """
     @notice Revert unless a job can run under these terms.
     @dev More sellers or nodes than were registered when the auction opened may never come: such a
-         bid would win only to be cancelled.
+         bid would win only to be cancelled. Within too short an appeal window the block that decides
+         about an audit would not be mined.
     @param auction Number of the auction.
     @param terms Terms of a bid.
     """
     job_terms._validate(terms, PARAMS.min_stake_wei, PARAMS.max_window_blocks)
+    assert (
+        terms.appeal_blocks > PARAMS.seed_delay_blocks
+    ), "terms: appeal_blocks within the seed's delay"
     assert (
         terms.sellers_min <= self.auctions[auction].datasets
     ), "market: sellers_min above the registered"

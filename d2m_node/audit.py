@@ -13,7 +13,13 @@ import msgspec
 
 from d2m_node.errors import StoreCorrupted, UserError
 from d2m_node.ports import StorePort
-from d2m_node.roles.records import DECISION_KIND, KIND, SETTLEMENT_KIND, BallotRecord
+from d2m_node.roles.records import (
+    DECISION_KIND,
+    KIND,
+    SETTLEMENT_KIND,
+    BallotRecord,
+    latest_records,
+)
 from d2m_node.storage.database import DATABASE_NAME, open_store
 from protocol.aggregation import RoundRules
 from protocol.digest import decode_sampler_state
@@ -76,8 +82,8 @@ async def audit_job(folder: Path, job_id: JobId) -> JobAudit:
     """
     _check_store(folder)
     async with open_store(folder) as store:
-        records = await store.journal.recall_all(KIND, f"{job_id}/")
-        decisions = await store.journal.recall_all(DECISION_KIND, f"{job_id}/")
+        records = latest_records(await store.journal.recall_all(KIND, f"{job_id}/"))
+        decisions = latest_records(await store.journal.recall_all(DECISION_KIND, f"{job_id}/"))
         audited = []
         for key, decided in sorted(decisions.items()):
             if key in records:

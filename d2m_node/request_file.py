@@ -57,7 +57,9 @@ TARGET_RANGES: Final = {
 }
 """What a utility of each metric can be (MECHANISM 12.1)."""
 
-ANY_DEPLOYMENT: Final = TermLimits(min_stake_wei=Wei(0), max_window_blocks=(1 << 32) - 1)
+ANY_DEPLOYMENT: Final = TermLimits(
+    min_stake_wei=Wei(0), max_window_blocks=(1 << 32) - 1, seed_delay_blocks=1
+)
 """A file is read without a chain; the deployment's own limits are checked with the bid."""
 
 

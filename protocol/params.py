@@ -51,7 +51,7 @@ class ProtocolParams:
     @property
     def term_limits(self) -> TermLimits:
         """The bounds that these parameters put on a job's terms."""
-        return TermLimits(self.min_stake_wei, self.max_window_blocks)
+        return TermLimits(self.min_stake_wei, self.max_window_blocks, self.seed_delay_blocks)
 
 
 def encode_params(params: ProtocolParams) -> bytes:

@@ -66,6 +66,7 @@ class TermLimits:
 
     min_stake_wei: Wei
     max_window_blocks: int
+    seed_delay_blocks: int
 
 
 WINDOW_FIELDS = tuple(field.name for field in fields(JobTerms) if field.name.endswith("_blocks"))
@@ -126,4 +127,8 @@ def _list_ranges(terms: JobTerms, limits: TermLimits) -> list[tuple[str, int, in
         # A deposit of nothing could not be told from none.
         ("seller_deposit_wei", 1, (1 << 256) - 1),
     ]
-    return ranges + [(name, 1, limits.max_window_blocks) for name in WINDOW_FIELDS]
+    # The block that decides about an audit must be mined within the appeal window.
+    least_blocks = {"appeal_blocks": limits.seed_delay_blocks + 1}
+    return ranges + [
+        (name, least_blocks.get(name, 1), limits.max_window_blocks) for name in WINDOW_FIELDS
+    ]

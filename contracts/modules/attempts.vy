@@ -10,6 +10,7 @@ from interfaces import IBallots
 from interfaces import IRounds
 from modules import ballot as ballots
 from modules import execution_set
+from modules import header as block_header
 from modules import params as deployment
 from modules import progress as progresses
 from modules import schedule
@@ -207,6 +208,11 @@ def _open_whole_pool(
     whole.seed_block = base + SEED_DELAY_BLOCKS
     whole.commit_end = whole.seed_block + terms.vote_commit_blocks
     whole.open_end = whole.commit_end + terms.vote_open_blocks
+    # Nobody could vote, and whoever appealed would lose the bond for nothing.
+    assert (
+        whole.open_end
+        <= ballot.availability_end + SEED_DELAY_BLOCKS + block_header.HISTORY_REACH
+    ), "rounds: seed out of reach"
     extcall BALLOTS.open_ballot(job, ballots._pack(whole))
     log IRounds.PoolCalled(
         job=job,

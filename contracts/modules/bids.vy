@@ -54,6 +54,8 @@ def _commit(
 ):
     """
     @notice Record a sealed bid of the caller and take its deposit.
+    @dev The number of bids needs no bound: no loop runs over them. With one, somebody could keep
+         all others out of an auction by filling it with small bids.
     @param auction Auction that takes sealed bids.
     @param currency Currency of the auction.
     @param least_deposit_wei Least deposit of a bid.
@@ -67,7 +69,6 @@ def _commit(
     assert bond_wei <= MAX_BOND, "market: deposit too large"
     assert self.bids[auction][msg.sender].commitment == empty(bytes32), "market: already bid"
     order: uint256 = self.count[auction]
-    assert order < limits.MAX_BIDS, "market: too many bids"
 
     self.count[auction] = order + 1
     self.bids[auction][msg.sender] = Bid(

@@ -12,6 +12,5 @@ MAX_SELLERS: constant(uint256) = 256
 MAX_CREDITED: constant(uint256) = 20
 # Accounts that may apply for the places of a job, as CONE nodes and as sellers alike.
 MAX_APPLICANTS: constant(uint256) = 256
-MAX_BIDS: constant(uint256) = 64
 MAX_TAGS: constant(uint256) = 16
 BPS: constant(uint256) = 10_000

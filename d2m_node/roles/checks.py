@@ -111,7 +111,8 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
     seed = compute_audit_seed(seat.domain, seat.job_id, ballot.round_index, mini, randomness)
     if not is_audited(seed, chain.params):
         return
-    turns = max(1, decided.decision.appeal_end - seed_block - 1)
+    first_block = max(seed_block, decided.block_number)
+    turns = max(1, decided.decision.appeal_end - first_block - 1)
 
     async def act() -> None:
         call = AuditDecision(
@@ -124,7 +125,7 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
 
     await take_turn(
         chain,
-        Turn(seed_block, seat.rank(ballot.ballot_number) % turns, len(seat.pool)),
+        Turn(first_block, seat.rank(ballot.ballot_number) % turns, len(seat.pool)),
         is_done=lambda: _is_settled(seat, decided),
         act=act,
     )
@@ -154,6 +155,6 @@ def _find_due(seat: Seat, state: MarketState) -> int | None:
     """Return the last block of the window after which slashes are due; None if none are."""
     course = seat.job.course
     planned = None if course is None else decode_slashes(course)
-    if planned is None or state.block_number <= planned.due:
+    if planned is None or state.block_number < planned.due:
         return None
     return planned.due

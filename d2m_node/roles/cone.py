@@ -313,7 +313,8 @@ async def _take_part(
     seat: Seat, ballot: Ballot, parts: _Parts, findings: dict[int, Finding]
 ) -> None:
     """Find what to vote for and vote; take turns at the tally whether or not anything is found."""
-    desk = BallotDesk(findings.get(ballot.ballot_number))
+    # A ballot that is opened again may start from another state; one that is called does not.
+    desk = BallotDesk(findings.get(ballot.ballot_number) if ballot.is_pool_called else None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tally_until_over, seat, ballot, desk)
         sealed = await recall_vote(seat, ballot)
@@ -322,14 +323,20 @@ async def _take_part(
         if desk.finding is None:
             find = _find_round if ballot.kind is BallotKind.ROUND else _find_final
             desk.finding = await find(seat, ballot, parts)
-        findings.clear()  # nobody asks for those of earlier ballots any more
-        findings[ballot.ballot_number] = desk.finding
+        _keep_finding(findings, ballot.ballot_number, desk.finding)
         if desk.finding.result is not None:
             access = Access(Audience.PARTICIPANTS, seat.job_id)
             for blob in desk.finding.result.blobs:
                 await seat.ports.store.blobs.put(blob, access)
         if sealed is None:
             await cast_vote(seat, ballot, desk.finding)
+
+
+def _keep_finding(findings: dict[int, Finding], ballot_number: int, finding: Finding) -> None:
+    """Keep a finding, and that of the ballot before, to which the whole pool may be called."""
+    for number in [one for one in findings if one < ballot_number - 1]:
+        del findings[number]
+    findings[ballot_number] = finding
 
 
 async def _load_state(seat: Seat, ballot: Ballot) -> ModelState:

@@ -20,6 +20,8 @@ from protocol.update import TensorKind, compute_tensor_digest
 KIND = "round-record"
 DECISION_KIND = "decision"
 SETTLEMENT_KIND = "settlement-record"
+AGAIN = "/again"
+"""Ends the key of what was written of a ballot once its first record was overturned."""
 
 
 class BallotRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +72,7 @@ class RoundSources:
 
 
 async def record_round(seat: Seat, ballot: Ballot, work: RoundWork, sources: RoundSources) -> None:
-    """Write the inputs of a round, once."""
+    """Write the inputs of a round."""
     record = _record(seat, ballot, work.before, sources.part_digest)
     await _write(
         seat,
@@ -85,7 +87,7 @@ async def record_round(seat: Seat, ballot: Ballot, work: RoundWork, sources: Rou
 
 
 async def record_final(seat: Seat, ballot: Ballot, state: ModelState, part_digest: Digest) -> None:
-    """Write the inputs of a final evaluation, once."""
+    """Write the inputs of a final evaluation; of another model if it is repeated for one."""
     await _write(seat, ballot, _record(seat, ballot, state, part_digest))
 
 
@@ -119,16 +121,27 @@ def _record(seat: Seat, ballot: Ballot, state: ModelState, part_digest: Digest) 
     )
 
 
+def latest_records(written: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what was written last of each ballot, by the ballot's key."""
+    return {key.removesuffix(AGAIN): value for key, value in sorted(written.items())}
+
+
 async def _write(seat: Seat, ballot: Ballot, record: BallotRecord) -> None:
     key = record_key(seat.job_id, ballot.ballot_number)
-    await seat.ports.store.journal.remember(KIND, key, msgspec.msgpack.encode(record))
+    await _write_beside(seat.ports.store.journal, KIND, key, msgspec.msgpack.encode(record))
+
+
+async def _write_beside(journal: JournalPort, kind: str, key: str, value: bytes) -> None:
+    """Write a value once, and beside it another one if a decision is overturned."""
+    if await journal.remember(kind, key, value) != value:
+        await journal.remember(kind, key + AGAIN, value)
 
 
 async def write_decision(
     journal: JournalPort, job_id: int, ballot_number: int, digest: Digest
 ) -> None:
-    """Write what the execution sets decided, once."""
-    await journal.remember(DECISION_KIND, record_key(job_id, ballot_number), digest)
+    """Write what the execution sets decided, and what the whole pool decided instead."""
+    await _write_beside(journal, DECISION_KIND, record_key(job_id, ballot_number), digest)
 
 
 async def record_settlement(seat: Seat) -> None:

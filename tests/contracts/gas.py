@@ -227,7 +227,7 @@ def _log_bitmaps(job: Job) -> None:
 
 
 def _rounds(meter: Meter, deployers: Any) -> None:
-    """A round in the middle of a job, by pool; all agree, or one in five does not."""
+    """A round in mid-job, in pools of several sizes; all agree, or one in five does not."""
     for cones in POOLS:
         job = _job(_world(deployers), cones=cones).train()
         for _ in range(MIDDLE_ROUND):

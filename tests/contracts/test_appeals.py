@@ -169,7 +169,7 @@ def test_an_appeal_brings_the_course_and_the_terms_of_its_job(world: World) -> N
 def test_nothing_is_built_on_a_decision_that_can_still_be_checked(
     deployers: Mapping[str, Any], delay: int, late: int
 ) -> None:
-    job = make_job(World(deployers, seed_delay_blocks=delay), 7)
+    job = make_job(World(deployers, seed_delay_blocks=delay), 7, appeal_blocks=delay + 1)
     world = job.world
     header, vote = honest(job)
     job.vote(dict.fromkeys(range(3), vote))

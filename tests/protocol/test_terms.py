@@ -16,7 +16,7 @@ from protocol.terms import (
 )
 from protocol.types import Digest, Wei
 
-LIMITS = TermLimits(min_stake_wei=Wei(100), max_window_blocks=50)
+LIMITS = TermLimits(min_stake_wei=Wei(100), max_window_blocks=50, seed_delay_blocks=1)
 TERMS = JobTerms(
     rounds_max=6,
     target=900_000,
@@ -89,3 +89,11 @@ def test_a_field_out_of_range_is_named(field: str, value: int) -> None:
     with pytest.raises(InvalidParams) as caught:
         validate_terms(replace(TERMS, **{field: value}), LIMITS)
     assert caught.value.field == field
+
+
+def test_an_appeal_window_holds_the_seed_of_an_audit() -> None:
+    limits = replace(LIMITS, seed_delay_blocks=4)
+    validate_terms(replace(TERMS, appeal_blocks=5), limits)
+    with pytest.raises(InvalidParams) as caught:
+        validate_terms(replace(TERMS, appeal_blocks=4), limits)
+    assert caught.value.field == "appeal_blocks"

@@ -51,12 +51,14 @@ from protocol.market import MarketState
 from protocol.sortition import encode_mini
 from protocol.types import Address, BlockNumber, JobId, Wei
 from tests.support.auction_events import events_of_bidder, events_of_opening, refuse_late
+from tests.support.check_events import CheckCall, events_of_check, refuse_checked
 from tests.support.money_events import MoneyCall, events_of_money
 
 
 def refuse_spent(state: MarketState, call: ContractCall) -> None:
     """Refuse what the contract refuses when gas is estimated."""
     refuse_late(state, call)
+    refuse_checked(state, call)
     if isinstance(call, ReportEquivocation):
         deposit = state.jobs[call.job].deposits.get(call.seller)
         if deposit is None or deposit.status is not DepositStatus.HELD:
@@ -66,6 +68,8 @@ def refuse_spent(state: MarketState, call: ContractCall) -> None:
 def events_of(state: MarketState, sender: Address, call: ContractCall) -> Sequence[Event]:
     if isinstance(call, MoneyCall):
         return events_of_money(state, sender, call)
+    if isinstance(call, CheckCall):
+        return events_of_check(state, sender, call)
     if isinstance(call, RegisterDataset):
         registered = DatasetRegistered(
             dataset_id=len(state.datasets),

@@ -8,6 +8,7 @@ import numpy as np
 import trio
 
 from d2m_node.ports import Access, Audience
+from d2m_node.roles.cone import FINAL_BALLOTS, MAX_BALLOTS_PER_ROUND
 from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.room import Room
 from d2m_node.roles.seat import Seat
@@ -74,6 +75,7 @@ TERMS = JobTerms(
     seller_deposit_wei=DEPOSIT_WEI,
     **dict.fromkeys(WINDOW_FIELDS, 4),
 )
+TICKETS = TERMS.rounds_max * MAX_BALLOTS_PER_ROUND + FINAL_BALLOTS
 OPENED = AttemptOpened(
     job=JOB,
     ballot_number=1,
@@ -88,6 +90,11 @@ OPENED = AttemptOpened(
     commit_end=BlockNumber(18),
     open_end=BlockNumber(22),
 )
+
+
+def ticket_secret(node: Node) -> bytes:
+    """What a CONE node's tickets of the job follow from."""
+    return node.name.encode().ljust(32)
 
 
 class Cast:
@@ -167,7 +174,7 @@ class Cast:
                 SellerDeposited(job=JOB, seller=account, amount_wei=DEPOSIT_WEI),
             )
         for index, node in enumerate(self.cones):
-            root = compute_ticket_chain(node.name.encode().ljust(32), 8).root
+            root = compute_ticket_chain(ticket_secret(node), TICKETS).root
             self.market.apply(
                 ConeEnrolled(job=JOB, index=index, node=node.signer.address, ticket_root=root)
             )
@@ -195,7 +202,7 @@ class Cast:
             job_id=JOB,
             body=BODY,
             index=ConeIndex(index),
-            tickets=compute_ticket_chain(node.name.encode().ljust(32), 8),
+            tickets=compute_ticket_chain(ticket_secret(node), TICKETS),
             executor=HonestExecutor(),
         )
 

@@ -112,6 +112,8 @@ class Market:
         self.refuses: Callable[[ContractCall], bool] = lambda _: False
         """What the contract refuses, by the test's word."""
         self.refusal = "the test refuses it"
+        self.randomness: dict[int, bytes] = {}
+        """Of blocks for which the test chooses it."""
         self._waiting: list[tuple[Address, ContractCall, trio.Event]] = []
         self._grown = trio.Event()
 
@@ -187,7 +189,8 @@ class NodeChain:
         return await self._market.wait_for(find)
 
     async def read_randomness(self, number: BlockNumber) -> bytes:
-        return keccak(b"randomness" + number.to_bytes(8, "big"))
+        chosen = self._market.randomness.get(number)
+        return chosen or keccak(b"randomness" + number.to_bytes(8, "big"))
 
     async def read_header(self, number: BlockNumber) -> bytes:
         return b"header" + number.to_bytes(8, "big")
