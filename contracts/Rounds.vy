@@ -438,6 +438,5 @@ def _ends_unserved(
         return False
     ended: IRounds.Course = training._leave_undecided(job, course, counted)
     progress: progresses.Progress = progresses._unpack(ended.progress)
-    progress.is_final_decided = False
     training._end(job, ended, progress, progresses.OUTCOME_TARGET, 0)
     return True

@@ -379,7 +379,6 @@ def _give_up(
     """
     progress: progresses.Progress = progresses._unpack(course.progress)
     if ballot.kind == attempts.KIND_FINAL:
-        progress.is_final_decided = False
         self._go_on(job, terms, course, progress, ballot, base, 0)
         return
 
@@ -483,6 +482,8 @@ def _open_final(
     now: progresses.Progress = progress
     now.finals_used += 1
     now.final_round = progress.last_round
+    # What an earlier one found is of another model.
+    now.is_final_decided = False
     opened: IRounds.Course = course
     opened.progress = progresses._pack(now)
     attempts._store(job, opened)

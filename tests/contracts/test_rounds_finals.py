@@ -177,3 +177,17 @@ def test_a_final_of_another_model_is_refused(world: World) -> None:
     header = job.final_vote(REACHED).replace(job.model_digest(1), job.model_digest(0))
     with boa.reverts("header: not of this final"):
         job.decide(header)
+
+
+def test_a_final_that_failed_does_not_speak_with_the_numbers_of_an_earlier_one(
+    world: World,
+) -> None:
+    job = reach(make_job(world, rounds_max=3))
+    job.decide_final(700_000)
+    job.decide_round(800_000)
+    assert (job.ballot.kind, job.ballot.round_index) == (1, 2)
+    assert not job.result.is_final_evaluated
+    expire(job)
+    ended = event(world.rounds, "TrainingEnded")
+    assert (ended.outcome, ended.initial_utility, ended.last_utility) == (ENDED, 100_000, 800_000)
+    assert not job.result.is_final_evaluated
