@@ -295,7 +295,7 @@ APPEALS = tuple(
         ),
         (
             "strangers appeal",
-            'assert account == msg.sender, "appeals: not of this job"',
+            'assert self._member(job, is_seller, index) == msg.sender, "appeals: not of this job"',
             "pass",
             "test_appeals::test_only_members_of_the_job_appeal",
         ),
