@@ -253,6 +253,7 @@ def audit(
     @param header RLP header of the audit's seed block.
     """
     attempts._check(job, terms, course)
+    assert course.decided_ballot != 0, "rounds: no decision to check"
     ballot: packed_ballots.Ballot = packed_ballots._unpack(course.decided_ballot)
     randomness: bytes32 = block_header._randomness(
         ballot.open_end + attempts.SEED_DELAY_BLOCKS, header

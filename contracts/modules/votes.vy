@@ -70,6 +70,7 @@ def _record_commits(
     @param members Bitmap of the nodes that the entries are of.
     @param entries Commitments with signatures, by index of their nodes.
     """
+    assert len(entries) == bitmap._count(members), "ballots: not one entry per node"
     marks: ballots.Marks = self._marks(job, ballot)
     separator: bytes32 = typed_data._domain_separator(market)
     mini: uint256 = ballots._mini(ballot)
@@ -141,6 +142,7 @@ def _record_openings(
     @param batch Its entries, opened or as recorded, by index of their nodes.
     @param votes What the opened entries voted for.
     """
+    assert len(batch) == bitmap._count(members), "ballots: not one entry per node"
     marks: ballots.Marks = self._marks(job, ballot)
     assert batch_index < marks.batch_count, "ballots: no such batch"
     opened_before: uint256 = marks.opened

@@ -132,7 +132,7 @@ def test_an_audit_needs_the_header_of_its_block(always: World) -> None:
 
 def test_an_audit_is_taken_in_the_appeal_window_only(always: World) -> None:
     job = make_job(always, 7)
-    with boa.reverts("header: block too old"):
+    with boa.reverts("rounds: no decision to check"):
         always.rounds.audit(1, job.terms_list, job.course, header_of(1))
     header, _ = honest(job)
     decide_by(job, range(3), header)

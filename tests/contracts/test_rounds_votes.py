@@ -69,8 +69,10 @@ def test_commitments_that_do_not_hold_are_skipped(world: World) -> None:
         world.ballots.submit_commits(1, STRANGER, 0b111111, entries)
     with boa.reverts("ballots: nothing recorded"):
         world.ballots.submit_commits(1, STRANGER, 0, [])
-    with boa.reverts("ballots: nothing recorded"):
+    with boa.reverts("ballots: not one entry per node"):
         world.ballots.submit_commits(1, STRANGER, 1 << 200, entries)
+    with boa.reverts("ballots: not one entry per node"):
+        world.ballots.submit_commits(1, STRANGER, 0b111111, entries[:5])
 
 
 def test_a_signature_with_a_flipped_recovery_bit_is_skipped(world: World) -> None:
@@ -158,6 +160,20 @@ def test_a_batch_is_opened_in_parts(world: World) -> None:
     assert (job.ballot.opened, job.ballot.group_count) == (0b111, 2)
     with boa.reverts("ballots: nothing recorded"):
         job.open(votes, batch)
+
+
+def test_openings_bring_one_entry_for_each_node_of_the_batch(world: World) -> None:
+    job = make_job(world)
+    _, vote = honest(job)
+    job.commit({0: vote, 1: vote})
+    world.blocks.mine_past(job.ballot.commit_end)
+    entries = [(0, job.element(0)), (0, job.element(1))]
+    kinds = [(vote.digest, vote.trace)]
+    for brought in (entries[:1], [*entries, entries[0]]):
+        with boa.reverts("ballots: not one entry per node"):
+            world.ballots.submit_openings(1, STRANGER, 0, 0b11, brought, kinds, job.seed_header)
+    world.ballots.submit_openings(1, STRANGER, 0, 0b11, entries, kinds, job.seed_header)
+    assert job.ballot.opened == 0b11
 
 
 def test_openings_need_the_batch_as_recorded(world: World) -> None:
