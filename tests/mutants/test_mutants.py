@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import learning, limits, voting
+from tests.mutants import learning, limits, market, voting
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +40,7 @@ MUTANTS = (
     *learning.ROUND,
     *learning.EVALUATION,
     *limits.LIMITS,
+    *market.MARKET,
 )
 
 

@@ -232,15 +232,15 @@ MONEY = (
     Mutant(
         bug="paid accesses are not capped",
         file="settlement.py",
-        old="tuple(min(weight, cap) for weight",
+        old="tuple(min(weight, inputs.access_cap) for weight",
         new="tuple(weight for weight",
         killed_by=("test_settlement.py::test_paid_accesses_are_capped_at_three_equal_shares",),
     ),
     Mutant(
         bug="the cap on paid accesses is rounded down",
         file="settlement.py",
-        old="cap = -(-accesses // count)",
-        new="cap = accesses // count",
+        old="return -(-ACCESS_CAP_FACTOR * sellers_per_round * rounds_done // seller_count)",
+        new="return ACCESS_CAP_FACTOR * sellers_per_round * rounds_done // seller_count",
         killed_by=("test_settlement.py::test_paid_accesses_are_capped_at_three_equal_shares",),
     ),
     Mutant(

@@ -13,6 +13,7 @@ from protocol.consensus import (
     Tally,
     Undecided,
     decide,
+    find_majority,
     select_voters,
     select_wrong_voters,
     tally,
@@ -247,3 +248,9 @@ def test_an_honest_majority_that_answers_is_always_decided(
     counted = Tally({**wrong, digest: right}, 0)
     decision = decide(counted, lead=lead, pool_size=pool_size, set_size=pool_size)
     assert decision == Decided(digest, right)
+
+
+def test_half_of_the_pool_is_no_majority() -> None:
+    assert find_majority(Tally({A: 2, B: 1}, 0), 4) is None
+    assert find_majority(Tally({A: 1, B: 3}, 0), 5) == B
+    assert find_majority(Tally({}, 5), 5) is None
