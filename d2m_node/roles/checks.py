@@ -14,7 +14,7 @@ from protocol.appeals import compute_appeal_bond, compute_audit_seed, is_audited
 from protocol.ballot import Ballot, DecidedBallot
 from protocol.course import decode_slashes
 from protocol.market import MarketState
-from protocol.types import BlockNumber
+from protocol.types import BlockNumber, Digest
 
 log = structlog.get_logger(__name__)
 
@@ -24,13 +24,9 @@ async def check_decision(seat: Seat, ballot: Ballot, finding: Finding | None) ->
     decided = _find_decision(seat, ballot)
     if decided is None or ballot.is_pool_called:
         return
-    differs = (
-        finding is not None
-        and finding.result is not None
-        and finding.result.digest != decided.decision.digest
-    )
-    if differs:
-        await _appeal(seat, decided)
+    own = None if finding is None or finding.result is None else finding.result.digest
+    if own is not None and own != decided.decision.digest:
+        await _appeal(seat, decided, own)
     else:
         await _audit(seat, decided)
 
@@ -55,10 +51,15 @@ def _is_settled(seat: Seat, decided: DecidedBallot) -> bool:
     return not is_last or is_called or seat.head >= decided.decision.appeal_end
 
 
-async def _appeal(seat: Seat, decided: DecidedBallot) -> None:
-    """Put up the bond of an appeal: this node computed another result."""
+async def _appeal(seat: Seat, decided: DecidedBallot, own: Digest) -> None:
+    """Put up the bond of an appeal: this node computed ``own``, another result.
+
+    Not if all that have not voted could not make it the majority: the bond would be lost.
+    """
     missing = _count_missing(seat, decided.ballot)
-    if missing == 0:
+    agreeing = sum(one.digest == own for one in decided.ballot.openings)
+    if 2 * (agreeing + missing) <= len(seat.pool):
+        log.warning("decision_differs_for_good", job=seat.job_id, digest=own.hex())
         return
     chain = seat.ports.chain
     bond_wei = compute_appeal_bond(seat.job.price_wei, seat.terms, chain.params, missing)

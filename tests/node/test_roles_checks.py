@@ -142,6 +142,16 @@ async def test_the_next_in_turn_appeals_if_the_first_is_silent(
     assert [call.index for call in cast.market.sent(AppealDecision)] == [FIRST_TURN + 1]
 
 
+async def test_nobody_appeals_against_a_decision_that_cannot_fall(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    # Two are missing, and an absolute majority of five has voted for the decision.
+    appeal_end = await decide(cast, voted=(0, 1, 2))
+    await check(cast, FIRST_TURN, OTHER, nursery)
+    await cast.market.mine_to(appeal_end + 10)
+    assert cast.market.calls == []
+
+
 async def test_nobody_appeals_when_all_have_voted(cast: Cast, nursery: trio.Nursery) -> None:
     appeal_end = await decide(cast, voted=tuple(range(CONES)))
     await check(cast, FIRST_TURN, OTHER, nursery)
