@@ -8,7 +8,6 @@ nobody has claimed yet is set aside, and no difference. Source: MECHANISM 14.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 from protocol.ballot import DecidedBallot
 from protocol.bitmap import encode_bitmap
@@ -33,19 +32,9 @@ from protocol.events import (
 from protocol.hashing import keccak
 from protocol.job import JobState
 from protocol.params import ProtocolParams
-from protocol.settlement import Outcome, Settlement, SettlementInputs, compute_settlement
+from protocol.settlement import Outcome, PayeeRole, Settlement, SettlementInputs, compute_settlement
 from protocol.sortition import BallotKind
 from protocol.types import NO_ACCOUNT, NO_DIGEST, Address, Digest, UtilityQ20, Wei
-
-
-class PayeeRole(IntEnum):
-    """As what an account is paid; the number stands in the event PayoutCredited."""
-
-    CONE = 1
-    SELLER = 2
-    BUYER = 3
-    BATCHER = 4
-    """A CONE node, for the gas of the batches it sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,6 @@ from protocol.job import JobState
 from protocol.params import BPS, ProtocolParams
 from protocol.payment_audit import (
     AuditedPayment,
-    PayeeRole,
     PaymentAudit,
     SettledJob,
     audit_payments,
@@ -39,6 +38,7 @@ from protocol.settlement import (
     ACCESS_CAP_FACTOR,
     MIN_PAID_PROGRESS_BPS,
     Outcome,
+    PayeeRole,
     SettlementInputs,
     compute_paid_bps,
     compute_progress_bps,

@@ -28,6 +28,16 @@ class Outcome(IntEnum):
     UNSERVED = 4
 
 
+class PayeeRole(IntEnum):
+    """As what an account is paid; the number stands in the event PayoutCredited."""
+
+    CONE = 1
+    SELLER = 2
+    BUYER = 3
+    BATCHER = 4
+    """A CONE node, for the gas of the batches it sent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettlementInputs:
     """Everything a settlement depends on; all of it is on the chain."""

@@ -9,11 +9,8 @@ from protocol.course import list_participation
 from protocol.digest import RoundHeader, add_credits, compute_credit_leaf
 from protocol.job import JobState
 from protocol.merkle import compute_proof, compute_root
-from protocol.settlement import Outcome, compute_access_cap
+from protocol.settlement import Outcome, PayeeRole, compute_access_cap
 from protocol.types import NO_DIGEST, Address, Digest, Wei
-
-CONE_ROLE, SELLER_ROLE = 1, 2
-"""As what an account is paid, in the event PayoutCredited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ def list_credits(job: JobState) -> tuple[tuple[Address, int], ...]:
 def find_cone_share(job: JobState, account: Address) -> Share | None:
     """Find what a CONE node can still claim of a settled job; None if that is nothing."""
     index = job.cone_index(account)
-    if job.shares is None or index is None or not _is_open(job, CONE_ROLE, index):
+    if job.shares is None or index is None or not _is_open(job, PayeeRole.CONE, index):
         return None
     counts = (1,) * len(job.cones)
     if job.ended is not None and job.ended.outcome != Outcome.UNSERVED:
@@ -60,7 +57,7 @@ def find_seller_share(job: JobState, account: Address) -> Share | None:
     has a proof.
     """
     index = job.seller_index(account)
-    if job.shares is None or index is None or not _is_open(job, SELLER_ROLE, index):
+    if job.shares is None or index is None or not _is_open(job, PayeeRole.SELLER, index):
         return None
     weights: tuple[int, ...] = (1,) * len(job.sellers)
     proof: tuple[Digest, ...] = ()
@@ -80,7 +77,7 @@ def find_seller_share(job: JobState, account: Address) -> Share | None:
     return Share(index=index, weight=weights[index], proof=proof, amount_wei=amount_wei)
 
 
-def _is_open(job: JobState, role: int, index: int) -> bool:
+def _is_open(job: JobState, role: PayeeRole, index: int) -> bool:
     """Tell whether a share was neither paid nor swept."""
     is_paid = any(one.role == role and one.index == index for one in job.payouts)
     return not (is_paid or job.shares_swept)

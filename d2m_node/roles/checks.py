@@ -3,6 +3,8 @@
 Source: MECHANISM 9.4.
 """
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 
 from d2m_node.calls import AppealDecision, AuditDecision, ExecuteSlashes
@@ -71,8 +73,6 @@ async def _appeal(seat: Seat, decided: DecidedBallot, own: Digest) -> None:
         bond_wei=bond_wei,
     )
     number = decided.ballot.ballot_number
-    # All who differ must have had a turn before the window ends; one appeal is enough.
-    turns = max(1, decided.decision.appeal_end - seat.head - 1)
 
     async def act() -> None:
         value_wei = await allow_taking(
@@ -90,12 +90,7 @@ async def _appeal(seat: Seat, decided: DecidedBallot, own: Digest) -> None:
         key = f"appeal/{seat.job_id}/{number}/{seat.head}"
         await chain.submit(call, key=key)
 
-    await take_turn(
-        chain,
-        Turn(seat.head, seat.rank(number) % turns, len(seat.pool)),
-        is_done=lambda: _is_settled(seat, decided),
-        act=act,
-    )
+    await _take_turn_at_check(seat, decided, seat.head, act)
 
 
 async def _audit(seat: Seat, decided: DecidedBallot) -> None:
@@ -112,8 +107,6 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
     seed = compute_audit_seed(seat.domain, seat.job_id, ballot.round_index, mini, randomness)
     if not is_audited(seed, chain.params):
         return
-    first_block = max(seed_block, decided.block_number)
-    turns = max(1, decided.decision.appeal_end - first_block - 1)
 
     async def act() -> None:
         call = AuditDecision(
@@ -124,9 +117,21 @@ async def _audit(seat: Seat, decided: DecidedBallot) -> None:
         )
         await chain.submit(call, key=f"audit/{seat.job_id}/{ballot.ballot_number}/{seat.head}")
 
+    await _take_turn_at_check(seat, decided, max(seed_block, decided.block_number), act)
+
+
+async def _take_turn_at_check(
+    seat: Seat, decided: DecidedBallot, first_block: int, act: Callable[[], Awaitable[None]]
+) -> None:
+    """Take this node's turn at calling the pool; one call is enough.
+
+    All who would call must have had a turn before the window ends, so turns wrap around.
+    """
+    turns = max(1, decided.decision.appeal_end - first_block - 1)
+    rank = seat.rank(decided.ballot.ballot_number) % turns
     await take_turn(
-        chain,
-        Turn(first_block, seat.rank(ballot.ballot_number) % turns, len(seat.pool)),
+        seat.ports.chain,
+        Turn(first_block, rank, len(seat.pool)),
         is_done=lambda: _is_settled(seat, decided),
         act=act,
     )

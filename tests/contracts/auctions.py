@@ -22,6 +22,17 @@ AUCTION, CANCELLED, ENROLMENT, RUNNING, SETTLED = 1, 2, 3, 4, 5
 SALT = keccak(b"salt")
 BOND = 12 * ONE_ETHER
 """What bidders put up unless a test says otherwise."""
+UNWORKABLE_TERMS: tuple[tuple[dict[str, int], str], ...] = (
+    ({"metric": 4}, "terms: metric out of range"),
+    ({"sellers_min": 6}, "market: sellers_min above the registered"),
+    ({"cones_min": 6}, "market: cones_min above the registered"),
+    ({"seller_deposit_wei": 1}, "market: seller_deposit_wei does not fit the price"),
+    (
+        {"seller_deposit_wei": 2 * ONE_ETHER},
+        "market: seller_deposit_wei does not fit the price",
+    ),
+)
+"""Changes to what terms say, and why an auction refuses them."""
 
 
 def stock(world: World, datasets: int = 5, stakers: int = 5) -> World:

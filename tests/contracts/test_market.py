@@ -14,6 +14,7 @@ from tests.contracts.auctions import (
     SALT,
     SECOND_PRICE,
     SETTLED,
+    UNWORKABLE_TERMS,
     Auction,
     event,
     stock,
@@ -327,19 +328,7 @@ def test_an_amount_out_of_bounds_is_not_revealed(
         auction.reveal(world.buyer, amount_wei)
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"metric": 4}, "terms: metric out of range"),
-        ({"sellers_min": 6}, "market: sellers_min above the registered"),
-        ({"cones_min": 6}, "market: cones_min above the registered"),
-        ({"seller_deposit_wei": 1}, "market: seller_deposit_wei does not fit the price"),
-        (
-            {"seller_deposit_wei": 2 * ONE_ETHER},
-            "market: seller_deposit_wei does not fit the price",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("change", "reason"), UNWORKABLE_TERMS)
 def test_terms_that_cannot_work_are_not_revealed(
     world: World, auction: Auction, change: dict[str, int], reason: str
 ) -> None:

@@ -10,6 +10,7 @@ from tests.contracts.auctions import (
     CANCELLED,
     ENROLMENT,
     OPEN,
+    UNWORKABLE_TERMS,
     Auction,
     encode_call,
     event,
@@ -204,19 +205,7 @@ def test_an_auction_that_cannot_work_is_not_opened(
     assert world.market.auction_count() == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"metric": 4}, "terms: metric out of range"),
-        ({"sellers_min": 6}, "market: sellers_min above the registered"),
-        ({"cones_min": 6}, "market: cones_min above the registered"),
-        ({"seller_deposit_wei": 1}, "market: seller_deposit_wei does not fit the price"),
-        (
-            {"seller_deposit_wei": 2 * ONE_ETHER},
-            "market: seller_deposit_wei does not fit the price",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("change", "reason"), UNWORKABLE_TERMS)
 def test_terms_that_cannot_work_are_not_bid_with(
     world: World, auction: Auction, change: dict[str, int], reason: str
 ) -> None:

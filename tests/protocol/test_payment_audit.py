@@ -12,13 +12,12 @@ from protocol.errors import InvalidMessage, RuleViolation
 from protocol.events import PayoutCredited, SharesOpened
 from protocol.hashing import keccak
 from protocol.payment_audit import (
-    PayeeRole,
     PaymentAudit,
     SettledJob,
     audit_payments,
     collect_settled_job,
 )
-from protocol.settlement import Outcome
+from protocol.settlement import Outcome, PayeeRole
 from protocol.types import NO_DIGEST, Address, Digest, UtilityQ20, Wei
 from tests.support.params import PARAMS
 from tests.support.settled_job import (

@@ -7,7 +7,7 @@ import pytest
 
 from protocol.errors import RuleViolation
 from protocol.events import SharesOpened
-from protocol.payment_audit import PayeeRole, SettledJob
+from protocol.payment_audit import SettledJob
 from protocol.payout_explanation import (
     EventSource,
     ExplainedNumber,
@@ -15,7 +15,7 @@ from protocol.payout_explanation import (
     PayoutExplanation,
     explain_payouts,
 )
-from protocol.settlement import Outcome
+from protocol.settlement import Outcome, PayeeRole
 from protocol.types import Wei
 from tests.support.params import PARAMS
 from tests.support.settled_job import CONES, JOB, SELLERS, make_job_state, make_settled_job

@@ -10,8 +10,8 @@ from protocol.events import SharesOpened
 from protocol.hashing import keccak
 from protocol.job import JobState
 from protocol.merkle import is_proven
-from protocol.payment_audit import PayeeRole, audit_payments, collect_settled_job
-from protocol.settlement import Outcome
+from protocol.payment_audit import audit_payments, collect_settled_job
+from protocol.settlement import Outcome, PayeeRole
 from protocol.shares import Share, find_cone_share, find_seller_share, list_credits
 from protocol.types import NO_DIGEST, Wei
 from tests.support.params import PARAMS

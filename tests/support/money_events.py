@@ -21,7 +21,8 @@ from protocol.events import (
 )
 from protocol.job import JobState
 from protocol.market import MarketState
-from protocol.shares import CONE_ROLE, SELLER_ROLE, Share, find_cone_share, find_seller_share
+from protocol.settlement import PayeeRole
+from protocol.shares import Share, find_cone_share, find_seller_share
 from protocol.types import Address
 
 MoneyCall = (
@@ -50,13 +51,13 @@ def events_of_money(state: MarketState, sender: Address, call: MoneyCall) -> Seq
         case ClaimConeShare():
             job = state.jobs[call.job]
             payee = job.cones[call.index].account
-            return _pay_share(job, payee, CONE_ROLE, find_cone_share(job, payee))
+            return _pay_share(job, payee, PayeeRole.CONE, find_cone_share(job, payee))
         case ClaimSellerShare():
             job = state.jobs[call.job]
             payee = job.sellers[call.index].account
             share = find_seller_share(job, payee)
             is_proven = share is not None and (share.weight, share.proof) == (call.v, call.proof)
-            return _pay_share(job, payee, SELLER_ROLE, share if is_proven else None)
+            return _pay_share(job, payee, PayeeRole.SELLER, share if is_proven else None)
 
 
 def _pay_share(job: JobState, payee: Address, role: int, share: Share | None) -> Sequence[Event]:

@@ -24,8 +24,8 @@ from protocol.events import (
 )
 from protocol.hashing import Domain, keccak
 from protocol.job import JobPhase, JobState
-from protocol.payment_audit import CountedBallot, PayeeRole, SettledJob
-from protocol.settlement import Outcome
+from protocol.payment_audit import CountedBallot, SettledJob
+from protocol.settlement import Outcome, PayeeRole
 from protocol.sortition import BallotKind
 from protocol.terms import WINDOW_FIELDS, JobTerms, Metric
 from protocol.types import (
