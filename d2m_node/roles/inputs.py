@@ -271,8 +271,7 @@ def _state(index: int, message: wire.AvailabilityBitmap) -> BitmapStatement:
 
 def _order(seat: Seat, ballot: Ballot, indices: list[int]) -> list[int]:
     """Order nodes by a turn that moves with the ballot."""
-    count = len(seat.pool)
-    return sorted(indices, key=lambda index: (index - seat.job_id - ballot.ballot_number) % count)
+    return sorted(indices, key=lambda index: seat.rank_of(index, ballot.ballot_number))
 
 
 async def _fetch_lacking(

@@ -93,7 +93,11 @@ class Seat:
 
     def rank(self, salt: int) -> int:
         """Return this node's place in the order of the pool, which turns with ``salt``."""
-        return (self.index - self.job_id - salt) % len(self.pool)
+        return self.rank_of(self.index, salt)
+
+    def rank_of(self, index: int, salt: int) -> int:
+        """Return the place of the node with a CONE index in that order."""
+        return (index - self.job_id - salt) % len(self.pool)
 
     def is_current(self, ballot: Ballot) -> bool:
         """Tell whether this ballot is still the one that is open."""

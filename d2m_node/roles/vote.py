@@ -377,12 +377,8 @@ def _tally_call(
 
 def _rank_among(first: list[int], seat: Seat, ballot: Ballot) -> int:
     """Those who can act come first, in an order that turns with the ballot; then all others."""
-    count = len(seat.pool)
     order = sorted(
-        range(count),
-        key=lambda index: (
-            index not in first,
-            (index - seat.job_id - ballot.ballot_number) % count,
-        ),
+        range(len(seat.pool)),
+        key=lambda index: (index not in first, seat.rank_of(index, ballot.ballot_number)),
     )
     return order.index(seat.index)
