@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 import click
 import msgspec
 
+from d2m_node import client as api
 from d2m_node.cli.options import data_dir_option, json_option
 from d2m_node.cli.output import print_facts, print_json, print_table
 from d2m_node.cli.remote import ask
 from d2m_node.errors import UserError
-from d2m_node.rpc import api
 
 
 @click.group()

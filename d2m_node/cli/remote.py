@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from d2m_node import client as api
 from d2m_node.cli.options import data_dir, data_dir_option, json_option
 from d2m_node.cli.output import format_amount, format_wei, print_facts, print_json, print_table
+from d2m_node.client import CallRefused, RpcClient
 from d2m_node.errors import FatalError, NodeError, TransientError, UserError
-from d2m_node.rpc import api
-from d2m_node.rpc.client import CallRefused, RpcClient
 
 _ERRORS: dict[int, type[NodeError]] = {
     api.ErrorCode.INTERNAL: NodeError,

@@ -12,6 +12,13 @@ import trio
 
 from d2m_node.chain.adapter import open_chain
 from d2m_node.chain.deployment import deploy, load_params
+from d2m_node.client import (
+    JOB_MODEL,
+    SUBMIT_REQUEST,
+    AsyncRpcClient,
+    JobParams,
+    SubmitRequestParams,
+)
 from d2m_node.devnet.anvil import open_anvil
 from d2m_node.devnet.layout import (
     ChainPlace,
@@ -27,8 +34,6 @@ from d2m_node.errors import NodeError, UserError
 from d2m_node.keys import create_account, open_signer
 from d2m_node.model_file import read_parameters
 from d2m_node.ports import ChainPort
-from d2m_node.rpc.api import JOB_MODEL, SUBMIT_REQUEST, JobParams, SubmitRequestParams
-from d2m_node.rpc.client import AsyncRpcClient
 from d2m_node.settings import ChainSettings
 from d2m_node.storage.database import open_store
 from protocol.claims import claim_of

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from d2m_node.rpc.api import EventView, ExplainedPayoutView, ExplanationView, NumberView
+from d2m_node.client import EventView, ExplainedPayoutView, ExplanationView, NumberView
 from d2m_node.rpc.views import PAYOUT_ROLES, to_hex
 from protocol.payment_audit import describe_differences
 from protocol.payout_explanation import EventSource, ExplainedPayment, PayoutExplanation

@@ -8,10 +8,10 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 import trio
 
+from d2m_node import client as api
 from d2m_node.errors import UserError
 from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
-from d2m_node.rpc import api
 from d2m_node.rpc.explanations import view_explanation
 from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer
 from d2m_node.user_input import parse_wei

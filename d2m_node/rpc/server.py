@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from d2m_node.client import MAX_REQUEST_BYTES, NODE_STOP, ErrorCode
 from d2m_node.errors import (
     FatalError,
     JobFailed,
@@ -29,7 +30,6 @@ from d2m_node.errors import (
     TransientError,
     UserError,
 )
-from d2m_node.rpc.api import MAX_REQUEST_BYTES, NODE_STOP, ErrorCode
 from d2m_node.rpc.methods import ENDPOINTS, RpcContext
 from d2m_node.user_input import explain_mismatch, explain_unknown_key
 from protocol.errors import ProtocolError

@@ -3,8 +3,7 @@
 from collections import Counter
 from typing import Final
 
-from d2m_node.ports import PeerStatus, Ports
-from d2m_node.rpc.api import (
+from d2m_node.client import (
     BidView,
     DepositView,
     JobSummary,
@@ -15,6 +14,7 @@ from d2m_node.rpc.api import (
     RoundView,
     SlashView,
 )
+from d2m_node.ports import PeerStatus, Ports
 from protocol.ballot import DecidedBallot
 from protocol.bitmap import decode_bitmap
 from protocol.digest import RoundHeader

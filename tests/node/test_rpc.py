@@ -9,6 +9,8 @@ import httpx
 import pytest
 import trio
 
+from d2m_node import client as api
+from d2m_node.client import AsyncRpcClient, CallRefused, NodeUnreachable, RpcClient
 from d2m_node.errors import (
     ChainUnavailable,
     StoreCorrupted,
@@ -16,8 +18,6 @@ from d2m_node.errors import (
     UserError,
 )
 from d2m_node.ports import PeerStatus
-from d2m_node.rpc import api
-from d2m_node.rpc.client import AsyncRpcClient, CallRefused, NodeUnreachable, RpcClient
 from d2m_node.rpc.server import serve_rpc
 from d2m_node.user_input import read_toml
 from protocol.errors import InvalidParams, ProtocolError

@@ -1,8 +1,4 @@
-"""The typed client of a node's socket. The CLI and the devnet use nothing else.
-
-with RpcClient(socket) as client:
-    job = client.call(GET_JOB, JobParams(job=1))
-"""
+"""Connections to a node's socket. The CLI and the devnet use nothing else."""
 
 import itertools
 import json
@@ -13,8 +9,8 @@ from typing import Final, Self
 import httpx
 import msgspec
 
+from d2m_node.client.method import ErrorCode, Method, P, R
 from d2m_node.errors import NodeError, TransientError
-from d2m_node.rpc.api import ErrorCode, Method, P, R
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 600.0

@@ -1,0 +1,122 @@
+"""The typed client of a running node, and every method as a value.
+
+    with RpcClient(Path("/var/lib/d2m-node/rpc.sock")) as node:
+        job = node.call(GET_JOB, JobParams(job=1))
+
+A method's value names it and says what it takes and gives; the server answers the same values.
+Hex stands for bytes and begins with 0x; amounts are whole wei; a model's bytes are base64.
+"""
+
+from d2m_node.client.connection import (
+    AsyncRpcClient,
+    CallRefused,
+    NodeUnreachable,
+    RpcClient,
+)
+from d2m_node.client.jobs import (
+    GET_JOB,
+    JOB_MODEL,
+    LIST_JOBS,
+    BidView,
+    DepositView,
+    JobNumber,
+    JobParams,
+    JobSummary,
+    JobView,
+    ModelFile,
+    PayoutView,
+    RoundView,
+    SlashView,
+)
+from d2m_node.client.method import (
+    MAX_REQUEST_BYTES,
+    ErrorCode,
+    IdempotencyKey,
+    Method,
+    NoParams,
+    P,
+    Params,
+    R,
+    Result,
+)
+from d2m_node.client.node import (
+    LIST_METHODS,
+    NODE_PEERS,
+    NODE_STATUS,
+    NODE_STOP,
+    MethodView,
+    NodeStatus,
+    PeerView,
+)
+from d2m_node.client.payouts import (
+    EXPLAIN_PAYOUTS,
+    EventView,
+    ExplainedPayoutView,
+    ExplanationView,
+    NumberView,
+)
+from d2m_node.client.requests import (
+    SUBMIT_REQUEST,
+    SubmitRequestParams,
+    SubmittedRequest,
+)
+from d2m_node.client.roles import (
+    DISABLE_ROLE,
+    ENABLE_ROLE,
+    LIST_ROLES,
+    EnableRoleParams,
+    Role,
+    RoleParams,
+    RoleView,
+)
+
+__all__ = [
+    "DISABLE_ROLE",
+    "ENABLE_ROLE",
+    "EXPLAIN_PAYOUTS",
+    "GET_JOB",
+    "JOB_MODEL",
+    "LIST_JOBS",
+    "LIST_METHODS",
+    "LIST_ROLES",
+    "MAX_REQUEST_BYTES",
+    "NODE_PEERS",
+    "NODE_STATUS",
+    "NODE_STOP",
+    "SUBMIT_REQUEST",
+    "AsyncRpcClient",
+    "BidView",
+    "CallRefused",
+    "DepositView",
+    "EnableRoleParams",
+    "ErrorCode",
+    "EventView",
+    "ExplainedPayoutView",
+    "ExplanationView",
+    "IdempotencyKey",
+    "JobNumber",
+    "JobParams",
+    "JobSummary",
+    "JobView",
+    "Method",
+    "MethodView",
+    "ModelFile",
+    "NoParams",
+    "NodeStatus",
+    "NodeUnreachable",
+    "NumberView",
+    "P",
+    "Params",
+    "PayoutView",
+    "PeerView",
+    "R",
+    "Result",
+    "Role",
+    "RoleParams",
+    "RoleView",
+    "RoundView",
+    "RpcClient",
+    "SlashView",
+    "SubmitRequestParams",
+    "SubmittedRequest",
+]

@@ -1,0 +1,39 @@
+"""Methods about the node itself."""
+
+from typing import Final
+
+from d2m_node.client.method import Method, NoParams, Result
+
+
+class MethodView(Result, frozen=True, kw_only=True):
+    name: str
+    summary: str
+    params: list[str]
+
+
+class NodeStatus(Result, frozen=True, kw_only=True):
+    account: str
+    peer_id: str
+    chain_id: int
+    market: str
+    block_number: int
+    peers_connected: int
+    peers_known: int
+    roles: dict[str, bool]
+    jobs: dict[str, int]
+    """How many jobs are in each phase."""
+
+
+class PeerView(Result, frozen=True, kw_only=True):
+    peer_id: str
+    multiaddr: str
+    connected: bool
+    last_error: str | None
+    accounts: list[str]
+    """Chain accounts that name this peer."""
+
+
+LIST_METHODS: Final = Method("rpc.methods", NoParams, list[MethodView], "every method there is")
+NODE_STATUS: Final = Method("node.status", NoParams, NodeStatus, "who and where this node is")
+NODE_PEERS: Final = Method("node.peers", NoParams, list[PeerView], "every peer it knows")
+NODE_STOP: Final = Method("node.stop", NoParams, NodeStatus, "stop the node in order")
