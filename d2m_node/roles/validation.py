@@ -131,3 +131,29 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
         rank=lambda: sorted(unrecorded(), key=lambda i: (i - seat.job_id) % 256).index(seat.index),
         send=send,
     )
+
+
+class Parts:
+    """The parts of the validation set, obtained in the background, waited for by the ballots."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._held: dict[int, HeldPart] = {}
+        self._arrived = {SELECTION_PART: trio.Event(), FINAL_PART: trio.Event()}
+        self._asked: set[int] = set()
+
+    async def obtain(self, part: int, deadline: BlockNumber) -> None:
+        """Fetch a part once, and give the receipt for it by ``deadline``."""
+        if part in self._asked:
+            return
+        self._asked.add(part)
+        seat = self._seat
+        split = await load_split(seat.ports.chain, seat.job, seat.body)
+        self._held[part] = await obtain_part(seat, split, part)
+        self._arrived[part].set()
+        await give_receipt(seat, part, deadline)
+
+    async def wait(self, part: int) -> HeldPart:
+        """Return a part when it is here."""
+        await self._arrived[part].wait()
+        return self._held[part]
