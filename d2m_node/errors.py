@@ -4,7 +4,8 @@ NodeError                   something around us failed
 ├── TransientError          try again                       handled in retry.py
 │   ├── ChainUnavailable
 │   ├── PeerUnreachable
-│   └── StreamTimeout
+│   ├── StreamTimeout
+│   └── DiskFull
 ├── PeerFault               that peer misbehaved             handled in network/
 ├── TransactionReverted     the contract said no             handled by the role
 ├── JobFailed               this job cannot go on            handled at the job boundary
@@ -37,6 +38,10 @@ class PeerUnreachable(TransientError):
 
 class StreamTimeout(TransientError):
     """A peer stopped talking in the middle of a stream."""
+
+
+class DiskFull(TransientError):
+    """There is no room for a blob. What was there is as it was; a job waits until there is."""
 
 
 class PeerFault(NodeError):

@@ -37,6 +37,7 @@ from d2m_node.roles.seller import SellerPolicy, run_seller
 from d2m_node.rpc.methods import RoleOptions, RpcContext
 from d2m_node.rpc.server import serve_rpc
 from d2m_node.settings import Device, NodeSettings
+from d2m_node.storage.collector import make_rules, run_collector
 from d2m_node.storage.database import open_store
 from d2m_node.training.datasets import LocalDatasets
 from d2m_node.training.devices import select_evaluator
@@ -119,7 +120,7 @@ async def run_node(
     )
     open_rooms: dict[JobId, Room] = {}
     async with (
-        open_store(settings.data_dir) as store,
+        open_store(settings.data_dir, settings.storage) as store,
         open_chain(settings.chain, signer, store.transactions) as chain,
         open_network(network_settings(settings), NodeLibrary(store, chain, open_rooms)) as network,
         trio.open_nursery() as services,
@@ -133,6 +134,7 @@ async def run_node(
         )
         services.start_soon(_keep_address_book, ports)
         services.start_soon(run_payday, ports)
+        services.start_soon(run_collector, store, chain, make_rules(settings))
         await _bind_peer(ports, settings.network.announce or network.listening[0])
         async with trio.open_nursery() as roles:
             rooms = Rooms(ports, open_rooms, roles)

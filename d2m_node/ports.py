@@ -149,21 +149,30 @@ class NetworkPort(Protocol):
         """Pull a peer's messages of one step. Raises PeerUnreachable, StreamTimeout."""
 
 
-class Audience(Enum):
-    """Who may fetch a blob."""
+class Purpose(Enum):
+    """What a blob is to a job. It says who may fetch it, and how long it is kept."""
 
-    PUBLIC = "public"
-    CONES = "cones"
-    """The enrolled CONE nodes of the blob's job, all alike."""
-    PARTICIPANTS = "participants"
-    """The enrolled CONE nodes, the enrolled sellers and the buyer of the blob's job."""
+    REQUEST = "request"
+    """The body of a request: for everybody."""
+    OWN_REQUEST = "own-request"
+    """The same of this node's own bid: nobody else may have it. Never collected."""
+    UPDATE = "update"
+    """A seller's update: for the enrolled CONE nodes of the job, all alike."""
+    OWN_UPDATE = "own-update"
+    """The same of this node: it has signed for it, and nobody else may have it yet."""
+    VALIDATION = "validation"
+    """A part of the validation set: for whom an update is."""
+    STATE = "state"
+    """Parameters or inclusion weights after a round: for all who take part in the job."""
+    MODEL = "model"
+    """A delivered model as a file: for this node alone. Never collected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """The rule under which a blob is served."""
+class Reference:
+    """Why a blob is kept. A blob without one is collected."""
 
-    audience: Audience
+    purpose: Purpose
     job_id: JobId
 
 
@@ -183,14 +192,31 @@ class JournalPort(Protocol):
 class BlobPort(Protocol):
     """Content-addressed bytes on disk."""
 
-    async def put(self, data: bytes, access: Access | None = None) -> Digest:
-        """Store bytes durably, and allow an audience to fetch them; return their Keccak-256."""
+    async def put(self, data: bytes, reference: Reference) -> Digest:
+        """Store bytes durably, and why they are kept; return their Keccak-256.
+
+        Raises DiskFull if the disk takes no more; nothing has changed then.
+        """
 
     async def get(self, digest: Digest) -> bytes | None:
-        """Return the bytes, checked against their hash. Raises StoreCorrupted."""
+        """Return the bytes, checked against their hash.
 
-    async def access(self, digest: Digest) -> frozenset[Access]:
-        """Return the audiences that may fetch a blob."""
+        None if the store does not have them, or has found them damaged: they can be fetched and
+        put again.
+        """
+
+    async def references(self, digest: Digest) -> frozenset[Reference]:
+        """Return why a blob is kept."""
+
+    async def find_refusal(self, job_id: JobId, size_bytes: int) -> str | None:
+        """Say why a new job cannot have so much room, or set it aside and return None.
+
+        What is set aside for a job counts until the job is over. Of several amounts for one job
+        the largest counts.
+        """
+
+    async def check_room(self, size_bytes: int) -> None:
+        """Raise DiskFull if the disk could not take so many bytes now."""
 
 
 class StorePort(Protocol):

@@ -26,10 +26,12 @@ from msgspec import Meta
 
 from d2m_node.errors import UserError
 from d2m_node.user_input import (
+    ByteCount,
     expand_home,
     explain_mismatch,
     explain_unknown_key,
     parse_address,
+    parse_byte_count,
     parse_wei,
     read_toml,
 )
@@ -151,6 +153,23 @@ class KeySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """How much of the disk the node's memory may take, and how long what is kept."""
+
+    blob_bytes: ByteCount = ByteCount(20 * 2**30)
+    """Of updates, models and validation sets; "20GiB" is read. Running jobs are never refused what
+    was set aside for them; a new job is, if it might not fit."""
+    reserve_bytes: ByteCount = ByteCount(256 * 2**20)
+    """Of the disk, left free for the journal: without it the node has to stop."""
+    keep_jobs: Count = 100
+    """So many of the newest jobs that are over keep all that belongs to them, for audits."""
+    keep_blocks: Count = 216_000
+    """And no longer than so many blocks after their end."""
+    serve_blocks: Count = 50_000
+    """For so many blocks after a job's end its model stays for the buyer, whatever the quota."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuyerSettings:
     enabled: bool = False
 
@@ -199,6 +218,7 @@ class NodeSettings:
     network: NetworkSettings
     rpc: RpcSettings
     logs: LogSettings
+    storage: StorageSettings
     keys: KeySettings
     roles: RoleSettings
     device: Device = Device.AUTO
@@ -343,6 +363,8 @@ def _convert(raw: object, annotation: object, source: str, *, is_text: bool) -> 
             return parse_address(raw)
         if annotation is Wei:
             return parse_wei(raw)
+        if annotation is ByteCount:
+            return parse_byte_count(raw)
         if annotation is Path:
             return expand_home(msgspec.convert(raw, str))
         value: object = msgspec.convert(raw, annotation, strict=not is_text)

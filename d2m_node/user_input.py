@@ -1,4 +1,4 @@
-"""What people write by hand: TOML tables and amounts of money, with errors that name the key."""
+"""What people write by hand: TOML tables, amounts and sizes, with errors that name the key."""
 
 import difflib
 import re
@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Final
+from typing import Final, NewType
 
 import msgspec
 
@@ -23,9 +23,20 @@ MAX_AMOUNT_CHARACTERS: Final = 80
 MAX_EXPONENT: Final = 100
 """Numbers with a point lie between 10**-100 and 10**100; longer powers stall what computes."""
 
+BYTES_PER_UNIT: Final = {
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
+}
+
+MAX_BYTE_COUNT: Final = 2**60
+
+ByteCount = NewType("ByteCount", int)
+
 _MAX_BITS: Final = 256
 
 _AMOUNT = re.compile(r"([0-9]+)(?:\.([0-9]+))? *([a-z]*)")
+_BYTE_COUNT = re.compile(r"([0-9]{1,20}) *([A-Za-z]*)")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
@@ -128,6 +139,21 @@ def parse_wei(amount: object) -> Wei:
     if rest:
         raise UserError(f"{amount!r} is not a whole number of wei")
     return Wei(wei)
+
+
+def parse_byte_count(amount: object) -> ByteCount:
+    """Read a size: a whole number of bytes, or text like "20GiB", "500MB".
+
+    Raises UserError.
+    """
+    if isinstance(amount, int) and not isinstance(amount, bool) and 0 <= amount <= MAX_BYTE_COUNT:
+        return ByteCount(amount)
+    match = _BYTE_COUNT.fullmatch(amount.strip()) if isinstance(amount, str) else None
+    unit = None if match is None else BYTES_PER_UNIT.get((match[2] or "B").lower())
+    if match is None or unit is None or int(match[1]) * unit > MAX_BYTE_COUNT:
+        units = ", ".join(("B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"))
+        raise UserError(f'{amount!r} is no size; write "20GiB" (units: {units}) or whole bytes')
+    return ByteCount(int(match[1]) * unit)
 
 
 def parse_address(text: object) -> Address:

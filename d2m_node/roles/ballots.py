@@ -5,7 +5,7 @@ from functools import partial
 import structlog
 import trio
 
-from d2m_node.ports import Access, Audience
+from d2m_node.ports import Purpose, Reference
 from d2m_node.roles.checks import check_decision, execute_slashes
 from d2m_node.roles.findings import find_result
 from d2m_node.roles.jobs import job_in
@@ -112,9 +112,9 @@ async def _take_part(
             desk.finding = await find_result(seat, ballot, parts)
         _keep_finding(findings, ballot.ballot_number, desk.finding)
         if desk.finding.result is not None:
-            access = Access(Audience.PARTICIPANTS, seat.job_id)
+            reference = Reference(Purpose.STATE, seat.job_id)
             for blob in desk.finding.result.blobs:
-                await seat.ports.store.blobs.put(blob, access)
+                await seat.ports.store.blobs.put(blob, reference)
         if sealed is None:
             await cast_vote(seat, ballot, desk.finding)
 

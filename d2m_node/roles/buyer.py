@@ -13,7 +13,7 @@ import trio
 
 from d2m_node.errors import TransactionReverted, UserError
 from d2m_node.model_file import encode_model_file
-from d2m_node.ports import Access, Audience, Ports, Samples
+from d2m_node.ports import Ports, Purpose, Reference, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
 from d2m_node.roles.auctions import place_bid, see_auction
@@ -93,8 +93,8 @@ class BuyerDesk:
             seed = await journal.recall("request-seed", idempotency_key)
             body = self._make_body(request, samples, seed or secrets.token_bytes(32))
             await journal.remember("request-seed", idempotency_key, body.initial_seed)
-            access = Access(Audience.PUBLIC, NO_JOB)
-            body_hash = await self._ports.store.blobs.put(encode_body(body), access)
+            reference = Reference(Purpose.OWN_REQUEST, NO_JOB)
+            body_hash = await self._ports.store.blobs.put(encode_body(body), reference)
             job_id = await self._place_after_races(request, body_hash, currency)
             await journal.remember("bid-placed", idempotency_key, job_id.to_bytes(8, "big"))
             return job_id
@@ -198,9 +198,20 @@ class BuyerDesk:
         return JobId(len(chain.state.jobs) + 1) if joined is None else joined.job_id, False
 
     async def model(self, job_id: JobId) -> bytes | None:
-        """Return a delivered model as a safetensors file, or None if there is none (yet)."""
+        """Return a delivered model as a safetensors file, or None if there is none (yet).
+
+        Raises UserError if it was delivered, and the disk has lost it.
+        """
         digest = await self._ports.store.journal.recall("model", str(job_id))
-        return None if digest is None else await self._ports.store.blobs.get(Digest(digest))
+        if digest is None:
+            return None
+        file = await self._ports.store.blobs.get(Digest(digest))
+        if file is None:
+            raise UserError(
+                f"job {job_id}: the model was delivered, and its file is damaged or gone; restart"
+                " the node with the buyer role on, and it is fetched from the job's CONE nodes"
+            )
+        return file
 
 
 async def run_buyer(
@@ -236,6 +247,8 @@ async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
     def turn_from(block: int) -> Turn:
         return turn_after_pool(job(), me, block)
 
+    if job().phase in OVER and await _is_delivered(ports, job_id):
+        return
     room = await rooms.enter(job_id)
     await close_enrolment_in_turn(chain, job, turn_from)
     if job().phase is JobPhase.CANCELLED:
@@ -283,7 +296,7 @@ async def _serve_part(
     split = await load_split(ports.chain, room.job, body)
     indices = split.selection if part == SELECTION_PART else split.final
     data = encode_part(select_part(encode_samples(samples.inputs), samples.labels, indices))
-    digest = await ports.store.blobs.put(data, Access(Audience.CONES, room.job.job_id))
+    digest = await ports.store.blobs.put(data, Reference(Purpose.VALIDATION, room.job.job_id))
     await room.sign_and_publish(
         wire.ValidationOffer(
             job_id=room.job.job_id,
@@ -296,6 +309,12 @@ async def _serve_part(
     log.info("validation_part_offered", job=room.job.job_id, part=part, size_bytes=len(data))
 
 
+async def _is_delivered(ports: Ports, job_id: JobId) -> bool:
+    """Tell whether the model is here; one that the disk has lost is fetched again."""
+    digest = await ports.store.journal.recall("model", str(job_id))
+    return digest is not None and await ports.store.blobs.get(Digest(digest)) is not None
+
+
 async def _take_model(ports: Ports, job: JobState, body: RequestBody) -> None:
     """Fetch the final parameters by the digest on chain, and keep them as a model file."""
     assert job.ended is not None
@@ -305,11 +324,12 @@ async def _take_model(ports: Ports, job: JobState, body: RequestBody) -> None:
         job.ended.model_digest,
         [cone.account for cone in job.cones],
         max_bytes=TENSOR_HEADER_BYTES + 4 * size,
+        reference=Reference(Purpose.STATE, job.job_id),
     )
     parameters = decode_tensor(data, TensorKind.PARAMETERS, size)
     file = encode_model_file(
         parameters, domain=ports.chain.domain, job=job.job_id, model=body.model
     )
-    digest = await ports.store.blobs.put(file)
+    digest = await ports.store.blobs.put(file, Reference(Purpose.MODEL, job.job_id))
     await ports.store.journal.remember("model", str(job.job_id), digest)
     log.info("model_delivered", job=job.job_id, digest=job.ended.model_digest.hex())

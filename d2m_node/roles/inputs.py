@@ -11,7 +11,7 @@ import trio
 
 from d2m_node.calls import LogBitmaps
 from d2m_node.errors import PeerUnreachable
-from d2m_node.ports import Access, Audience, Int32Array
+from d2m_node.ports import Int32Array, Purpose, Reference
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
@@ -131,7 +131,7 @@ async def _fetch_update(seat: Seat, index: int, digest: Digest, holdings: Holdin
         digest,
         sources,
         max_bytes=TENSOR_HEADER_BYTES + 4 * size,
-        access=Access(Audience.CONES, seat.job_id),
+        reference=Reference(Purpose.UPDATE, seat.job_id),
     )
     holdings.updates[index] = decode_tensor(data, TensorKind.UPDATE, size)
     holdings.digests[index] = digest

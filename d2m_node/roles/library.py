@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from d2m_node.ports import Access, Audience, ChainPort, StorePort
+from d2m_node.ports import ChainPort, Purpose, Reference, StorePort
 from d2m_node.roles.room import Room
 from protocol.job import JobState
 from protocol.types import Address, Digest, JobId
@@ -21,9 +21,9 @@ class NodeLibrary:
         self._rooms = rooms
 
     async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
-        """Return a blob if one of its rules admits the peer."""
-        rules = await self._store.blobs.access(digest)
-        if not any(self._admits(rule, peer_id) for rule in rules):
+        """Return a blob if it is kept for a job and a purpose that admit the peer."""
+        kept_for = await self._store.blobs.references(digest)
+        if not any(self._admits(reference, peer_id) for reference in kept_for):
             return None
         return await self._store.blobs.get(digest)
 
@@ -37,15 +37,17 @@ class NodeLibrary:
             return []
         return room.serve(request)
 
-    def _admits(self, rule: Access, peer_id: bytes) -> bool:
-        job = self._chain.state.jobs.get(rule.job_id)
-        match rule.audience:
-            case Audience.PUBLIC:
+    def _admits(self, reference: Reference, peer_id: bytes) -> bool:
+        job = self._chain.state.jobs.get(reference.job_id)
+        match reference.purpose:
+            case Purpose.REQUEST | Purpose.OWN_REQUEST:
                 return True
-            case Audience.CONES:
+            case Purpose.UPDATE | Purpose.OWN_UPDATE | Purpose.VALIDATION:
                 return job is not None and self._is_any(cones(job), peer_id)
-            case Audience.PARTICIPANTS:
+            case Purpose.STATE:
                 return job is not None and self._is_any(participants(job), peer_id)
+            case Purpose.MODEL:
+                return False
 
     def _is_any(self, accounts: frozenset[Address], peer_id: bytes) -> bool:
         return not accounts.isdisjoint(self._chain.state.accounts_of_peer(peer_id))

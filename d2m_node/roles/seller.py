@@ -15,7 +15,7 @@ import trio
 
 from d2m_node.calls import EnrolSeller, RegisterDataset
 from d2m_node.errors import JobFailed
-from d2m_node.ports import Access, Audience, Int32Array, Ports, Samples, TrainerPort
+from d2m_node.ports import Int32Array, Ports, Purpose, Reference, Samples, TrainerPort
 from d2m_node.retry import retry_transient
 from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.boundary import run_to_failure
@@ -308,8 +308,8 @@ async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array, key: str)
         seed=int.from_bytes(secrets.token_bytes(4), "big"),
     )
     data = encode_tensor(TensorKind.UPDATE, update)
-    access = Access(Audience.CONES, stall.job_id)
-    digest = await stall.ports.store.blobs.put(data, access)
+    reference = Reference(Purpose.OWN_UPDATE, stall.job_id)
+    digest = await stall.ports.store.blobs.put(data, reference)
     fresh = msgspec.msgpack.encode(OfferedUpdate(digest, secrets.token_bytes(32)))
     log.info("update_trained", job=stall.job_id, round=ballot.round_index)
     return await stall.ports.store.journal.remember("update", key, fresh)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import trio
 
 from d2m_node.errors import JobFailed, PeerUnreachable
-from d2m_node.ports import Access, Audience, Ports
+from d2m_node.ports import Ports, Purpose, Reference
 from protocol.aggregation import RoundRules
 from protocol.digest import RoundHeader, decode_sampler_state
 from protocol.errors import ProtocolError
@@ -32,17 +32,19 @@ async def fetch(
     accounts: Iterable[Address],
     *,
     max_bytes: int,
-    access: Access | None = None,
+    reference: Reference,
 ) -> bytes:
     """Return a blob from the store, or fetch, keep and serve it.
 
-    Raises PeerUnreachable if none of the accounts' peers delivers it.
+    Raises PeerUnreachable if none of the accounts' peers delivers it, DiskFull if there is no room.
     """
     data = await ports.store.blobs.get(digest)
     if data is None:
         sources = peers_of(ports, accounts)
+        # Asked before the bytes come: nobody can make us fetch what we cannot keep.
+        await ports.store.blobs.check_room(max_bytes)
         data = await ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
-        await ports.store.blobs.put(data, access)
+        await ports.store.blobs.put(data, reference)
     return data
 
 
@@ -56,10 +58,10 @@ async def load_body(ports: Ports, job: JobState) -> RequestBody:
     """
     assert job.buyer is not None, "a job has a buyer once its auction is closed"
     assert job.terms is not None, "a job has terms once its auction is closed"
-    access = Access(Audience.PUBLIC, job.job_id)
+    reference = Reference(Purpose.REQUEST, job.job_id)
     try:
         data = await fetch(
-            ports, job.body_hash, [job.buyer], max_bytes=MAX_BODY_BYTES, access=access
+            ports, job.body_hash, [job.buyer], max_bytes=MAX_BODY_BYTES, reference=reference
         )
         body = decode_body(data)
         validate_metric(Metric(job.terms.metric), body.model)
@@ -97,21 +99,21 @@ async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
             compute_initial_state, round_rules(job, body), Digest(body.initial_seed), seller_count
         )
     accounts = [cone.account for cone in job.cones]
-    access = Access(Audience.PARTICIPANTS, job.job_id)
+    reference = Reference(Purpose.STATE, job.job_id)
     size = count_parameters(body.model)
     tensor = await fetch(
         ports,
         headers[-1].model_digest,
         accounts,
         max_bytes=TENSOR_HEADER_BYTES + 4 * size,
-        access=access,
+        reference=reference,
     )
     sampler = await fetch(
         ports,
         headers[-1].sampler_digest,
         accounts,
         max_bytes=8 * seller_count,
-        access=access,
+        reference=reference,
     )
     state = ModelState(
         parameters=decode_tensor(tensor, TensorKind.PARAMETERS, size),

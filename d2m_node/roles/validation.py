@@ -7,7 +7,7 @@ import trio
 
 from d2m_node.calls import SubmitReceipts
 from d2m_node.errors import PeerUnreachable
-from d2m_node.ports import Access, Audience, ChainPort
+from d2m_node.ports import ChainPort, Purpose, Reference
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED
@@ -79,14 +79,14 @@ async def _fetch_part(
     digest = Digest(offer.digest)
     buyer = seat.job.buyer
     assert buyer is not None
-    access = Access(Audience.CONES, seat.job_id)
+    reference = Reference(Purpose.VALIDATION, seat.job_id)
     try:
         data = await fetch(
             seat.ports,
             digest,
             [buyer, *seat.pool],
             max_bytes=min(offer.size_bytes, MAX_PART_BYTES),
-            access=access,
+            reference=reference,
         )
         part = await trio.to_thread.run_sync(_check_part, data, seat.body, indices)
     except PeerUnreachable as error:

@@ -1,124 +1,222 @@
-"""Updates, models, requests and validation sets, each in a file named by its Keccak-256."""
+"""Updates, models, requests and validation sets, each in a file named by its Keccak-256.
 
-import os
+A file and its rows in the database belong together, and a crash may come between them. So the file
+comes first and goes last: a file that nothing refers to is dropped at the next start, and a row
+never stands for a file that was not written.
+"""
+
 import sqlite3
-import tempfile
-from pathlib import Path
-from typing import Final
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar, TypeVarTuple
 
+import structlog
 import trio
 
-from d2m_node.errors import FatalError, StoreCorrupted
-from d2m_node.ports import Access, Audience
+from d2m_node.ports import Purpose, Reference
+from d2m_node.storage import room
+from d2m_node.storage.blob_files import BlobFiles, is_intact
 from d2m_node.storage.journal import RunInTransaction
 from protocol.hashing import keccak
 from protocol.types import Digest, JobId
 
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
 MAX_PARALLEL_FILES: Final = 2
 """Enough to keep a disk busy; more would only hold more blobs in memory."""
 
-_UNFINISHED: Final = "unfinished"
+ONLY_COPIES: Final = {
+    Purpose.OWN_UPDATE: "the update that this node signed for; only CONE nodes that fetched it"
+    " have it now",
+    Purpose.OWN_REQUEST: "the body of this node's request; only nodes that fetched it have it now",
+    Purpose.MODEL: "the delivered model; a restart fetches it again while a CONE node serves it",
+}
+"""What is gone if a blob of this purpose is; all else can be had from peers."""
+
+log = structlog.get_logger(__name__)
 
 
 class Blobs:
-    """`BlobPort` on a folder: ``ab/ab12…``, two digits to keep directories small."""
+    """`BlobPort` on a folder and the database."""
 
-    def __init__(self, folder: Path, run: RunInTransaction) -> None:
-        self._folder = folder
-        self._run = run
+    def __init__(self, files: BlobFiles, run: RunInTransaction, *, quota_bytes: int) -> None:
+        self.files = files
+        self.run = run
+        self._quota_bytes = quota_bytes
         self._limiter = trio.CapacityLimiter(MAX_PARALLEL_FILES)
+        self._used: set[Digest] = set()
+        self.lock = trio.Lock()
+        """Held while a file gets or loses its name together with its rows."""
 
     async def prepare(self) -> None:
-        """Make the folder, and drop what a crash left half written. Raises FatalError."""
-        await trio.to_thread.run_sync(self._prepare_sync, limiter=self._limiter)
+        """Make files and rows agree, and say what is missing or damaged.
 
-    async def put(self, data: bytes, access: Access | None = None) -> Digest:
-        """Store bytes durably, and allow an audience to fetch them; return their Keccak-256.
-
-        Raises FatalError if the disk takes no more.
+        Raises FatalError.
         """
-        digest = await trio.to_thread.run_sync(self._write_sync, data, limiter=self._limiter)
-        if access is not None:
-            await self._allow(digest, access)
+        await self._in_thread(self.files.prepare)
+        sizes = await self._in_thread(self.files.list_sizes)
+        found = await self.run(lambda connection: _compare(connection, sizes))
+        for digest in found.orphans:
+            await self._in_thread(self.files.delete, digest)
+        for digest in found.torn:
+            await self._set_aside(digest)
+        for digest in found.missing:
+            await self._forget(digest, "blob_missing")
+        if found.orphans:
+            log.info("orphans_dropped", count=len(found.orphans))
+
+    async def put(self, data: bytes, reference: Reference) -> Digest:
+        """Store bytes durably, and why they are kept; return their Keccak-256.
+
+        Raises DiskFull if the disk takes no more; nothing has changed then. FatalError else.
+        """
+        digest = await trio.to_thread.run_sync(keccak, data, limiter=self._limiter)
+        with trio.CancelScope(shield=True):  # or a file would be left without its rows
+            await self._store(digest, data, reference)
         return digest
+
+    async def _store(self, digest: Digest, data: bytes, reference: Reference) -> None:
+        draft = None
+        if not await self._in_thread(self.files.holds, digest, len(data)):
+            draft = await self._in_thread(self.files.write_draft, data)
+        async with self.lock:
+            if draft is None and not await self._in_thread(self.files.holds, digest, len(data)):
+                draft = await self._in_thread(self.files.write_draft, data)  # it was collected
+            if draft is not None:
+                await self._in_thread(self.files.adopt, draft, digest)
+            await self.run(lambda connection: _insert(connection, digest, len(data), reference))
 
     async def get(self, digest: Digest) -> bytes | None:
-        """Return the bytes, checked against their hash.
+        """Return the bytes, checked against their hash; None if they are not there.
 
-        Raises StoreCorrupted if the file holds something else, FatalError if it cannot be read.
+        What is damaged is set aside and reported, so that it can be fetched again. Raises
+        FatalError if the file cannot be read.
         """
-        return await trio.to_thread.run_sync(self._read_sync, digest, limiter=self._limiter)
-
-    async def access(self, digest: Digest) -> frozenset[Access]:
-        """Return the audiences that may fetch a blob."""
-
-        def work(connection: sqlite3.Connection) -> frozenset[Access]:
-            rows = connection.execute(
-                "SELECT audience, job_id FROM blob_access WHERE digest = ?", (digest,)
-            )
-            return frozenset(Access(Audience(audience), JobId(job)) for audience, job in rows)
-
-        return await self._run(work)
-
-    async def _allow(self, digest: Digest, access: Access) -> None:
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR IGNORE INTO blob_access (digest, audience, job_id) VALUES (?, ?, ?)",
-                (digest, access.audience.value, access.job_id),
-            )
-
-        await self._run(work)
-
-    def _prepare_sync(self) -> None:
-        unfinished = self._folder / _UNFINISHED
-        try:
-            unfinished.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in unfinished.iterdir():
-                path.unlink()
-        except OSError as exc:
-            raise FatalError(f"{self._folder}: {exc.strerror}") from exc
-
-    def _write_sync(self, data: bytes) -> Digest:
-        digest = keccak(data)
-        path = self._path_of(digest)
-        if path.exists():
-            return digest
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=self._folder / _UNFINISHED)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # A rename is atomic: the final name never stands for half a blob.
-            Path(name).rename(path)
-            _sync_folder(path.parent)
-            _sync_folder(self._folder)
-        except OSError as exc:
-            raise FatalError(f"{path}: {exc.strerror}") from exc
-        return digest
-
-    def _read_sync(self, digest: Digest) -> bytes | None:
-        path = self._path_of(digest)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        data = await self._in_thread(self.files.read, digest)
+        if data is None:
             return None
-        except OSError as exc:
-            raise FatalError(f"{path}: {exc.strerror}") from exc
-        if keccak(data) != digest:
-            raise StoreCorrupted(f"{path}: its bytes do not hash to its name; delete the file")
+        if not await trio.to_thread.run_sync(is_intact, data, digest, limiter=self._limiter):
+            await self._set_aside(digest)
+            return None
+        self._used.add(digest)
         return data
 
-    def _path_of(self, digest: Digest) -> Path:
-        name = digest.hex()
-        return self._folder / name[:2] / name
+    async def references(self, digest: Digest) -> frozenset[Reference]:
+        """Return why a blob is kept."""
+        return await self.run(lambda connection: _select_references(connection, digest))
+
+    async def find_refusal(self, job_id: JobId, size_bytes: int) -> str | None:
+        """Set room aside for a new job, or say why it cannot have it; see `BlobPort`."""
+        free = await self._in_thread(self.files.measure_free)
+        return await self.run(
+            lambda connection: room.claim(
+                connection, job_id, size_bytes, quota_bytes=self._quota_bytes, free_bytes=free
+            )
+        )
+
+    async def check_room(self, size_bytes: int) -> None:
+        """Raise DiskFull if the disk could not take so many bytes now."""
+        await self._in_thread(self.files.check_room, size_bytes)
+
+    async def note_uses(self) -> None:
+        """Write down which blobs were read since this was last called."""
+        used, self._used = self._used, set()
+        now = int(time.time())
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE blobs SET last_use = ? WHERE digest = ?", [(now, one) for one in used]
+            )
+
+        if used:
+            await self.run(work)
+
+    async def delete_files(self, digests: Iterable[Digest]) -> None:
+        """Delete the files of blobs whose rows are gone; the caller holds the lock."""
+        for digest in digests:
+            await self._in_thread(self.files.delete, digest)
+
+    async def _set_aside(self, digest: Digest) -> None:
+        async with self.lock:
+            data = await self._in_thread(self.files.read, digest)
+            if data is None or is_intact(data, digest):
+                return  # put again meanwhile
+            path = await self._in_thread(self.files.set_aside, digest)
+            await self._forget(digest, "blob_damaged", moved_to=str(path))
+
+    async def _forget(self, digest: Digest, event: str, **fields: str) -> None:
+        """Drop the rows of a blob whose bytes are gone, and say what that means."""
+
+        def work(connection: sqlite3.Connection) -> frozenset[Reference]:
+            references = _select_references(connection, digest)
+            for table in ("blobs", "blob_references"):
+                connection.execute(f"DELETE FROM {table} WHERE digest = ?", (digest,))  # noqa: S608
+            return references
+
+        for reference in await self.run(work):
+            lost = ONLY_COPIES.get(reference.purpose)
+            fields["lost"] = lost or "nothing: it is fetched again when it is needed"
+            report = log.warning if lost is None else log.error
+            report(
+                event,
+                digest=digest.hex(),
+                job=reference.job_id,
+                purpose=reference.purpose.value,
+                **fields,
+            )
+
+    async def _in_thread(
+        self, work: Callable[[*Arguments], Result], *arguments: *Arguments
+    ) -> Result:
+        return await trio.to_thread.run_sync(work, *arguments, limiter=self._limiter)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: the entry lives in the directory, not in the file."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Where files and rows do not agree."""
+
+    orphans: Sequence[Digest]
+    """Files that nothing refers to."""
+    torn: Sequence[Digest]
+    """Files that are longer or shorter than their blob."""
+    missing: Sequence[Digest]
+    """Blobs without a file."""
+
+
+def _compare(connection: sqlite3.Connection, sizes: dict[Digest, int]) -> _Comparison:
+    """Compare the files with the rows; adopt files that only a row of their size is missing for."""
+    known = dict(connection.execute("SELECT digest, size_bytes FROM blobs").fetchall())
+    referred = {one for (one,) in connection.execute("SELECT digest FROM blob_references")}
+    now = int(time.time())
+    connection.executemany(
+        "INSERT INTO blobs (digest, size_bytes, last_use) VALUES (?, ?, ?)",
+        [(one, sizes[one], now) for one in sizes.keys() & referred - known.keys()],
+    )
+    return _Comparison(
+        orphans=sorted(sizes.keys() - known.keys() - referred),
+        torn=sorted(one for one in sizes.keys() & known.keys() if sizes[one] != known[one]),
+        missing=sorted((known.keys() | referred) - sizes.keys()),
+    )
+
+
+def _insert(
+    connection: sqlite3.Connection, digest: Digest, size_bytes: int, reference: Reference
+) -> None:
+    connection.execute(
+        "INSERT INTO blobs (digest, size_bytes, last_use) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET last_use = excluded.last_use",
+        (digest, size_bytes, int(time.time())),
+    )
+    connection.execute(
+        "INSERT OR IGNORE INTO blob_references (digest, job_id, purpose) VALUES (?, ?, ?)",
+        (digest, reference.job_id, reference.purpose.value),
+    )
+
+
+def _select_references(connection: sqlite3.Connection, digest: Digest) -> frozenset[Reference]:
+    rows = connection.execute(
+        "SELECT purpose, job_id FROM blob_references WHERE digest = ?", (digest,)
+    )
+    return frozenset(Reference(Purpose(purpose), JobId(job)) for purpose, job in rows)

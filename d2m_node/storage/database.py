@@ -15,8 +15,11 @@ from typing import Final, TypeVar
 import trio
 
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
+from d2m_node.settings import StorageSettings
+from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
-from d2m_node.storage.journal import Journal
+from d2m_node.storage.journal import Journal, RunInTransaction
+from d2m_node.storage.schema import MIGRATIONS
 from d2m_node.storage.transactions import Transactions
 
 T = TypeVar("T")
@@ -24,42 +27,7 @@ T = TypeVar("T")
 DATABASE_NAME: Final = "store.sqlite"
 LOCK_NAME: Final = "lock"
 BLOB_FOLDER: Final = "blobs"
-
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE journal (
-        kind TEXT NOT NULL,
-        key TEXT NOT NULL,
-        value BLOB NOT NULL,
-        PRIMARY KEY (kind, key)
-    ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE blob_access (
-        digest BLOB NOT NULL,
-        audience TEXT NOT NULL,
-        job_id INTEGER NOT NULL,
-        PRIMARY KEY (digest, audience, job_id)
-    ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE transactions (
-        position INTEGER PRIMARY KEY,
-        key TEXT NOT NULL,
-        nonce INTEGER NOT NULL,
-        raw BLOB NOT NULL,
-        transaction_hash BLOB NOT NULL UNIQUE,
-        state TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX transactions_by_state ON transactions (state, nonce);
-    CREATE INDEX transactions_by_key ON transactions (key, state);
-    """,
-    """
-    -- The block of a mined transaction, as long as a reorganisation might drop it.
-    ALTER TABLE transactions ADD COLUMN block_number INTEGER;
-    ALTER TABLE transactions ADD COLUMN block_hash BLOB;
-    """,
-)
-"""Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
-to: a released script is never edited."""
+DEFAULTS: Final = StorageSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +37,8 @@ class Store:
     journal: Journal
     blobs: Blobs
     transactions: Transactions
+    run: RunInTransaction
+    """Works on all of them at once."""
 
 
 class Database:
@@ -97,7 +67,9 @@ class Database:
 
 
 @asynccontextmanager
-async def open_store(folder: Path) -> AsyncGenerator[Store, None]:
+async def open_store(
+    folder: Path, settings: StorageSettings = DEFAULTS
+) -> AsyncGenerator[Store, None]:
     """Open a data directory, for this process alone; it is made if it does not exist.
 
     Raises
@@ -109,25 +81,30 @@ async def open_store(folder: Path) -> AsyncGenerator[Store, None]:
     FatalError
         If it cannot be read or written, or a newer version of the node wrote it.
     """
-    with _lock_folder(folder):
+    with lock_folder(folder):
         path = folder / DATABASE_NAME
         connection = await trio.to_thread.run_sync(_connect, path)
         try:
             database = Database(connection, path)
-            blobs = Blobs(folder / BLOB_FOLDER, database.run)
+            files = BlobFiles(folder / BLOB_FOLDER, reserve_bytes=settings.reserve_bytes)
+            blobs = Blobs(files, database.run, quota_bytes=settings.blob_bytes)
             await blobs.prepare()
             yield Store(
                 journal=Journal(database.run),
                 blobs=blobs,
                 transactions=Transactions(database.run),
+                run=database.run,
             )
         finally:
             connection.close()
 
 
 @contextmanager
-def _lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the directory's lock. The kernel drops it when the process ends, however it ends."""
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the directory's lock. The kernel drops it when the process ends, however it ends.
+
+    Raises StoreInUse, and FatalError if the lock cannot be made.
+    """
     path = folder / LOCK_NAME
     with _translated_errors(path):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,20 +10,16 @@ from pathlib import Path
 import pytest
 
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
-from d2m_node.ports import Access, Audience, StorePort
-from d2m_node.storage.database import DATABASE_NAME, MIGRATIONS, open_store
+from d2m_node.ports import Purpose, Reference, StorePort
+from d2m_node.storage.database import DATABASE_NAME, open_store
+from d2m_node.storage.schema import MIGRATIONS
 from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
 from protocol.hashing import keccak
-from protocol.types import BlockNumber, Digest, JobId
+from protocol.types import BlockNumber, JobId
 
 
 def make_transaction(key: str, nonce: int, raw: bytes) -> StoredTransaction:
     return StoredTransaction(key=key, nonce=nonce, raw=raw, transaction_hash=keccak(raw))
-
-
-def change_file(folder: Path, name: str) -> None:
-    (path,) = folder.rglob(name)
-    path.write_bytes(b"changed")
 
 
 def remember_and_die(folder: Path) -> None:
@@ -61,7 +57,7 @@ async def test_the_store_satisfies_its_port_and_survives_a_restart(tmp_path: Pat
     async with open_store(tmp_path) as store:
         port: StorePort = store
         await port.journal.remember("vote", "1/0", b"value")
-        digest = await port.blobs.put(b"model")
+        digest = await port.blobs.put(b"model", Reference(Purpose.MODEL, JobId(1)))
     async with open_store(tmp_path) as store:
         assert await store.journal.recall("vote", "1/0") == b"value"
         assert await store.blobs.get(digest) == b"model"
@@ -119,47 +115,6 @@ async def test_what_is_stored_is_not_for_other_accounts_of_the_machine(tmp_path:
     async with open_store(folder):
         assert folder.stat().st_mode & 0o077 == 0
         assert (folder / DATABASE_NAME).stat().st_mode & 0o077 == 0
-
-
-async def test_a_blob_is_found_by_its_keccak_only(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        digest = await store.blobs.put(b"update")
-        assert digest == keccak(b"update")
-        assert await store.blobs.get(digest) == b"update"
-        assert await store.blobs.get(Digest(bytes(32))) is None
-
-
-async def test_a_blob_that_changed_on_disk_is_not_returned(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        digest = await store.blobs.put(b"update")
-        change_file(tmp_path, digest.hex())
-        with pytest.raises(StoreCorrupted, match="do not hash"):
-            await store.blobs.get(digest)
-
-
-async def test_a_half_written_blob_is_dropped_at_the_next_start(tmp_path: Path) -> None:
-    async with open_store(tmp_path):
-        pass
-    leftover = tmp_path / "blobs" / "unfinished" / "tmp1"
-    leftover.write_bytes(b"half")
-    async with open_store(tmp_path):
-        assert not leftover.exists()
-
-
-async def test_a_blob_collects_its_audiences(tmp_path: Path) -> None:
-    cones = Access(Audience.CONES, JobId(1))
-    public = Access(Audience.PUBLIC, JobId(2))
-    async with open_store(tmp_path) as store:
-        digest = await store.blobs.put(b"update", cones)
-        await store.blobs.put(b"update", cones)
-        assert await store.blobs.access(digest) == {cones}
-        await store.blobs.put(b"update", public)
-        assert await store.blobs.access(digest) == {cones, public}
-
-
-async def test_a_blob_without_an_audience_is_for_nobody(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        assert await store.blobs.access(await store.blobs.put(b"update")) == frozenset()
 
 
 async def test_open_transactions_come_back_in_order(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import trio
 
-from d2m_node.ports import Access, Audience
+from d2m_node.ports import Purpose, Reference
 from d2m_node.roles.cone import FINAL_BALLOTS, MAX_BALLOTS_PER_ROUND
 from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.room import Room
@@ -243,7 +243,7 @@ class Offer:
 
     async def serve(self) -> None:
         """Let the job's CONE nodes fetch the bytes."""
-        await self.seller.store.blobs.put(self.data, Access(Audience.CONES, JOB))
+        await self.seller.store.blobs.put(self.data, Reference(Purpose.OWN_UPDATE, JOB))
 
 
 def retried() -> AttemptOpened:

@@ -19,7 +19,7 @@ from d2m_node.calls import (
     ContractCall,
 )
 from d2m_node.errors import PeerUnreachable, TransactionReverted
-from d2m_node.ports import Access, Ports, Samples, Verdict
+from d2m_node.ports import Ports, Reference, Samples, Verdict
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.room import Room
 from protocol.events import (
@@ -79,20 +79,27 @@ class Journal:
 class Blobs:
     def __init__(self) -> None:
         self.data: dict[Digest, bytes] = {}
-        self.rules: dict[Digest, set[Access]] = {}
+        self.kept_for: dict[Digest, set[Reference]] = {}
+        self.refusal: str | None = None
+        """Why new jobs are refused, by the test's word."""
 
-    async def put(self, data: bytes, access: Access | None = None) -> Digest:
+    async def put(self, data: bytes, reference: Reference) -> Digest:
         digest = keccak(data)
         self.data[digest] = data
-        if access is not None:
-            self.rules.setdefault(digest, set()).add(access)
+        self.kept_for.setdefault(digest, set()).add(reference)
         return digest
 
     async def get(self, digest: Digest) -> bytes | None:
         return self.data.get(digest)
 
-    async def access(self, digest: Digest) -> frozenset[Access]:
-        return frozenset(self.rules.get(digest, ()))
+    async def references(self, digest: Digest) -> frozenset[Reference]:
+        return frozenset(self.kept_for.get(digest, ()))
+
+    async def find_refusal(self, _job_id: JobId, _size_bytes: int) -> str | None:
+        return self.refusal
+
+    async def check_room(self, size_bytes: int) -> None:
+        pass
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import trio
 
-from d2m_node.ports import Access, Audience, Int32Array
+from d2m_node.ports import Int32Array, Purpose, Reference
 from d2m_node.roles.cone import ConePolicy, run_cone
 from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.rooms import Rooms
@@ -148,7 +148,7 @@ class Training:
         body = msgspec.structs.replace(BODY, validation=validation)
         data = encode_body(body)
         for node in (buyer, *cast.sellers, *cast.cones):
-            await node.store.blobs.put(data)
+            await node.store.blobs.put(data, Reference(Purpose.REQUEST, JOB))
         await cast.market.mine_to(1)
         job = replace(
             self.job,
@@ -162,7 +162,7 @@ class Training:
         split = await load_split(buyer.chain, job, body)
         for part, indices in enumerate((split.selection, split.final)):
             held = encode_part(select_part(rows, samples.labels, indices))
-            digest = await buyer.store.blobs.put(held, Access(Audience.CONES, JOB))
+            digest = await buyer.store.blobs.put(held, Reference(Purpose.VALIDATION, JOB))
             await room.sign_and_publish(
                 wire.ValidationOffer(
                     job_id=JOB, part=part, digest=digest, size_bytes=len(held), signature=UNSIGNED
