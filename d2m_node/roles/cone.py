@@ -21,6 +21,7 @@ from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.records import record_settlement
+from d2m_node.roles.room_need import estimate_cone_bytes, set_room_aside
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import load_body
@@ -111,6 +112,7 @@ async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: Job
     tickets = await _load_tickets(ports, job)
     if not job.has_cone_applied(me):
         assert job.terms is not None
+        await set_room_aside(ports, job_id, estimate_cone_bytes(body, job.terms))
         call = EnrolCone(job=job_id, terms=job.terms, ticket_root=tickets.root)
         await chain.submit(call, key=f"enrol-cone/{job_id}")
     await chain.wait_for(lambda state: job_in(state, job_id).has_cone_applied(me) or None)

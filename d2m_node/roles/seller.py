@@ -21,6 +21,7 @@ from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.jobs import check_place, job_in, serve_jobs
 from d2m_node.roles.room import Room
+from d2m_node.roles.room_need import estimate_seller_bytes, set_room_aside
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.sources import load_body, load_model_state
 from d2m_node.roles.statements import UNSIGNED
@@ -183,6 +184,8 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
     except RuleViolation as error:
         raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
     if not job.has_seller_applied(me):
+        assert job.terms is not None, "a job in enrolment has terms"
+        await set_room_aside(ports, job_id, estimate_seller_bytes(body, job.terms))
         await _apply(shop, job)
     await chain.wait_for(lambda state: job_in(state, job_id).has_seller_applied(me) or None)
     log.info("seller_applied", job=job_id)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from d2m_node.calls import ApproveToken, EnrolSeller, RegisterDataset
 from d2m_node.ports import Int32Array
@@ -63,6 +64,20 @@ async def test_a_seller_enrols_with_the_deposit_that_the_terms_ask_for(
     assert (call.dataset_id, call.value_wei) == (2, DEPOSIT_WEI)
     deposit = cast.market.state.jobs[JOB].deposits[node.signer.address]
     assert deposit.amount_wei == DEPOSIT_WEI
+
+
+async def test_a_seller_without_room_for_a_job_does_not_enrol(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    cast.open_enrolment()
+    node = cast.sellers[2]
+    node.store.blobs.refusal = "no room"
+    nursery.start_soon(sell, node, Trainer(0))
+    with capture_logs() as logs:
+        await cast.market.mine(2)
+    assert cast.market.sent(EnrolSeller) == []
+    (failure,) = (one for one in logs if one["event"] == "job_failed")
+    assert failure["error"] == f"job {JOB}: no room"
 
 
 @pytest.mark.parametrize(("min_price_wei", "enrols"), [(PRICE_WEI, True), (PRICE_WEI + 1, False)])

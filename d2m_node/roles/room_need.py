@@ -1,0 +1,47 @@
+"""How much of the blob store a job may take: asked before a node enters it."""
+
+from d2m_node.errors import JobFailed
+from d2m_node.ports import Ports
+from protocol.model import count_parameters
+from protocol.request import MAX_BODY_BYTES, RequestBody
+from protocol.samples import count_sample_bytes
+from protocol.terms import JobTerms
+from protocol.types import JobId
+from protocol.update import TENSOR_HEADER_BYTES
+
+_SAMPLE_OVERHEAD_BYTES = 4 + 4 + 32
+"""Of each sample in a part of the validation set: its index, its label, another sample's leaf."""
+_PART_OVERHEAD_BYTES = 1024
+_WEIGHT_BYTES = 8
+
+
+async def set_room_aside(ports: Ports, job_id: JobId, size_bytes: int) -> None:
+    """Set room aside for a job that this node is about to enter.
+
+    Raises JobFailed with the reason if there is none.
+    """
+    refusal = await ports.store.blobs.find_refusal(job_id, size_bytes)
+    if refusal is not None:
+        raise JobFailed(job_id, refusal)
+
+
+def estimate_cone_bytes(body: RequestBody, terms: JobTerms) -> int:
+    """Return the most that a CONE node keeps of a job: all updates, all states, both parts."""
+    updates = terms.rounds_max * terms.sellers_per_round * _tensor_bytes(body)
+    sample_bytes = count_sample_bytes(body.model) + _SAMPLE_OVERHEAD_BYTES
+    parts = 2 * (body.validation.sample_count * sample_bytes + _PART_OVERHEAD_BYTES)
+    return updates + _state_bytes(body, terms) + parts + MAX_BODY_BYTES
+
+
+def estimate_seller_bytes(body: RequestBody, terms: JobTerms) -> int:
+    """Return the most that a seller keeps of a job: an update in each round, all states."""
+    updates = terms.rounds_max * _tensor_bytes(body)
+    return updates + _state_bytes(body, terms) + MAX_BODY_BYTES
+
+
+def _state_bytes(body: RequestBody, terms: JobTerms) -> int:
+    return terms.rounds_max * (_tensor_bytes(body) + _WEIGHT_BYTES * terms.sellers_max)
+
+
+def _tensor_bytes(body: RequestBody) -> int:
+    return TENSOR_HEADER_BYTES + 4 * count_parameters(body.model)
