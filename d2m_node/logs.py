@@ -1,13 +1,16 @@
-"""Structured logs: fixed event names with fields, to standard error and perhaps to a file.
+"""Structured logs: fixed event names with fields, to standard error and to a file.
 
-Library loggers (libp2p, hypercorn) come out the same way. Bytes are shown in hex; fields that
-could hold a secret are not shown at all.
+Standard error carries them for people or as JSON; the file has a line of JSON per event, is for
+its owner alone, and is rotated. `log_scope` puts role, job, round and peer into every line that is
+logged inside it. Library loggers (libp2p, hypercorn) come out the same way. Bytes are shown in
+hex; what could be a secret is not shown at all (`redaction.py`).
 """
 
 import logging
-import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +18,40 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from d2m_node.errors import UserError
+from d2m_node.redaction import hide_secrets, hide_secrets_in_text
 from d2m_node.settings import LogSettings
 
-HIDDEN: Final = "<hidden>"
+FILE_MODE: Final = 0o600
 
-_SECRET_FIELD = re.compile(r"password|passphrase|secret|salt|token|private|mnemonic|chain_element")
 _QUIET_LIBRARIES: Final = ("libp2p", "httpx", "httpcore", "hypercorn", "multiaddr")
+
+
+@contextmanager
+def log_scope(
+    *,
+    role: str | None = None,
+    job: int | None = None,
+    round_index: int | None = None,
+    peer: bytes | None = None,
+    is_new_task: bool = False,
+) -> Iterator[None]:
+    """Put what is given into every line that is logged inside.
+
+    Tasks and worker threads that are started inside inherit it. With ``is_new_task``, what the
+    starter of this task was about is forgotten: for tasks that many share, like a job's room. Not
+    for generators, async ones included: their body may run in somebody else's context.
+    """
+    if is_new_task:
+        structlog.contextvars.clear_contextvars()
+    given = {"role": role, "job": job, "round": round_index, "peer": peer}
+    fields = {name: value for name, value in given.items() if value is not None}
+    with structlog.contextvars.bound_contextvars(**fields):
+        yield
+
+
+def current_log_scope() -> dict[str, object]:
+    """Return the fields of the scope that this task is in, to log for it from another task."""
+    return structlog.contextvars.get_contextvars()
 
 
 def configure_logs(settings: LogSettings) -> None:
@@ -46,10 +77,11 @@ def configure_logs(settings: LogSettings) -> None:
         cache_logger_on_first_use=True,
     )
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers[0].setFormatter(_make_formatter(settings, shared, colors=sys.stderr.isatty()))
+    for_stderr = _render_json() if settings.format == "json" else _render_for_people()
+    handlers[0].setFormatter(_make_formatter(shared, for_stderr))
     if settings.file is not None:
-        handlers.append(_open_log_file(settings.file))
-        handlers[1].setFormatter(_make_formatter(settings, shared, colors=False))
+        handlers.append(_open_log_file(settings.file, settings))
+        handlers[1].setFormatter(_make_formatter(shared, _render_json()))
     # basicConfig with force closes the handlers of an earlier set-up.
     logging.basicConfig(handlers=handlers, level=settings.level.upper(), force=True)
     logging.captureWarnings(capture=True)
@@ -57,12 +89,6 @@ def configure_logs(settings: LogSettings) -> None:
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)
         library.propagate = True  # libp2p switches it off when it is imported
-
-
-def hide_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001
-    """Blank every field whose name says that it may be secret, nested ones too."""
-    _hide_in(event)
-    return event
 
 
 def show_bytes_as_hex(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001
@@ -73,37 +99,55 @@ def show_bytes_as_hex(logger: WrappedLogger, method: str, event: EventDict) -> E
     return event
 
 
-def _hide_in(table: MutableMapping[str, object]) -> None:
-    for name, value in table.items():
-        if _SECRET_FIELD.search(name.lower()):
-            table[name] = HIDDEN
-        elif isinstance(value, dict):
-            # A copy: what the caller passed is the caller's.
-            inner = dict(value)
-            _hide_in(inner)
-            table[name] = inner
+def _render_json() -> list[Processor]:
+    # Without the local variables of each frame: those may hold keys and passwords.
+    transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(transformer),
+        structlog.processors.JSONRenderer(default=str),
+    ]
 
 
-def _make_formatter(
-    settings: LogSettings, shared: list[Processor], *, colors: bool
-) -> logging.Formatter:
-    last: list[Processor]
-    if settings.format == "json":
-        last = [
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(default=str),
-        ]
-    else:
-        last = [structlog.dev.ConsoleRenderer(colors=colors)]
+def _render_for_people() -> list[Processor]:
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # The default shows local variables as well.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    ]
+
+
+def _make_formatter(shared: list[Processor], last: list[Processor]) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *last,
+            # Once more, on the whole line: an exception's text is part of it by now.
+            lambda _logger, _method, line: hide_secrets_in_text(str(line)),
+        ],
     )
 
 
-def _open_log_file(path: Path) -> logging.Handler:
+class _PrivateFileHandler(RotatingFileHandler):
+    """A rotated file that nobody but its owner can read."""
+
+    def _open(self):  # type: ignore[no-untyped-def]  # the base class's type is private
+        path = Path(self.baseFilename)
+        path.touch(mode=FILE_MODE)
+        path.chmod(FILE_MODE)  # one that was there already may be of another mode
+        return super()._open()
+
+
+def _open_log_file(path: Path, settings: LogSettings) -> logging.Handler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return logging.FileHandler(path, encoding="utf-8")
+        return _PrivateFileHandler(
+            path,
+            maxBytes=settings.file_bytes,
+            backupCount=settings.files_kept - 1,
+            encoding="utf-8",
+        )
     except OSError as exc:
         raise UserError(f"logs.file: {path}: {exc.strerror}") from exc

@@ -23,6 +23,7 @@ from d2m_node.calls import BindPeer
 from d2m_node.chain.adapter import open_chain
 from d2m_node.errors import UserError
 from d2m_node.keys import open_signer
+from d2m_node.logs import log_scope
 from d2m_node.network.host import open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Ports, TrainerPort
@@ -99,7 +100,7 @@ class RoleRunner:
     async def _run(
         self, name: str, options: RoleOptions, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        with trio.CancelScope() as scope:
+        with trio.CancelScope() as scope, log_scope(role=name, is_new_task=True):
             self._running[name] = scope
             try:
                 await self._starters[name](options, task_status)

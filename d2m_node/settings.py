@@ -141,8 +141,13 @@ class RpcSettings:
 class LogSettings:
     level: LogLevel = "info"
     format: LogFormat = "console"
-    file: Path | None = None
-    """Written besides standard error."""
+    """Of standard error; the file always holds JSON."""
+    file: Path | None = Path("node.log")
+    """Written besides standard error, a line of JSON per event; "" for none."""
+    file_bytes: Annotated[int, Meta(ge=64 * 1024)] = 16 * 2**20
+    """A larger file is put aside as node.log.1, and so on, and a new one begun."""
+    files_kept: Annotated[int, Meta(ge=2, le=1000)] = 8
+    """The oldest is deleted when there would be more; the one that is written counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 import trio
+from structlog.contextvars import bound_contextvars
 
 from d2m_node.chain.client import RpcClient
 from d2m_node.chain.fees import Quote, cap_call_fee, quote_fees, raise_fees
@@ -113,10 +114,12 @@ class Nonces:
         if unused:
             await self._fill_gap(unused[0], facts)
         for slot in slots:
-            try:
-                await self._review_slot(slot, facts, block_number)
-            except ChainUnavailable as exc:  # the others do not wait for this one
-                log.warning("transaction_not_reviewed", key=slot.key, reason=str(exc))
+            scope = {} if slot.submission is None else slot.submission.scope
+            with bound_contextvars(**scope):
+                try:
+                    await self._review_slot(slot, facts, block_number)
+                except ChainUnavailable as exc:  # the others do not wait for this one
+                    log.warning("transaction_not_reviewed", key=slot.key, reason=str(exc))
 
     async def _review_slot(self, slot: Slot, facts: AccountFacts, block_number: int) -> None:
         receipts = [facts.receipts.get(one.transaction_hash) for one in slot.attempts]

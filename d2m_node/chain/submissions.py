@@ -1,5 +1,6 @@
 """What is to happen on the chain once, by key, and those who wait for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -7,6 +8,7 @@ import trio
 
 from d2m_node.chain.bindings import EncodedCall
 from d2m_node.errors import NodeError
+from d2m_node.logs import current_log_scope
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +22,8 @@ class Submission:
     is_owed: bool = False
     """Somebody was told that it happened, and a reorganisation took it back."""
     waiters: int = 0
+    scope: Mapping[str, object] = field(default_factory=dict)
+    """What its asker's log lines are about; so are those about its transactions."""
     done: trio.Event = field(default_factory=trio.Event)
     error: NodeError | None = None
 
@@ -42,7 +46,8 @@ class Submissions:
 
     def add(self, key: str, call: EncodedCall, *, is_owed: bool = False) -> Submission:
         """Return the submission of a key: the one on its way, or a new one for ``call``."""
-        submission = self._by_key.setdefault(key, Submission(key, call))
+        fresh = Submission(key, call, scope=current_log_scope())
+        submission = self._by_key.setdefault(key, fresh)
         submission.is_owed = submission.is_owed or is_owed
         return submission
 

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import structlog
 import trio
+from structlog.contextvars import bound_contextvars
 
 from d2m_node.calls import ContractCall
 from d2m_node.chain.bindings import Bindings
@@ -57,7 +58,8 @@ class TransactionSender:
                 except ChainUnavailable as exc:
                     log.warning("transactions_not_reviewed", reason=str(exc))
                 for submission in self._submissions.take_unsigned():
-                    nursery.start_soon(self._drive, submission)
+                    with bound_contextvars(**submission.scope):
+                        nursery.start_soon(self._drive, submission)
 
     async def _wait_step(self, last: MarketState | None) -> MarketState:
         """Return the followed state once it is another one: a block came, or the chain turned."""

@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "init": ("d2m_node.cli.local:init", "Make a data directory with keys and a config.toml."),
     "run": ("d2m_node.cli.local:run", "Run the node until SIGTERM or Ctrl-C."),
     "config": ("d2m_node.cli.local:config", "Show or check the settings."),
+    "logs": ("d2m_node.cli.logs:logs", "Show what the node has logged."),
     "audit": ("d2m_node.cli.audit:audit", "Compute a job's ballots and payments again."),
     "explain": ("d2m_node.cli.explain:explain", "Tell why each payee of a job got what it got."),
     "incentives": ("d2m_node.cli.incentives:incentives", "Tell whether honesty pays in a job."),

@@ -12,7 +12,8 @@ from d2m_node.devnet.layout import NodePlan
 from d2m_node.errors import NodeError
 
 STOP_SECONDS = 8.0
-LOG_NAME = "node.log"
+OUTPUT_NAME = "output.log"
+"""What a node writes to standard error, that which comes before and after its log too."""
 TAIL_BYTES = 600
 
 # A node's numpy and torch would each take every core.
@@ -42,24 +43,24 @@ async def _start(plan: NodePlan) -> trio.Process:
         command += ["d2m_node", "--data-dir", str(plan.folder), "run"]
     else:
         command += ["d2m_node.simulation.adversaries", str(plan.folder), plan.hostile]
-    log = (plan.folder / LOG_NAME).open("ab")
+    output = (plan.folder / OUTPUT_NAME).open("ab")
     try:
         return await trio.lowlevel.open_process(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             env={**os.environ, **_ONE_THREAD},
             # Ctrl-C in a terminal goes to the launcher alone, which stops the nodes in order.
             start_new_session=True,
         )
     finally:
-        log.close()
+        output.close()
 
 
 async def _watch(plan: NodePlan, process: trio.Process) -> None:
     status = await process.wait()
-    text = (plan.folder / LOG_NAME).read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+    text = (plan.folder / OUTPUT_NAME).read_bytes()[-TAIL_BYTES:].decode(errors="replace")
     last = text.strip().splitlines()[-1:] or ["it printed nothing"]
     raise NodeError(f"{plan.name} ended with status {status}: {last[0]}")
 

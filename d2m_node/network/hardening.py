@@ -32,6 +32,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from multiaddr import Multiaddr
 
 from d2m_node.errors import FatalError, TransientError
+from d2m_node.logs import log_scope
 from d2m_node.ports import Verdict
 from protocol.errors import ProtocolError
 
@@ -94,7 +95,7 @@ async def _keep_alive(self: Yamux) -> None:
                 return
             await self._ping_event.wait()
         if patience.cancelled_caught:
-            log.info("peer_silent", peer=self.peer_id.to_base58())
+            log.info("peer_silent", peer=self.peer_id.to_bytes())
             # The reading task fails on the closed socket and tells everybody.
             with suppress(BaseLibp2pError, OSError):
                 await self.secured_conn.close()
@@ -215,11 +216,12 @@ class HardenedPubsub(Pubsub):
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take one message in; whatever it raises is its forwarder's fault."""
-        try:
-            await super().push_msg(msg_forwarder, msg)
-        except Exception as exc:  # noqa: BLE001 - a garbage key raises anything
-            log.info("gossip_malformed", peer=msg_forwarder.to_base58(), error=repr(exc))
-            self._blame(msg_forwarder.to_bytes(), "malformed gossip")
+        with log_scope(peer=msg_forwarder.to_bytes()):
+            try:
+                await super().push_msg(msg_forwarder, msg)
+            except Exception as exc:  # noqa: BLE001 - a garbage key raises anything
+                log.info("gossip_malformed", error=repr(exc))
+                self._blame(msg_forwarder.to_bytes(), "malformed gossip")
 
     async def validate_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Judge each copy anew: stock's cache would forgive whoever forwards a bad one second."""
@@ -273,7 +275,8 @@ def guard_streams(
             return
         open_counts[peer_id] += 1
         try:
-            await host._swarm_stream_handler(stream)
+            with log_scope(peer=peer_id.to_bytes()):
+                await host._swarm_stream_handler(stream)
         except FatalError as exc:
             crash(exc)
         except (TransientError, BaseLibp2pError):
@@ -281,7 +284,7 @@ def guard_streams(
         except Exception as exc:  # hostile bytes raise anything inside libp2p
             expected = isinstance(exc, ProtocolError)
             log.info(
-                "stream_failed", peer=peer_id.to_base58(), error=repr(exc), exc_info=not expected
+                "stream_failed", peer=peer_id.to_bytes(), error=repr(exc), exc_info=not expected
             )
             blame(peer_id.to_bytes(), str(exc))
             await stream.reset()

@@ -15,6 +15,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from d2m_node.errors import PeerUnreachable
+from d2m_node.logs import log_scope
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import PeerStatus
 
@@ -109,14 +110,14 @@ class Peers(INotifee):
         """Count a fault; one too many and the peer is disconnected and banned for a while."""
         now = trio.current_time()
         score = self._current_penalty(peer_id, now) + 1.0
-        log.info("peer_penalised", peer=str(ID(peer_id)), reason=reason, penalty=round(score, 1))
+        log.info("peer_penalised", peer=peer_id, reason=reason, penalty=round(score, 1))
         self._forget_old_faults(now)
         if score < self._settings.max_penalty:
             self._penalties[peer_id] = score, now
             return
         self._penalties.pop(peer_id, None)
         self._bans[peer_id] = now + self._settings.ban_seconds
-        log.warning("peer_banned", peer=str(ID(peer_id)), reason=reason)
+        log.warning("peer_banned", peer=peer_id, reason=reason)
         self._tasks.start_soon(self._disconnect, peer_id)
 
     def _current_penalty(self, peer_id: bytes, now: float) -> float:
@@ -150,7 +151,7 @@ class Peers(INotifee):
         # If both sides dialled at once there would be two connections: the one with the greater
         # id lets the other go first.
         patience = 4 * shortest if self._own_id > peer_id else 0.0
-        with keeper.scope:
+        with keeper.scope, log_scope(peer=peer_id, is_new_task=True):
             await _wait(keeper, patience)
             while True:
                 await self._try_dial(peer_id, keeper)
@@ -167,7 +168,7 @@ class Peers(INotifee):
             await self.reach(peer_id)
         except PeerUnreachable as exc:
             if keeper.last_error is None:
-                log.info("peer_unreachable", peer=str(ID(peer_id)), error=str(exc))
+                log.info("peer_unreachable", error=str(exc))
             keeper.last_error = str(exc)
         else:
             keeper.last_error = None

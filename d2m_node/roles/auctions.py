@@ -192,10 +192,10 @@ async def _reveal(ports: Ports, job_id: JobId, bid: PlannedBid) -> None:
     )
     try:
         await chain.submit(call, key=f"reveal/{job_id}")
-        log.info("bid_revealed", job=job_id, amount_wei=bid.amount_wei)
+        log.info("bid_revealed", amount_wei=bid.amount_wei)
     except TransactionReverted as refusal:
         # The auction must be closed all the same: it holds the deposit.
-        log.warning("reveal_refused", job=job_id, reason=refusal.reason)
+        log.warning("reveal_refused", reason=refusal.reason)
 
 
 async def _answer_bids(ports: Ports, job_id: JobId, bid: PlannedBid) -> None:
@@ -220,10 +220,10 @@ async def _answer_bids(ports: Ports, job_id: JobId, bid: PlannedBid) -> None:
     while amount_wei := await chain.wait_for(find_next):
         try:
             await _bid_in_the_clear(ports, bid, job_in(chain.state, job_id), amount_wei)
-            log.info("bid_raised", job=job_id, amount_wei=amount_wei)
+            log.info("bid_raised", amount_wei=amount_wei)
         except TransactionReverted as refusal:
             # Somebody was faster, or the window is over.
-            log.info("raise_refused", job=job_id, reason=refusal.reason)
+            log.info("raise_refused", reason=refusal.reason)
             await chain.wait_block(BlockNumber(chain.state.block_number + 1))
     if not is_over(chain.state):
         await _take_back(ports, job_id)
@@ -235,4 +235,4 @@ async def _take_back(ports: Ports, job_id: JobId) -> None:
     try:
         await ports.chain.submit(ReclaimBid(auction=job_id), key=f"take-back/{job_id}")
     except TransactionReverted as refusal:
-        log.info("take_back_refused", job=job_id, reason=refusal.reason)
+        log.info("take_back_refused", reason=refusal.reason)

@@ -5,6 +5,7 @@ from functools import partial
 import structlog
 import trio
 
+from d2m_node.logs import log_scope
 from d2m_node.ports import Purpose, Reference
 from d2m_node.roles.checks import check_decision, execute_slashes
 from d2m_node.roles.findings import find_result
@@ -44,10 +45,12 @@ async def work_through_ballots(seat: Seat, work_scope: trio.CancelScope) -> None
             if isinstance(ballot, JobPhase):
                 break
             last = ballot.opened_at
-            if ballot.kind is BallotKind.FINAL:
-                nursery.start_soon(parts.obtain, FINAL_PART, ballot.availability_end)
-            await _run_ballot(seat, ballot, parts, findings)
-            nursery.start_soon(check_decision, seat, ballot, findings.get(ballot.ballot_number))
+            with log_scope(round_index=ballot.round_index):
+                if ballot.kind is BallotKind.FINAL:
+                    nursery.start_soon(parts.obtain, FINAL_PART, ballot.availability_end)
+                await _run_ballot(seat, ballot, parts, findings)
+                finding = findings.get(ballot.ballot_number)
+                nursery.start_soon(check_decision, seat, ballot, finding)
         nursery.cancel_scope.cancel()
     work_scope.cancel()
 
@@ -74,8 +77,6 @@ async def _run_ballot(
     """Work on one ballot for as long as it is the open one; keep what was found, by number."""
     log.info(
         "ballot_opened",
-        job=seat.job_id,
-        round=ballot.round_index,
         kind=ballot.kind.name.lower(),
         attempt=ballot.attempt,
     )

@@ -6,6 +6,7 @@ import structlog
 import trio
 
 from d2m_node.errors import JobFailed, TransactionReverted, TransientError, UserError
+from d2m_node.logs import log_scope
 from protocol.errors import ProtocolError
 from protocol.types import JobId
 
@@ -17,27 +18,27 @@ PAUSE_SECONDS = 5.0
 async def run_to_failure(role: str, job_id: JobId, work: Callable[[], Awaitable[None]]) -> None:
     """Do a role's work in one job; log why if it cannot go on. Bugs pass through.
 
-    After a transient failure the work starts again: every step finds what it did before.
+    All that is logged meanwhile says which role and job it is about. After a transient failure
+    the work starts again: every step finds what it did before.
     """
-    while True:
-        is_transient = False
-        try:
-            await work()
-        except* TransientError as failures:
-            is_transient = True
-            _log_failures("job_interrupted", role, job_id, failures)
-        except* (JobFailed, TransactionReverted, UserError, ProtocolError) as failures:
-            _log_failures("job_failed", role, job_id, failures)
-        if not is_transient:
-            return
-        await trio.sleep(PAUSE_SECONDS)
+    with log_scope(role=role, job=job_id):
+        while True:
+            is_transient = False
+            try:
+                await work()
+            except* TransientError as failures:
+                is_transient = True
+                _log_failures("job_interrupted", failures)
+            except* (JobFailed, TransactionReverted, UserError, ProtocolError) as failures:
+                _log_failures("job_failed", failures)
+            if not is_transient:
+                return
+            await trio.sleep(PAUSE_SECONDS)
 
 
-def _log_failures(
-    event: str, role: str, job_id: JobId, failures: BaseExceptionGroup[BaseException]
-) -> None:
+def _log_failures(event: str, failures: BaseExceptionGroup[BaseException]) -> None:
     for failure in _list_leaves(failures):
-        log.warning(event, job=job_id, role=role, error=str(failure))
+        log.warning(event, error=str(failure))
 
 
 def _list_leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -306,7 +306,7 @@ async def _serve_part(
             signature=UNSIGNED,
         )
     )
-    log.info("validation_part_offered", job=room.job.job_id, part=part, size_bytes=len(data))
+    log.info("validation_part_offered", part=part, size_bytes=len(data))
 
 
 async def _is_delivered(ports: Ports, job_id: JobId) -> bool:
@@ -332,4 +332,4 @@ async def _take_model(ports: Ports, job: JobState, body: RequestBody) -> None:
     )
     digest = await ports.store.blobs.put(file, Reference(Purpose.MODEL, job.job_id))
     await ports.store.journal.remember("model", str(job.job_id), digest)
-    log.info("model_delivered", job=job.job_id, digest=job.ended.model_digest.hex())
+    log.info("model_delivered", digest=job.ended.model_digest.hex())

@@ -61,14 +61,12 @@ async def _appeal(seat: Seat, decided: DecidedBallot, own: Digest) -> None:
     missing = _count_missing(seat, decided.ballot)
     agreeing = sum(one.digest == own for one in decided.ballot.openings)
     if 2 * (agreeing + missing) <= len(seat.pool):
-        log.warning("decision_differs_for_good", job=seat.job_id, digest=own.hex())
+        log.warning("decision_differs_for_good", digest=own.hex())
         return
     chain = seat.ports.chain
     bond_wei = compute_appeal_bond(seat.job.price_wei, seat.terms, chain.params, missing)
     log.warning(
         "decision_differs",
-        job=seat.job_id,
-        round=decided.ballot.round_index,
         decided=decided.decision.digest.hex(),
         bond_wei=bond_wei,
     )

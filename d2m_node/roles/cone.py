@@ -116,7 +116,7 @@ async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: Job
         call = EnrolCone(job=job_id, terms=job.terms, ticket_root=tickets.root)
         await chain.submit(call, key=f"enrol-cone/{job_id}")
     await chain.wait_for(lambda state: job_in(state, job_id).has_cone_applied(me) or None)
-    log.info("cone_applied", job=job_id)
+    log.info("cone_applied")
     room = await rooms.enter(job_id)
     await close_enrolment_in_turn(
         chain,
@@ -127,9 +127,9 @@ async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: Job
     index = job.cone_index(me)
     if index is None:
         check_place(job, is_held=job.phase is JobPhase.CANCELLED or job.is_cone_left_out(me))
-        log.info("cone_not_in_pool", job=job_id, phase=job.phase.value)
+        log.info("cone_not_in_pool", phase=job.phase.value)
         return None
-    log.info("cone_enrolled", job=job_id, index=index)
+    log.info("cone_enrolled", index=index)
     return Seat(
         ports=ports,
         room=room,

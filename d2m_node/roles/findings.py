@@ -58,7 +58,7 @@ async def _find_round(seat: Seat, ballot: Ballot, parts: Parts) -> Finding:
     holdings = await collect_updates(seat, ballot, sampled)
     inputs = await agree_inputs(seat, ballot, sampled, holdings)
     if not inputs.is_complete:
-        log.warning("inputs_incomplete", job=seat.job_id, round=ballot.round_index)
+        log.warning("inputs_incomplete")
         return Finding(None, inputs.available)
     held = await parts.wait(SELECTION_PART)
     subset = await _draw_subset(seat, ballot, held.part)
@@ -78,7 +78,7 @@ async def _find_round(seat: Seat, ballot: Ballot, parts: Parts) -> Finding:
     sources = RoundSources(update_digests=holdings.digests, part_digest=held.digest, subset=subset)
     await record_round(seat, ballot, work, sources)
     result = await trio.to_thread.run_sync(seat.executor.compute_round, work)
-    _log_result(seat, ballot, result)
+    _log_result(ballot, result)
     return Finding(result, inputs.available)
 
 
@@ -110,15 +110,13 @@ async def _find_final(seat: Seat, ballot: Ballot, parts: Parts) -> Finding:
     )
     await record_final(seat, ballot, state, held.digest)
     result = await trio.to_thread.run_sync(seat.executor.compute_final, work)
-    _log_result(seat, ballot, result)
+    _log_result(ballot, result)
     return Finding(result, 0)
 
 
-def _log_result(seat: Seat, ballot: Ballot, result: BallotResult) -> None:
+def _log_result(ballot: Ballot, result: BallotResult) -> None:
     log.info(
         "ballot_computed",
-        job=seat.job_id,
-        round=ballot.round_index,
         kind=ballot.kind.name.lower(),
         digest=result.digest.hex(),
     )

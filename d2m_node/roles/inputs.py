@@ -110,16 +110,16 @@ async def _hold_update(seat: Seat, ballot: Ballot, index: int, holdings: Holding
     )
     opening = seat.room.heard(wire.UpdateOpening, round_index)[index]
     if not seat.room.opens_commitment(opening):
-        log.warning("update_opening_mismatch", job=seat.job_id, round=round_index, seller=index)
+        log.warning("update_opening_mismatch", seller=index)
         return
     while index not in holdings.updates:
         try:
             await _fetch_update(seat, index, Digest(opening.digest), holdings)
         except PeerUnreachable as error:
-            log.info("update_fetch_failed", job=seat.job_id, seller=index, error=str(error))
+            log.info("update_fetch_failed", seller=index, error=str(error))
             await seat.ports.chain.wait_block(BlockNumber(seat.head + 1))
         except ProtocolError as error:
-            log.warning("update_refused", job=seat.job_id, seller=index, error=str(error))
+            log.warning("update_refused", seller=index, error=str(error))
             return
 
 
@@ -290,4 +290,4 @@ async def _fetch_lacking(
                 try:
                     await _fetch_update(seat, index, Digest(opened[index].digest), holdings)
                 except (PeerUnreachable, ProtocolError) as error:
-                    log.warning("input_lacking", job=seat.job_id, seller=index, error=str(error))
+                    log.warning("input_lacking", seller=index, error=str(error))

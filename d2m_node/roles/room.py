@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from d2m_node.errors import TransientError
+from d2m_node.logs import log_scope
 from d2m_node.ports import Ports, Verdict
 from d2m_node.roles.jobs import job_in
 from d2m_node.roles.statements import (
@@ -173,11 +174,12 @@ class Room:
                     nursery.start_soon(self._pull_from, peer.peer_id, request)
 
     async def _pull_from(self, peer_id: bytes, request: MessagesRequest) -> None:
-        try:
-            received = await self._ports.network.fetch_messages(peer_id, request)
-        except TransientError as error:
-            log.info("pull_failed", job=self._job_id, peer=peer_id.hex(), error=str(error))
-            return
+        with log_scope(peer=peer_id):
+            try:
+                received = await self._ports.network.fetch_messages(peer_id, request)
+            except TransientError as error:
+                log.info("pull_failed", error=str(error))
+                return
         for message in received:
             self.validate(message)
 

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 import trio
 
+from d2m_node.logs import log_scope
 from d2m_node.ports import Ports
 from d2m_node.roles.library import participants
 from d2m_node.roles.room import Room
@@ -40,11 +41,14 @@ class Rooms:
             return self._rooms[job_id]
 
     async def _run(self, room: Room, job_id: JobId, *, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(room.run)
-            task_status.started()
-            await self._ports.chain.wait_for(partial(_is_left, job_id, self._ports.signer.address))
-            nursery.cancel_scope.cancel()
+        me = self._ports.signer.address
+        # A room is of all roles, not of the one that came first.
+        with log_scope(job=job_id, is_new_task=True):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(room.run)
+                task_status.started()
+                await self._ports.chain.wait_for(partial(_is_left, job_id, me))
+                nursery.cancel_scope.cancel()
         del self._rooms[job_id]
 
 

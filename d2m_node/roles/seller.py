@@ -15,6 +15,7 @@ import trio
 
 from d2m_node.calls import EnrolSeller, RegisterDataset
 from d2m_node.errors import JobFailed
+from d2m_node.logs import log_scope
 from d2m_node.ports import Int32Array, Ports, Purpose, Reference, Samples, TrainerPort
 from d2m_node.retry import retry_transient
 from d2m_node.roles.allowances import allow_taking
@@ -188,7 +189,7 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
         await set_room_aside(ports, job_id, estimate_seller_bytes(body, job.terms))
         await _apply(shop, job)
     await chain.wait_for(lambda state: job_in(state, job_id).has_seller_applied(me) or None)
-    log.info("seller_applied", job=job_id)
+    log.info("seller_applied")
     room = await shop.rooms.enter(job_id)
     await close_enrolment_in_turn(
         chain,
@@ -199,9 +200,9 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
     index = job.seller_index(me)
     if index is None:
         check_place(job, is_held=job.phase is JobPhase.CANCELLED or job.is_seller_left_out(me))
-        log.info("seller_not_in_job", job=job_id, phase=job.phase.value)
+        log.info("seller_not_in_job", phase=job.phase.value)
         return None
-    log.info("seller_enrolled", job=job_id, index=index)
+    log.info("seller_enrolled", index=index)
     return Stall(
         ports=ports,
         room=room,
@@ -243,10 +244,11 @@ async def _run_job(stall: Stall) -> None:
         if isinstance(found, JobPhase):
             break
         last_seed = found.seller_seed_block
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_offer_update, stall, found)
-            await chain.wait_for(partial(_is_closed, stall, found))
-            nursery.cancel_scope.cancel()
+        with log_scope(round_index=found.round_index):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_offer_update, stall, found)
+                await chain.wait_for(partial(_is_closed, stall, found))
+                nursery.cancel_scope.cancel()
     await settle_in_turn(chain, lambda: stall.job, turn_from)
 
 
@@ -294,14 +296,14 @@ async def _offer_update(stall: Stall, ballot: Ballot) -> None:
     if stored is None:
         if chain.state.block_number >= ballot.update_commit_end:
             return
-        stored = await _train(stall, ballot, state.parameters, key)
+        stored = await _train(stall, state.parameters, key)
     offer = msgspec.msgpack.decode(stored, type=OfferedUpdate)
     await _commit(stall, ballot, offer)
     await chain.wait_block(ballot.update_commit_end)
     await _open(stall, ballot, offer)
 
 
-async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array, key: str) -> bytes:
+async def _train(stall: Stall, parameters: Int32Array, key: str) -> bytes:
     """Train one update and fix it in the journal before anybody hears of it."""
     update = await stall.trainer.train(
         stall.body.model,
@@ -314,7 +316,7 @@ async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array, key: str)
     reference = Reference(Purpose.OWN_UPDATE, stall.job_id)
     digest = await stall.ports.store.blobs.put(data, reference)
     fresh = msgspec.msgpack.encode(OfferedUpdate(digest, secrets.token_bytes(32)))
-    log.info("update_trained", job=stall.job_id, round=ballot.round_index)
+    log.info("update_trained")
     return await stall.ports.store.journal.remember("update", key, fresh)
 
 

@@ -92,7 +92,7 @@ async def _close_enrolment(chain: ChainPort, job: JobState) -> None:
         seed_delay_blocks = chain.params.seed_delay_blocks
         if not call.header or not may_give_up_draw(job.enrolment_end, seed_delay_blocks, head):
             raise
-        log.warning("giving_up_draw", job=job.job_id, reason=refusal.reason)
+        log.warning("giving_up_draw", reason=refusal.reason)
         await chain.submit(replace(call, header=b""), key=f"{key}/without-header")
 
 
@@ -165,5 +165,5 @@ async def _settle(chain: ChainPort, job: JobState) -> None:
         ended = job.ended
         if ended is None or head <= ended.final_block + chain.params.max_window_blocks:
             raise
-        log.warning("settling_without_leaves", job=job.job_id, reason=refusal.reason)
+        log.warning("settling_without_leaves", reason=refusal.reason)
         await chain.submit(replace(call, leaves=()), key=f"{key}/without-leaves")

@@ -90,11 +90,11 @@ async def _fetch_part(
         )
         part = await trio.to_thread.run_sync(_check_part, data, seat.body, indices)
     except PeerUnreachable as error:
-        log.info("validation_fetch_failed", job=seat.job_id, part=offer.part, error=str(error))
+        log.info("validation_fetch_failed", part=offer.part, error=str(error))
         return None
     except ProtocolError as error:
         # An offer is final. Without a receipt the job ends at its buyer's cost.
-        log.warning("validation_part_refused", job=seat.job_id, part=offer.part, error=str(error))
+        log.warning("validation_part_refused", part=offer.part, error=str(error))
         await trio.sleep_forever()
     return HeldPart(part, digest)
 

@@ -78,7 +78,7 @@ async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
     mini_round = seat.ballot(ballot).mini_rounds[drawn_for]
     await chain.wait_block(mini_round.seed_block)
     if seat.head > mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
-        log.info("vote_too_late", job=seat.job_id, round=ballot.round_index)
+        log.info("vote_too_late")
         return
     vote = await _seal_vote(seat, ballot, mini_round, finding)
     await finish_vote(seat, ballot, mini_round, vote)
@@ -206,7 +206,7 @@ async def _open(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedV
     """Gossip the opening and see it recorded, if the commitment was."""
     batch = _own_batch(seat, ballot, mini_round)
     if batch is None:
-        log.warning("vote_not_recorded", job=seat.job_id, round=ballot.round_index)
+        log.warning("vote_not_recorded")
         return
     mini = mini_number(ballot, mini_round.mini_round_index)
     step = vote_step(ballot.round_index, mini)

@@ -35,7 +35,7 @@ def run_devnet(folder: Path, *options: str) -> list[dict[str, Any]]:
     )
     logs = "".join(
         f"\n{log.parent.name}: {log.read_text(errors='replace')[-800:]}"
-        for log in sorted(folder.glob("*/node.log"))
+        for log in sorted(folder.glob("*/output.log"))
     )
     assert finished.returncode == 0, finished.stderr.decode() + finished.stdout.decode() + logs
     return [json.loads(line) for line in finished.stdout.splitlines()]

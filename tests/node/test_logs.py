@@ -1,15 +1,18 @@
-"""Logs show what happened and never a secret."""
+"""Logs show what happened, say what it is about, and never show a secret."""
 
 import json
 import logging
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+import trio
 
 from d2m_node.errors import UserError
-from d2m_node.logs import configure_logs
+from d2m_node.logs import configure_logs, current_log_scope, log_scope
 from d2m_node.settings import LogSettings
 
 
@@ -27,8 +30,14 @@ def restored_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def read_events(path: Path) -> list[dict[str, object]]:
+def read_events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    configure_logs(LogSettings(file=tmp_path / "node.log"))
+    return tmp_path / "node.log"
 
 
 def test_events_are_lines_of_json_in_the_file(tmp_path: Path) -> None:
@@ -65,6 +74,32 @@ def test_libraries_speak_only_when_something_is_wrong(tmp_path: Path) -> None:
     assert [event["event"] for event in read_events(tmp_path / "node.log")] == ["broken"]
 
 
+def test_the_file_holds_json_whatever_people_read(
+    log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    structlog.get_logger("roles").info("digest_revealed", job=3)
+    assert read_events(log_file)[0]["job"] == 3
+
+
+def test_the_file_is_for_its_owner_alone_also_if_it_was_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "node.log"
+    path.touch(mode=0o644)
+    configure_logs(LogSettings(file=path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_files_are_rotated_and_their_number_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "node.log"
+    configure_logs(LogSettings(file=path, file_bytes=64 * 1024, files_kept=3))
+    for number in range(400):
+        structlog.get_logger("roles").info("filler", number=number, text="x" * 1000)
+    names = sorted(one.name for one in tmp_path.iterdir())
+    assert names == ["node.log", "node.log.1", "node.log.2"]
+    assert all(one.stat().st_size <= 64 * 1024 for one in tmp_path.iterdir())
+    assert all(stat.S_IMODE(one.stat().st_mode) == 0o600 for one in tmp_path.iterdir())
+    assert read_events(path)[-1]["number"] == 399
+
+
 def test_the_console_format_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(LogSettings())
     structlog.get_logger("roles").info("digest_revealed", job=3)
@@ -77,3 +112,108 @@ def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"logs\.file"):
         configure_logs(LogSettings(file=tmp_path / "file" / "node.log"))
+
+
+async def test_a_scope_reaches_tasks_and_threads_that_start_in_it(log_file: Path) -> None:
+    log = structlog.get_logger("roles")
+
+    async def work() -> None:
+        log.info("in_a_task")
+        await trio.to_thread.run_sync(lambda: log.info("in_a_thread"))
+
+    with log_scope(role="cone", job=3):
+        async with trio.open_nursery() as nursery:
+            with log_scope(round_index=2, peer=b"\x12\x20"):
+                nursery.start_soon(work)
+            log.info("beside_it")
+    log.info("after_it")
+    lines = {one["event"]: one for one in read_events(log_file)}
+    for name in ("in_a_task", "in_a_thread"):
+        found = {key: lines[name][key] for key in ("role", "job", "round", "peer")}
+        assert found == {"role": "cone", "job": 3, "round": 2, "peer": "0x1220"}
+    assert "round" not in lines["beside_it"]
+    assert lines["beside_it"]["job"] == 3
+    assert "job" not in lines["after_it"]
+
+
+async def test_a_task_that_many_share_forgets_who_started_it(log_file: Path) -> None:
+    async def share() -> None:
+        with log_scope(job=3, is_new_task=True):
+            structlog.get_logger("roles").info("shared")
+
+    with log_scope(role="cone", job=3, round_index=2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(share)
+        assert current_log_scope() == {"role": "cone", "job": 3, "round": 2}
+    (line,) = read_events(log_file)
+    assert line["job"] == 3
+    assert "role" not in line
+    assert "round" not in line
+
+
+async def test_what_a_role_logs_in_a_job_says_so(log_file: Path) -> None:
+    from d2m_node.roles.boundary import run_to_failure
+    from protocol.errors import ProtocolError
+    from protocol.types import JobId
+
+    async def work() -> None:
+        raise ProtocolError("no")
+
+    await run_to_failure("seller", JobId(7), work)
+    (line,) = read_events(log_file)
+    assert (line["event"], line["role"], line["job"]) == ("job_failed", "seller", 7)
+
+
+SECRET = "hush-hush-0123456789"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"authorization": f"Bearer {SECRET}"},
+        {"header": f"Authorization: Bearer {SECRET}"},
+        {"headers": [("authorization", f"Bearer {SECRET}")]},
+        {"headers": {"Authorization": SECRET}},
+        {"error": f"https://user:{SECRET}@chain.example/rpc does not answer"},
+        {"error": f"GET /rpc?token={SECRET}&x=1"},
+        {"error": f'{{"password": "{SECRET}"}}'},
+        {"outer": [{"inner": ({"api_key": SECRET},)}]},
+        {"bearer_token": SECRET.encode()},
+        {"session_cookie": SECRET},
+    ],
+)
+def test_no_field_and_no_text_shows_a_secret(
+    capsys: pytest.CaptureFixture[str], log_file: Path, fields: dict[str, object]
+) -> None:
+    structlog.get_logger("rpc").info("call", other=5, **fields)
+    for text in (log_file.read_text(), capsys.readouterr().err):
+        assert SECRET not in text
+        assert SECRET.encode().hex() not in text
+        assert "<hidden>" in text
+    assert read_events(log_file)[0]["other"] == 5
+
+
+@pytest.mark.parametrize("kind", ["json", "console"])
+def test_a_traceback_shows_no_secret(
+    log_file: Path, capsys: pytest.CaptureFixture[str], kind: Any
+) -> None:
+    configure_logs(LogSettings(format=kind, file=log_file))
+    password = SECRET
+    try:
+        raise ValueError(f"refused: Authorization: Bearer {password}")
+    except ValueError:
+        structlog.get_logger("rpc").exception("call_failed")
+    for text in (log_file.read_text(), capsys.readouterr().err):
+        assert "ValueError" in text
+        assert SECRET not in text
+
+
+def test_words_about_secrets_are_no_secrets(log_file: Path) -> None:
+    told = "the password file is missing; a bearer token is needed; job 3: price=5"
+    structlog.get_logger("rpc").info("call", told=told)
+    assert read_events(log_file)[0]["told"] == told
+
+
+def test_a_library_that_logs_a_token_does_not_show_it(log_file: Path) -> None:
+    logging.getLogger("hypercorn.error").error("header %s", f"Bearer {SECRET}")
+    assert SECRET not in log_file.read_text()
