@@ -13,19 +13,27 @@ from d2m_node.chain.bindings import Bindings, decode_view, encode_view
 from d2m_node.chain.blocks import parse_block, parse_header
 from d2m_node.chain.client import RpcClient, open_client
 from d2m_node.chain.follower import Follower
-from d2m_node.chain.json_rpc import Json, Request, RequestRefused, parse_bytes, to_hex
+from d2m_node.chain.json_rpc import (
+    Json,
+    Request,
+    RequestRefused,
+    parse_bytes,
+    parse_quantity,
+    to_hex,
+)
 from d2m_node.chain.nonces import Account
 from d2m_node.chain.reverts import explain_refusal
 from d2m_node.chain.transactions import TransactionSender
 from d2m_node.errors import ChainUnavailable, TransactionReverted, WrongNetwork
-from d2m_node.ports import ChainPort, SignerPort
+from d2m_node.measures import ChainReading, MeasuredChain
+from d2m_node.ports import SignerPort
 from d2m_node.retry import retry_transient
 from d2m_node.settings import ChainSettings
 from d2m_node.transaction_store import TransactionStore
 from protocol.hashing import Domain
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
-from protocol.types import NO_ACCOUNT, Address, BlockNumber
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, Wei
 
 Found = TypeVar("Found")
 
@@ -35,7 +43,7 @@ _VIEWS = ("contracts", "params")
 @asynccontextmanager
 async def open_chain(
     settings: ChainSettings, signer: SignerPort, store: TransactionStore
-) -> AsyncGenerator[ChainPort, None]:
+) -> AsyncGenerator[MeasuredChain, None]:
     """Follow a market and send for one account, as long as the context is open.
 
     Yields once the state is that of the chain's newest block.
@@ -64,24 +72,38 @@ async def open_chain(
             await nursery.start(sender.run)
             nursery.start_soon(follower.run)
             domain = Domain(settings.chain_id, settings.market)
-            yield _Chain(domain, market.params, follower, sender)
+            parts = _Parts(client, follower, sender, market.bindings)
+            yield _Chain(domain, market.params, parts, signer.address, settings.confirmations)
             nursery.cancel_scope.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    client: RpcClient
+    follower: Follower
+    sender: TransactionSender
+    bindings: Bindings
+
+
 class _Chain:
-    """The adapter behind `ChainPort`."""
+    """The adapter behind `MeasuredChain`."""
 
     def __init__(
         self,
         domain: Domain,
         params: ProtocolParams,
-        follower: Follower,
-        sender: TransactionSender,
+        parts: _Parts,
+        account: Address,
+        confirmations: int,
     ) -> None:
         self._domain = domain
         self._params = params
-        self._follower = follower
-        self._sender = sender
+        self._client = parts.client
+        self._follower = parts.follower
+        self._sender = parts.sender
+        self._bindings = parts.bindings
+        self._account = account
+        self._confirmations = confirmations
 
     @property
     def domain(self) -> Domain:
@@ -109,6 +131,22 @@ class _Chain:
 
     async def submit(self, call: ContractCall, *, key: str) -> None:
         await self._sender.submit(call, key)
+
+    def measure(self) -> ChainReading:
+        open_transactions, open_blocks = self._sender.measure_open()
+        return ChainReading(
+            head_number=self._follower.head_number,
+            confirmations=self._confirmations,
+            silent_seconds=self._client.silent_seconds,
+            reorganisations=self._follower.reorganisations,
+            open_transactions=open_transactions,
+            open_blocks=open_blocks,
+            calls=self._sender.counts.read(self._bindings),
+        )
+
+    async def read_balance(self) -> Wei:
+        answer = await self._client.call("eth_getBalance", to_hex(self._account), "latest")
+        return Wei(parse_quantity(answer))
 
 
 @dataclass(frozen=True, slots=True)

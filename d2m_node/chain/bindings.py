@@ -63,6 +63,15 @@ class Bindings:
             address for name, address in self._addresses.items() if self._artifacts[name].events
         )
 
+    def name_call(self, to: Address | None, selector: bytes) -> str | None:
+        """Return "Contract.function" of a call's first bytes; None if it is to nothing of ours."""
+        for name, address in self._addresses.items():
+            if address == to:
+                for function, entry in self._artifacts[name].functions.items():
+                    if entry.selector == selector:
+                        return f"{name}.{function}"
+        return None
+
     def encode_call(self, call: ContractCall) -> EncodedCall:
         """Encode a call with its selector and the money that goes along."""
         function = self._artifacts[call.contract].functions[call.function]

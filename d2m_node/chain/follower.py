@@ -70,6 +70,10 @@ class Follower:
         self._range_blocks = settings.range_blocks
         self._masks = compute_bloom_masks(bindings.addresses)
         self._advanced = trio.Event()
+        self.head_number = before
+        """The newest block that an endpoint named."""
+        self.reorganisations = 0
+        """How often the chain turned since the start."""
 
     @property
     def state(self) -> MarketState:
@@ -105,6 +109,7 @@ class Follower:
         Raises ChainUnavailable; what was followed so far stays.
         """
         head = parse_block(await self._client.call("eth_getBlockByNumber", "latest", False))
+        self.head_number = head.number
         cursor = self._checkpoints[-1]
         target = head.number - self._settings.confirmations
         if target - cursor.number > 2 * self._settings.reorg_blocks:
@@ -224,6 +229,7 @@ class Follower:
         if len(survivors) == len(kept):
             raise ChainUnavailable("the endpoint contradicts itself about the chain's last blocks")
         last = survivors[-1] if survivors else self._origin
+        self.reorganisations += 1
         log.warning("chain_reorganised", from_block=kept[-1].number, to_block=last.number)
         self._checkpoints.clear()
         self._checkpoints.extend(survivors or [self._origin])

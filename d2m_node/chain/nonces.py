@@ -22,6 +22,7 @@ import trio
 from structlog.contextvars import bound_contextvars
 
 from d2m_node.chain.client import RpcClient
+from d2m_node.chain.counts import TransactionCounts
 from d2m_node.chain.fees import Quote, cap_call_fee, quote_fees, raise_fees
 from d2m_node.chain.follower import Follower
 from d2m_node.chain.json_rpc import RequestRefused, to_hex
@@ -74,6 +75,16 @@ class Nonces:
         self._lock = trio.Lock()
         self._next_nonce = 0
         self._slots: dict[int, Slot] = {}
+        self._counts = TransactionCounts()
+
+    @property
+    def counts(self) -> TransactionCounts:
+        """What was mined in this run."""
+        return self._counts
+
+    def list_open(self) -> list[Slot]:
+        """Return the nonces whose transaction is not mined yet."""
+        return [slot for slot in self._slots.values() if slot.mined is None]
 
     async def restore(self) -> None:
         """Take up what an earlier run of the node left open."""
@@ -150,7 +161,7 @@ class Nonces:
                 self._reopen(slot)
 
     def _reopen(self, slot: Slot) -> None:
-        slot.mined = slot.sent_block = None
+        slot.mined = slot.sent_block = slot.first_sent_block = None
         if slot.state is TransactionState.CONFIRMED:
             slot.submission = self._submissions.add(slot.key, slot.call, is_owed=True)
 
@@ -167,6 +178,9 @@ class Nonces:
         has_effect = receipt.has_succeeded and not is_filler(transaction, self._signer.address)
         slot.state = TransactionState.CONFIRMED if has_effect else TransactionState.REVERTED
         slot.mined = receipt.block
+        if not slot.is_counted:
+            self._counts.add(transaction, receipt)
+            slot.is_counted = True
         if self._follower.is_followed(receipt.block) is None:
             await self._store.settle(slot.nonce, slot.state, None)  # too deep to be dropped
             del self._slots[slot.nonce]
@@ -278,6 +292,8 @@ class Nonces:
         """Hand the latest attempt to an endpoint. A failure is left to the next review."""
         attempt = slot.attempts[-1]
         slot.sent_block = self._follower.state.block_number
+        if slot.first_sent_block is None:
+            slot.first_sent_block = slot.sent_block
         slot.is_underpriced = False
         fields = {"key": slot.key, "nonce": slot.nonce, "hash": to_hex(attempt.transaction_hash)}
         try:

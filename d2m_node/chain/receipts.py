@@ -18,7 +18,7 @@ from d2m_node.chain.reverts import explain_refusal
 from d2m_node.chain.signing import Transaction
 from d2m_node.errors import ChainUnavailable, TransactionReverted
 from d2m_node.transaction_store import BlockId
-from protocol.types import Address, BlockNumber
+from protocol.types import Address, BlockNumber, Wei
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class Receipt:
     block: BlockId
     has_succeeded: bool
     gas_used: int
+    fee_wei: Wei
+    """What was paid for it; zero if the endpoint does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,7 @@ def _read_receipt(transaction_hash: bytes, answer: Json) -> Receipt:
         raise answer  # a receipt that cannot be asked for is not one that is missing
     if not isinstance(answer, dict):
         raise ChainUnavailable("a receipt that is no object")
+    gas_used = parse_quantity(answer.get("gasUsed"))
     return Receipt(
         hash=transaction_hash,
         block=BlockId(
@@ -128,5 +131,6 @@ def _read_receipt(transaction_hash: bytes, answer: Json) -> Receipt:
             parse_bytes(answer.get("blockHash"), 32),
         ),
         has_succeeded=parse_quantity(answer.get("status")) == 1,
-        gas_used=parse_quantity(answer.get("gasUsed")),
+        gas_used=gas_used,
+        fee_wei=Wei(gas_used * parse_quantity(answer.get("effectiveGasPrice", "0x0"))),
     )

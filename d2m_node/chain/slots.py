@@ -29,6 +29,10 @@ class Slot:
     """None while it is not mined deep enough."""
     sent_block: int | None = None
     """Block at which this run last sent it; None if it has yet to."""
+    first_sent_block: int | None = None
+    """Block at which this run first sent anything for it."""
+    is_counted: bool = False
+    """It was mined before, in a block that a reorganisation may have dropped since."""
     is_underpriced: bool = False
     """An endpoint wants more for the latest attempt."""
 

@@ -10,6 +10,7 @@ from structlog.contextvars import bound_contextvars
 from d2m_node.calls import ContractCall
 from d2m_node.chain.bindings import Bindings
 from d2m_node.chain.client import RpcClient
+from d2m_node.chain.counts import TransactionCounts
 from d2m_node.chain.fees import quote_call
 from d2m_node.chain.follower import Follower
 from d2m_node.chain.nonces import Account, Nonces
@@ -41,6 +42,18 @@ class TransactionSender:
         self._submissions = Submissions()
         self._nonces = Nonces(client, follower, account, self._submissions, settings)
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def counts(self) -> TransactionCounts:
+        """What was mined in this run."""
+        return self._nonces.counts
+
+    def measure_open(self) -> tuple[int, int]:
+        """Count the transactions that are not mined yet, and the blocks that one has waited."""
+        head = self._follower.state.block_number
+        slots = self._nonces.list_open()
+        waits = [head - one.first_sent_block for one in slots if one.first_sent_block is not None]
+        return len(slots), max(waits, default=0)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -14,7 +14,8 @@ from d2m_node.errors import UserError
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_FIRST: Final = ("timestamp", "level", "event")
+_HEAD: Final = ("timestamp", "level", "event")
+_SCOPE: Final = ("role", "job", "round", "peer")
 
 
 class _Since(click.ParamType[datetime]):
@@ -93,11 +94,13 @@ def logs(  # noqa: PLR0913 - click passes each option
 
 
 def _write_line(fields: dict[str, object], *, is_colored: bool) -> str:
-    """Write an event for people: time, level, name, then its fields in their order."""
+    """Write an event for people: time, level, name, what it is about, then its other fields."""
     time = str(fields.get("timestamp", ""))[:23].replace("T", " ")
     level = str(fields.get("level", ""))
     head = f"{time} {level:<8} {fields.get('event', '')}"
-    rest = [f"{name}={value}" for name, value in fields.items() if name not in (*_FIRST, "stack")]
+    names: list[str] = [name for name in _SCOPE if name in fields]
+    names += [name for name in fields if name not in (*_HEAD, *_SCOPE)]
+    rest = [f"{name}={fields[name]}" for name in names]
     # What peers made us write must not steer the terminal.
     plain = _CONTROL.sub("?", "  ".join([head, *rest]))
     if not is_colored or level not in ("warning", "error", "critical"):

@@ -8,6 +8,7 @@ import structlog
 import trio
 from libp2p.pubsub.pubsub import Pubsub
 
+from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.hardening import Blame
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Verdict
@@ -31,6 +32,7 @@ class _Subscription:
 
     validate: Validate
     send: trio.MemorySendChannel[GossipMessage]
+    counts: NetworkCounts
     overflow: trio.MemoryReceiveChannel[GossipMessage]
 
     def judge(self, message: GossipMessage) -> Verdict:
@@ -47,6 +49,7 @@ class _Subscription:
         try:
             self.send.send_nowait(message)
         except trio.WouldBlock:
+            self.counts.dropped += 1
             self.overflow.receive_nowait()
             self.send.send_nowait(message)
 
@@ -62,10 +65,13 @@ class _Allowance:
 class Gossip:
     """Joins topics, judges what arrives, and paces what we publish."""
 
-    def __init__(self, own_id: bytes, settings: NetworkSettings, blame: Blame) -> None:
+    def __init__(
+        self, own_id: bytes, settings: NetworkSettings, blame: Blame, counts: NetworkCounts
+    ) -> None:
         self._own_id = own_id
         self._settings = settings
         self._blame = blame
+        self._counts = counts
         self._topics: dict[str, list[_Subscription]] = {}
         self._allowances: dict[bytes, _Allowance] = {}
         self._outgoing, self._queue = trio.open_memory_channel[tuple[str, bytes]](
@@ -81,6 +87,8 @@ class Gossip:
         with self._outgoing, self._queue:
             async for topic, data in self._queue:
                 await pubsub.publish(topic, data)
+                self._counts.published += 1
+                self._counts.sent_bytes["gossip"] += len(data)
                 await trio.sleep(self._settings.publish_pause_seconds)
 
     @asynccontextmanager
@@ -90,7 +98,9 @@ class Gossip:
         """Subscribe while the context is open; see `NetworkPort.join_topic`."""
         send, receive = trio.open_memory_channel[GossipMessage](self._settings.queue_length)
         overflow = receive.clone()
-        subscription = _Subscription(validate=validate, send=send, overflow=overflow)
+        subscription = _Subscription(
+            validate=validate, send=send, overflow=overflow, counts=self._counts
+        )
         with send, overflow, receive:
             self._topics.setdefault(topic, []).append(subscription)
             try:
@@ -103,9 +113,30 @@ class Gossip:
         """Decode, validate and deliver one message; blame the forwarder of a bad one."""
         if origin == self._own_id:
             return Verdict.IGNORE
+        self._counts.received_bytes["gossip"] += len(data)
         if not self._is_within_allowance(forwarder):
+            self._counts.verdicts["flood"] += 1
             self._blame(forwarder, "too many messages")
             return Verdict.IGNORE
+        verdict = self._judge_content(forwarder, topics, data)
+        self._counts.verdicts[verdict.value] += 1
+        return verdict
+
+    def measure_queues(self) -> dict[str, tuple[int, int]]:
+        """Return length and limit of the queues: what waits to be published, and to be taken."""
+        settings = self._settings
+        lengths = [
+            subscription.send.statistics().current_buffer_used
+            for subscriptions in self._topics.values()
+            for subscription in subscriptions
+        ]
+        waiting = self._queue.statistics().current_buffer_used
+        return {
+            "publish": (waiting, settings.publish_queue_length),
+            "deliver": (max(lengths, default=0), settings.queue_length),
+        }
+
+    def _judge_content(self, forwarder: bytes, topics: Sequence[str], data: bytes) -> Verdict:
         try:
             subscriptions = self._find_subscriptions(topics)
             if not subscriptions:

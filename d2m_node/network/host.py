@@ -21,6 +21,8 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from d2m_node.errors import FatalError, UserError
+from d2m_node.measures import NetworkReading
+from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.gossip import Gossip, Validate
 from d2m_node.network.hardening import (
     HardenedGossipSub,
@@ -38,7 +40,7 @@ from protocol.wire.messages import GossipMessage, MessagesRequest
 
 
 class Libp2pNetwork:
-    """`NetworkPort` over one libp2p host."""
+    """`MeasuredNetwork` over one libp2p host."""
 
     def __init__(
         self, host: BasicHost, settings: NetworkSettings, library: Library, tasks: trio.Nursery
@@ -46,14 +48,15 @@ class Libp2pNetwork:
         self._host = host
         self._settings = settings
         self._tasks = tasks
-        self._peers = Peers(host, settings, tasks)
-        self._gossip = Gossip(self.peer_id, settings, self._peers.blame)
+        self._counts = counts = NetworkCounts()
+        self._peers = Peers(host, settings, tasks, counts)
+        self._gossip = Gossip(self.peer_id, settings, self._peers.blame, counts)
         self._router = HardenedGossipSub(settings.heartbeat_seconds)
         self._pubsub = HardenedPubsub(
             host, self._router, judge=self._gossip.judge, blame=self._peers.blame
         )
-        self._client = StreamClient(host, self._peers, settings)
-        StreamServer(host, library, settings)
+        self._client = StreamClient(host, self._peers, settings, counts)
+        StreamServer(host, library, settings, counts)
         guard_streams(
             host,
             max_streams_per_peer=settings.max_streams_per_peer,
@@ -87,6 +90,21 @@ class Libp2pNetwork:
     def peers(self) -> Sequence[PeerStatus]:
         """See `NetworkPort.peers`."""
         return self._peers.statuses()
+
+    def measure(self) -> NetworkReading:
+        """See `MeasuredNetwork.measure`."""
+        counts, queues = self._counts, self._gossip.measure_queues()
+        return NetworkReading(
+            sent_bytes=dict(counts.sent_bytes),
+            received_bytes=dict(counts.received_bytes),
+            verdicts=dict(counts.verdicts),
+            published=counts.published,
+            dropped=counts.dropped,
+            faults=counts.faults,
+            bans=counts.bans,
+            queue_lengths={name: length for name, (length, _) in queues.items()},
+            queue_limits={name: limit for name, (_, limit) in queues.items()},
+        )
 
     def set_address_book(self, addresses: dict[bytes, str]) -> None:
         """See `NetworkPort.set_address_book`."""

@@ -10,13 +10,18 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
 from d2m_node.errors import PeerUnreachable, StreamTimeout
+from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage
 from protocol.wire.codec import decode_message, encode_message
 from protocol.wire.messages import AnyMessage, Message
+from protocol.wire.topics import BLOB_PROTOCOL, MESSAGES_PROTOCOL
 
 LENGTH_BYTES: Final = 4
 CLOSE_SECONDS: Final = 1.0
+
+KINDS: Final = {BLOB_PROTOCOL: "blobs", MESSAGES_PROTOCOL: "messages"}
+"""What a protocol's bytes are counted as."""
 
 
 class PeerStream:
@@ -26,10 +31,15 @@ class PeerStream:
     neither takes nor gives for `NetworkSettings.io_seconds`.
     """
 
-    def __init__(self, stream: INetStream, io_seconds: float) -> None:
+    def __init__(
+        self, stream: INetStream, io_seconds: float, counts: NetworkCounts, kind: str
+    ) -> None:
+        """Wrap a stream; its bytes are counted as of ``kind``."""
         self.peer_id = stream.muxed_conn.peer_id.to_bytes()
         self._stream = stream
         self._io_seconds = io_seconds
+        self._counts = counts
+        self._kind = kind
 
     async def send(self, data: bytes) -> None:
         """Send bytes; returns when they are out or buffered by the system."""
@@ -40,6 +50,7 @@ class PeerStream:
             raise StreamTimeout("the peer does not take what we send") from exc
         except Exception as exc:  # libp2p lets errors of any layer through
             raise PeerUnreachable(f"stream broken: {exc!r}") from exc
+        self._counts.sent_bytes[self._kind] += len(data)
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Return between 1 and ``max_bytes`` bytes."""
@@ -52,6 +63,7 @@ class PeerStream:
             raise PeerUnreachable(f"stream broken: {exc!r}") from exc
         if not data:
             raise PeerUnreachable("the stream ended early")
+        self._counts.received_bytes[self._kind] += len(data)
         return data
 
     async def send_message(self, message: Message) -> None:
@@ -94,7 +106,11 @@ class PeerStream:
 
 @asynccontextmanager
 async def open_peer_stream(
-    host: IHost, peer_id: bytes, protocol: str, settings: NetworkSettings
+    host: IHost,
+    peer_id: bytes,
+    protocol: str,
+    settings: NetworkSettings,
+    counts: NetworkCounts,
 ) -> AsyncIterator[PeerStream]:
     """Open a stream to a connected peer; closed at the end, reset if the body raises.
 
@@ -107,7 +123,7 @@ async def open_peer_stream(
         raise StreamTimeout(f"{protocol}: no answer") from exc
     except Exception as exc:  # libp2p lets errors of any layer through
         raise PeerUnreachable(f"{protocol}: {exc}") from exc
-    stream = PeerStream(raw, settings.io_seconds)
+    stream = PeerStream(raw, settings.io_seconds, counts, KINDS[protocol])
     try:
         yield stream
     except BaseException:

@@ -16,6 +16,7 @@ from multiaddr import Multiaddr
 
 from d2m_node.errors import PeerUnreachable
 from d2m_node.logs import log_scope
+from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import PeerStatus
 
@@ -49,12 +50,19 @@ class _Keeper:
 class Peers(INotifee):
     """The address book, kept connected; penalties and bans."""
 
-    def __init__(self, host: BasicHost, settings: NetworkSettings, tasks: trio.Nursery) -> None:
+    def __init__(
+        self,
+        host: BasicHost,
+        settings: NetworkSettings,
+        tasks: trio.Nursery,
+        counts: NetworkCounts,
+    ) -> None:
         network = host.get_network()
         assert isinstance(network, Swarm)
         self._swarm = network
         self._settings = settings
         self._tasks = tasks
+        self._counts = counts
         self._own_id = host.get_id().to_bytes()
         self._bootstrap: dict[bytes, str] = {}
         self._keepers: dict[bytes, _Keeper] = {}
@@ -109,6 +117,7 @@ class Peers(INotifee):
     def blame(self, peer_id: bytes, reason: str) -> None:
         """Count a fault; one too many and the peer is disconnected and banned for a while."""
         now = trio.current_time()
+        self._counts.faults += 1
         score = self._current_penalty(peer_id, now) + 1.0
         log.info("peer_penalised", peer=peer_id, reason=reason, penalty=round(score, 1))
         self._forget_old_faults(now)
@@ -116,6 +125,7 @@ class Peers(INotifee):
             self._penalties[peer_id] = score, now
             return
         self._penalties.pop(peer_id, None)
+        self._counts.bans += 1
         self._bans[peer_id] = now + self._settings.ban_seconds
         log.warning("peer_banned", peer=peer_id, reason=reason)
         self._tasks.start_soon(self._disconnect, peer_id)

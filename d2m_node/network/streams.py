@@ -17,7 +17,8 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
 from d2m_node.errors import PeerFault, PeerUnreachable, StreamTimeout, TransientError
-from d2m_node.network.peer_stream import PeerStream, open_peer_stream
+from d2m_node.network.counts import NetworkCounts
+from d2m_node.network.peer_stream import KINDS, PeerStream, open_peer_stream
 from d2m_node.network.peers import Peers
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Library
@@ -66,16 +67,22 @@ class _PeerSlots:
 class StreamServer:
     """Answers what others ask of our library."""
 
-    def __init__(self, host: IHost, library: Library, settings: NetworkSettings) -> None:
+    def __init__(
+        self, host: IHost, library: Library, settings: NetworkSettings, counts: NetworkCounts
+    ) -> None:
         self._library = library
         self._settings = settings
+        self._counts = counts
         self._peer_slots = _PeerSlots(settings.max_fetches_per_peer)
         self._slots = trio.CapacityLimiter(settings.max_serving_count)
         host.set_stream_handler(TProtocol(BLOB_PROTOCOL), self._serve_blob)
         host.set_stream_handler(TProtocol(MESSAGES_PROTOCOL), self._serve_messages)
 
+    def _wrap(self, raw: INetStream, protocol: str) -> PeerStream:
+        return PeerStream(raw, self._settings.io_seconds, self._counts, KINDS[protocol])
+
     async def _serve_blob(self, raw: INetStream) -> None:
-        stream = PeerStream(raw, self._settings.io_seconds)
+        stream = self._wrap(raw, BLOB_PROTOCOL)
         request = await stream.receive_message(MAX_REQUEST_BYTES)
         if not isinstance(request, BlobRequest):
             raise InvalidMessage(f"{type(request).__name__} on the blob protocol")
@@ -99,7 +106,7 @@ class StreamServer:
             raise StreamTimeout("takes the blob too slowly") from exc
 
     async def _serve_messages(self, raw: INetStream) -> None:
-        stream = PeerStream(raw, self._settings.io_seconds)
+        stream = self._wrap(raw, MESSAGES_PROTOCOL)
         request = await stream.receive_message(MAX_REQUEST_BYTES)
         if not isinstance(request, MessagesRequest):
             raise InvalidMessage(f"{type(request).__name__} on the messages protocol")
@@ -131,10 +138,13 @@ class _Partial:
 class StreamClient:
     """Asks others; faults of theirs are blamed on them, and only the last failure is raised."""
 
-    def __init__(self, host: IHost, peers: Peers, settings: NetworkSettings) -> None:
+    def __init__(
+        self, host: IHost, peers: Peers, settings: NetworkSettings, counts: NetworkCounts
+    ) -> None:
         self._host = host
         self._peers = peers
         self._settings = settings
+        self._counts = counts
         self._slots = _PeerSlots(settings.max_fetches_per_peer)
 
     async def fetch_blob(
@@ -218,7 +228,9 @@ class StreamClient:
         """Open a stream when a slot for this peer is free. Raises TransientError."""
         async with self._slots.hold(peer_id):
             await self._peers.reach(peer_id)
-            async with open_peer_stream(self._host, peer_id, protocol, self._settings) as stream:
+            async with open_peer_stream(
+                self._host, peer_id, protocol, self._settings, self._counts
+            ) as stream:
                 yield stream
 
 

@@ -93,6 +93,20 @@ async def start_line(
             yield speaker, middle, at_middle, at_listener
 
 
+async def test_messages_are_counted_by_what_was_made_of_them(tmp_path: Path) -> None:
+    async with start_line(tmp_path, Verdict.REJECT) as (speaker, middle, at_middle, _):
+        for number in (1, 2, 4):
+            await speaker.publish(TOPIC, build_bitmap(number))
+        assert await receive(at_middle, 2) == [2, 4]
+        said, heard = speaker.measure(), middle.measure()
+    assert heard.verdicts == {"accept": 2, "reject": 1}
+    assert heard.faults == 1
+    assert said.published == 3
+    assert said.sent_bytes["gossip"] == heard.received_bytes["gossip"] > 0
+    assert heard.queue_lengths == {"publish": 0, "deliver": 0}
+    assert heard.queue_limits["publish"] == 256
+
+
 @pytest.mark.parametrize("verdict", [Verdict.REJECT, Verdict.IGNORE])
 async def test_only_accepted_messages_are_forwarded(tmp_path: Path, verdict: Verdict) -> None:
     async with start_line(tmp_path, verdict) as (speaker, _, at_middle, at_listener):

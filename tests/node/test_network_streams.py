@@ -111,6 +111,16 @@ async def test_a_blob_arrives_whole(tmp_path: Path) -> None:
         assert await fetch(asker, sources) == BLOB
 
 
+async def test_both_ends_count_the_bytes_of_a_blob(tmp_path: Path) -> None:
+    async with start_asker(tmp_path) as (asker, sources, _):
+        await fetch(asker, sources)
+        received = asker.measure().received_bytes
+    assert received["blobs"] > len(BLOB)
+    assert received["blobs"] < len(BLOB) + 200, "a header comes along, and little else"
+    assert asker.measure().sent_bytes["blobs"] < 200
+    assert "messages" not in received
+
+
 async def test_ten_megabytes_arrive_whole(tmp_path: Path) -> None:
     big = BLOB * 40
     async with start_asker(tmp_path) as (asker, sources, library):

@@ -91,6 +91,7 @@ class ScriptedChain:
         self.base_fee_wei = 10**9
         self.next_status = 1
         self.gas_used = 50_000
+        self.gas_price_wei = 0
         self.logs_max: int | None = None
         self.distrusted = 0
         self.silent_seconds = 0.0
@@ -192,6 +193,7 @@ class ScriptedChain:
                 "blockHash": block["hash"],
                 "status": hex(self.next_status),
                 "gasUsed": hex(self.gas_used),
+                "effectiveGasPrice": hex(self.gas_price_wei),
             }
         )
 

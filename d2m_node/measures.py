@@ -1,0 +1,81 @@
+"""What the adapters can say about themselves: how much they did, and how long their queues are.
+
+Counts are those since the start of the process, and never go down. Reading costs next to nothing,
+unless a method waits; then it says what it raises.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from d2m_node.ports import ChainPort, NetworkPort
+from protocol.types import Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTotals:
+    """What this run's transactions of one contract function came to."""
+
+    confirmed: int
+    reverted: int
+    gas: int
+    fees_wei: Wei
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainReading:
+    """The chain adapter at one moment."""
+
+    head_number: int
+    """The newest block that an endpoint named."""
+    confirmations: int
+    """How far below the head a block must be to be followed."""
+    silent_seconds: float
+    """Since an endpoint last answered."""
+    reorganisations: int
+    open_transactions: int
+    """Signed and not yet mined."""
+    open_blocks: int
+    """Followed since the oldest of those was first sent; 0 without any."""
+    calls: Mapping[str, CallTotals]
+    """By "Contract.function"; a bounded set."""
+
+    @property
+    def target_number(self) -> int:
+        """The newest block that counts."""
+        return self.head_number - self.confirmations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkReading:
+    """The network adapter at one moment. Kinds of traffic: gossip, blobs, messages."""
+
+    sent_bytes: Mapping[str, int]
+    received_bytes: Mapping[str, int]
+    verdicts: Mapping[str, int]
+    """Messages of others by what was made of them: accept, ignore, reject, flood."""
+    published: int
+    dropped: int
+    """Messages that gave way to newer ones because a role did not take them in time."""
+    faults: int
+    bans: int
+    queue_lengths: Mapping[str, int]
+    """publish: own messages that wait; deliver: of the fullest subscription."""
+    queue_limits: Mapping[str, int]
+
+
+class MeasuredChain(ChainPort, Protocol):
+    """The chain port, and its measures."""
+
+    def measure(self) -> ChainReading:
+        """Return the measures of now."""
+
+    async def read_balance(self) -> Wei:
+        """Return the account's ether as of the newest block. Raises ChainUnavailable."""
+
+
+class MeasuredNetwork(NetworkPort, Protocol):
+    """The network port, and its measures."""
+
+    def measure(self) -> NetworkReading:
+        """Return the measures of now."""
