@@ -13,7 +13,10 @@ import trio
 
 from d2m_node.errors import UserError
 from d2m_node.logs import configure_logs, current_log_scope, log_scope
+from d2m_node.roles import boundary
 from d2m_node.settings import LogSettings
+from protocol.errors import ProtocolError
+from protocol.types import JobId
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +104,7 @@ def test_files_are_rotated_and_their_number_is_bounded(tmp_path: Path) -> None:
 
 
 def test_the_console_format_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logs(LogSettings())
+    configure_logs(LogSettings(file=None))
     structlog.get_logger("roles").info("digest_revealed", job=3)
     captured = capsys.readouterr()
     assert "digest_revealed" in captured.err
@@ -151,15 +154,16 @@ async def test_a_task_that_many_share_forgets_who_started_it(log_file: Path) -> 
     assert "round" not in line
 
 
-async def test_what_a_role_logs_in_a_job_says_so(log_file: Path) -> None:
-    from d2m_node.roles.boundary import run_to_failure
-    from protocol.errors import ProtocolError
-    from protocol.types import JobId
+async def test_what_a_role_logs_in_a_job_says_so(
+    log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A logger keeps how it was set up when it was first used: not the module's, for other tests.
+    monkeypatch.setattr(boundary, "log", structlog.get_logger("roles"))
 
     async def work() -> None:
         raise ProtocolError("no")
 
-    await run_to_failure("seller", JobId(7), work)
+    await boundary.run_to_failure("seller", JobId(7), work)
     (line,) = read_events(log_file)
     assert (line["event"], line["role"], line["job"]) == ("job_failed", "seller", 7)
 
