@@ -22,7 +22,7 @@ import trio
 from d2m_node.calls import BindPeer
 from d2m_node.chain.adapter import open_chain
 from d2m_node.errors import UserError
-from d2m_node.keys import open_signer
+from d2m_node.keys import open_account
 from d2m_node.logs import log_scope
 from d2m_node.network.host import open_network
 from d2m_node.network.settings import NetworkSettings
@@ -113,12 +113,14 @@ async def run_node(
     stop: trio.Event,
     behaviour: Behaviour,
     *,
+    password: str | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the enabled roles until ``stop`` is set or a service fails."""
-    signer = await trio.to_thread.run_sync(
-        open_signer, settings.keys.account_file, settings.keys.password_file
-    )
+    """Run the enabled roles until ``stop`` is set or a service fails.
+
+    ``password`` opens the account; without it the settings' password file does.
+    """
+    signer = await trio.to_thread.run_sync(open_account, settings.keys, password)
     open_rooms: dict[JobId, Room] = {}
     async with (
         open_store(settings.data_dir, settings.storage) as store,
@@ -234,14 +236,16 @@ async def _watch_signals(stop: trio.Event) -> None:
             stop.set()
 
 
-async def run_until_stopped(settings: NodeSettings, behaviour: Behaviour) -> None:
+async def run_until_stopped(
+    settings: NodeSettings, behaviour: Behaviour, password: str | None = None
+) -> None:
     """Run a node until a signal or the operator stops it, then for at most the grace time."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stop)
         with trio.CancelScope() as scope:
             nursery.start_soon(_cut_off, stop, settings.shutdown_grace_seconds, scope)
-            await run_node(settings, stop, behaviour)
+            await run_node(settings, stop, behaviour, password=password)
         nursery.cancel_scope.cancel()
 
 
@@ -251,6 +255,8 @@ async def _cut_off(stop: trio.Event, grace_seconds: float, scope: trio.CancelSco
     scope.cancel()
 
 
-def main(settings: NodeSettings, behaviour: Behaviour | None = None) -> None:
+def main(
+    settings: NodeSettings, behaviour: Behaviour | None = None, *, password: str | None = None
+) -> None:
     """Run a node in this process. Raises FatalError, UserError, in groups too."""
-    trio.run(run_until_stopped, settings, behaviour or Behaviour())
+    trio.run(run_until_stopped, settings, behaviour or Behaviour(), password)

@@ -43,6 +43,9 @@ KEPT_STATES: Final = 128
 """Of so many newest blocks an endpoint keeps the state. The oldest that is asked for lies one
 below the confirmations and the blocks that a reorganisation may undo."""
 
+CREDENTIALS: Final = "$CREDENTIALS_DIRECTORY"
+"""systemd sets this variable for a service alone: elsewhere such a path stays as it is written."""
+
 NOT_SETTINGS: Final = frozenset({"D2M_DATA_DIR", "D2M_DATA", "D2M_ANVIL"})
 """Where the node's own data lies (the CLI's flag), and what data sets and devnets look for."""
 
@@ -153,8 +156,9 @@ class LogSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings:
     account_file: Path = Path("account.json")
-    password_file: Path = Path("password")
-    """Its first line opens the account file."""
+    password_file: Path | None = None
+    """Its first line opens the account file. Without one `run` asks for the password. It may begin
+    with `$CREDENTIALS_DIRECTORY`, where systemd puts what a unit loads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,8 +317,16 @@ def read_configuration(
             values[name] = spec.default
             origins[name] = "default"
         if isinstance(path := values.get(name), Path):
-            values[name] = data_dir / path
+            values[name] = _place(path, data_dir, environment)
     return Configuration(data_dir=data_dir, values=values, origins=origins)
+
+
+def _place(path: Path, data_dir: Path, environment: Mapping[str, str]) -> Path:
+    """Let a relative path start at the data directory, or where systemd puts credentials."""
+    if path.parts[:1] != (CREDENTIALS,):
+        return data_dir / path
+    folder = environment.get(CREDENTIALS.removeprefix("$"))
+    return path if folder is None else Path(folder, *path.parts[1:])
 
 
 def _list_settings(section: type, prefix: str = "") -> Iterator[tuple[str, _Setting]]:

@@ -36,8 +36,9 @@ EXIT_UNREACHABLE: Final = 5
 EXIT_INTERRUPTED: Final = 130
 
 COMMANDS: Final = {
-    "init": ("d2m_node.cli.local:init", "Make a data directory with keys and a config.toml."),
+    "init": ("d2m_node.cli.init:init", "Make a data directory with keys and a config.toml."),
     "run": ("d2m_node.cli.local:run", "Run the node until SIGTERM or Ctrl-C."),
+    "key": ("d2m_node.cli.key:key", "Make, import, export or show the node's keys."),
     "config": ("d2m_node.cli.local:config", "Show or check the settings."),
     "logs": ("d2m_node.cli.logs:logs", "Show what the node has logged."),
     "audit": ("d2m_node.cli.audit:audit", "Compute a job's ballots and payments again."),

@@ -1,128 +1,18 @@
 """Commands that work on this node's own directory."""
 
-import json
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from d2m_node.cli.options import data_dir, data_dir_option, json_option, set_option
-from d2m_node.cli.output import print_facts, print_json, print_table
-from d2m_node.errors import KeyUnavailable, UserError
+from d2m_node.cli.output import print_json, print_table
+from d2m_node.cli.passwords import ask_password, has_terminal
+from d2m_node.errors import KeyUnavailable
 
-DEVNET_CHAIN_ID = 31337
-DEVNET_RPC_URL = "http://127.0.0.1:8545"
-
-_CONFIG = """\
-# Settings of one d2m-node; `d2m-node config show` lists all of them.
-
-[chain]
-chain_id = {chain_id}
-{market}
-rpc_urls = [{rpc_url}]
-{pace}
-[keys]
-password_file = {password_file}
-"""
-_DEVNET_PACE = """\
-confirmations = 0
-poll_seconds = 0.5
-"""
-
-
-@click.command()
-@data_dir_option()
-@click.option("--network", type=click.Choice(["devnet"]), help="Take the values of a network.")
-@click.option("--rpc-url", help="Endpoint of the chain.  [devnet: http://127.0.0.1:8545]")
-@click.option("--chain-id", type=click.IntRange(min=1), help="[devnet: 31337]")
-@click.option("--market", help="Address of the Market contract.")
-@click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Its first line protects the account.  [default: a random password in a new file]",
-)
-@json_option
-def init(  # noqa: PLR0913 - click passes each option
-    *,
-    network: str | None,
-    rpc_url: str | None,
-    chain_id: int | None,
-    market: str | None,
-    password_file: Path | None,
-    as_json: bool,
-) -> None:
-    """Make a data directory: encrypted keys and a config.toml."""
-    from d2m_node.keys import create_account, read_password
-    from d2m_node.settings import CONFIG_NAME
-    from d2m_node.user_input import parse_address
-
-    folder = data_dir()
-    config = folder / CONFIG_NAME
-    if config.exists():
-        raise UserError(f"{config} exists already; this node is set up")
-    is_devnet = network == "devnet"
-    if is_devnet:
-        rpc_url, chain_id = rpc_url or DEVNET_RPC_URL, chain_id or DEVNET_CHAIN_ID
-    if rpc_url is None or chain_id is None:
-        raise click.UsageError("give --network devnet, or --rpc-url and --chain-id")
-    if market is not None:
-        parse_address(market)
-    _make_folder(folder)
-    password_file = (password_file or _make_password(folder / "password")).absolute()
-    # The keys of a devnet guard nothing, so opening them may be quick.
-    account = create_account(folder / "account.json", read_password(password_file), light=is_devnet)
-    text = _CONFIG.format(
-        chain_id=chain_id,
-        market=f'market = "{market}"' if market else '# market = "0x…"',
-        rpc_url=json.dumps(rpc_url),  # a JSON string is a TOML string
-        pace=_DEVNET_PACE if is_devnet else "",
-        password_file=json.dumps(str(password_file)),
-    )
-    config.write_text(text, encoding="utf-8")
-    address = "0x" + account.hex()
-    if as_json:
-        print_json({"account": address, "config": str(config), "data_dir": str(folder)})
-    else:
-        _say_what_next(folder, address, password_file, has_market=market is not None)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise UserError(f"{folder}: cannot be made: {exc.strerror}") from exc
-
-
-def _make_password(path: Path) -> Path:
-    """Write a random password for the owner alone. One that is there already is kept."""
-    if not path.exists():
-        try:
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(24) + "\n", encoding="utf-8")
-        except OSError as exc:
-            raise KeyUnavailable(f"{path}: cannot be written: {exc.strerror}") from exc
-    return path
-
-
-def _say_what_next(folder: Path, address: str, password_file: Path, *, has_market: bool) -> None:
-    print_facts(
-        [
-            ("account", address),
-            ("data directory", folder),
-            ("password", f"{password_file}  (keep a copy: nothing else opens the account)"),
-        ]
-    )
-    steps = [
-        f"send {address} some money for gas",
-        "d2m-node run",
-        "d2m-node role enable buyer | seller --dataset FILE | cone --stake 5ether",
-    ]
-    if not has_market:
-        steps.insert(0, f"write the Market contract's address into {folder / 'config.toml'}")
-    click.echo("\nNext:")
-    for number, step in enumerate(steps, start=1):
-        click.echo(f"  {number}. {step}")
+if TYPE_CHECKING:
+    from d2m_node.settings import NodeSettings
 
 
 @click.command()
@@ -136,9 +26,26 @@ def run(*, flags: Mapping[str, str]) -> None:
     settings = load_settings(data_dir(), flags=flags)
     configure_logs(settings.logs)
 
+    password = _ask_if_needed(settings)
+
     from d2m_node.node import main
 
-    main(settings)
+    main(settings, password=password)
+
+
+def _ask_if_needed(settings: "NodeSettings") -> str | None:
+    """Check who may read the node's files; ask for the password if no file holds it."""
+    from d2m_node.keys import NOTHING_TO_OPEN_WITH
+    from d2m_node.keystore import read_keystore
+    from d2m_node.private_files import check_private
+
+    check_private(settings.data_dir)
+    read_keystore(settings.keys.account_file)  # before anybody types a password for nothing
+    if settings.keys.password_file is not None:
+        return None
+    if not has_terminal():
+        raise KeyUnavailable(NOTHING_TO_OPEN_WITH)
+    return ask_password("Password of the account")
 
 
 @click.group()
@@ -175,12 +82,14 @@ def config_show(*, flags: Mapping[str, str], origin: bool, as_json: bool) -> Non
 @json_option
 def config_check(*, flags: Mapping[str, str], as_json: bool) -> None:
     """Check the settings without starting the node."""
+    from d2m_node.keys import read_password
+    from d2m_node.keystore import read_keystore
     from d2m_node.settings import load_settings
 
     settings = load_settings(data_dir(), flags=flags)
-    for path in (settings.keys.account_file, settings.keys.password_file):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; run d2m-node init")
+    read_keystore(settings.keys.account_file)
+    if settings.keys.password_file is not None:
+        read_password(settings.keys.password_file)
     if as_json:
         print_json({"ok": True})
     else:

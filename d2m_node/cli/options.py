@@ -35,6 +35,22 @@ def _split_flags(
     return flags
 
 
+class JsonOption(click.Option):
+    """`--json`, and what it prints: docs/CLI.md is written from these types."""
+
+    shapes: tuple[object, ...] = ()
+
+
+def json_of(*shapes: object, help_text: str = "Print JSON.") -> Callable[[F], F]:
+    """Add ``--json`` to a command that prints one document of one of these types."""
+
+    class Shaped(JsonOption):
+        pass
+
+    Shaped.shapes = shapes
+    return click.option("--json", "as_json", cls=Shaped, is_flag=True, help=help_text)
+
+
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -11,6 +11,13 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_result(value: object) -> None:
+    """Print a typed value as one JSON document: what `json_of` names."""
+    import msgspec
+
+    print_json(msgspec.to_builtins(value))
+
+
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Print names and values, one a line."""
     print_table(None, [(name, str(value)) for name, value in facts])

@@ -172,7 +172,7 @@ async def open_devnet(options: DevnetOptions, show: Show) -> AsyncGenerator[Devn
 
 
 def _create_operator(folder: Path) -> Address:
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     password = folder / "password"
     password.touch(mode=0o600)
     password.write_text("devnet\n")

@@ -54,7 +54,7 @@ def plan_nodes(options: DevnetOptions) -> list[NodePlan]:
 
 
 def _create_keys(folder: Path) -> Address:
-    folder.mkdir(parents=True)
+    folder.mkdir(mode=0o700, parents=True)
     password = secrets.token_urlsafe(24)
     password_file = folder / "password"
     password_file.touch(mode=0o600)
@@ -83,6 +83,8 @@ def write_settings(plan: NodePlan, chain: ChainPlace, options: DevnetOptions) ->
         "confirmations = 0",
         f"poll_seconds = {min(0.4, options.block_seconds / 2)}",
         f"deployment_block = {chain.deployment_block}",
+        "[keys]",
+        'password_file = "password"',
         "[network]",
         'listen = "/ip4/127.0.0.1/tcp/0"',
         "[logs]",

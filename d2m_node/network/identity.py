@@ -7,6 +7,7 @@ from pathlib import Path
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair, KeyType
 from libp2p.crypto.serialization import deserialize_private_key
+from libp2p.peer.id import ID
 
 from d2m_node.errors import KeyUnavailable
 
@@ -28,6 +29,11 @@ def load_or_create_identity(path: Path) -> KeyPair:
     except OSError as exc:
         raise KeyUnavailable(f"{path}: {exc.strerror}") from exc
     return _decode(path, encoded)
+
+
+def write_peer_id(key_pair: KeyPair) -> str:
+    """Write an identity as multiaddrs do: after /p2p/."""
+    return str(ID.from_pubkey(key_pair.public_key))
 
 
 def _create(path: Path) -> None:

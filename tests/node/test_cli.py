@@ -82,6 +82,7 @@ def test_init_makes_a_node_that_only_lacks_its_market(command: Any, tmp_path: Pa
 
 def test_init_takes_a_password_file_and_says_where_things_are(command: Any, tmp_path: Path) -> None:
     password = tmp_path / 'my "password"'
+    password.touch(mode=0o600)
     password.write_text("open sesame\n")
     ended = command(
         "init", "--network", "devnet", "--market", MARKET,
