@@ -36,6 +36,7 @@ from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.seller import SellerPolicy, run_seller
 from d2m_node.rpc.methods import RoleOptions, RpcContext
+from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
 from d2m_node.settings import Device, NodeSettings
 from d2m_node.storage.collector import make_rules, run_collector
@@ -142,8 +143,14 @@ async def run_node(
         async with trio.open_nursery() as roles:
             rooms = Rooms(ports, open_rooms, roles)
             runner = RoleRunner(_make_starters(ports, rooms, settings, behaviour), roles)
-            context = RpcContext(ports=ports, buyer=BuyerDesk(ports), roles=runner, stop=stop)
-            await services.start(serve_rpc, settings.rpc.socket, context)
+            context = RpcContext(
+                ports=ports,
+                buyer=BuyerDesk(ports),
+                roles=runner,
+                stop=stop,
+                once=OnceDesk(store.journal),
+            )
+            await services.start(serve_rpc, settings.rpc, context)
             task_status.started()
             log.info("node_ready", account=signer.address.hex())
             for name in ("buyer", "seller", "cone"):

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Final, Literal, get_args, get_origin, get_type_hints
@@ -32,6 +33,7 @@ from d2m_node.user_input import (
     explain_unknown_key,
     parse_address,
     parse_byte_count,
+    parse_listen_address,
     parse_wei,
     read_toml,
 )
@@ -137,7 +139,20 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RpcSettings:
+    """Where the operator's programs reach the node."""
+
     socket: Path = Path("rpc.sock")
+    tcp: str | None = None
+    """An address to listen on as well, like "127.0.0.1:9394"; a token opens it. Port 0 takes a
+    free one."""
+    allow_remote: bool = False
+    """Whether `tcp` may be more than loopback. Nothing is encrypted: put a TLS proxy in front."""
+    hosts: tuple[str, ...] = ()
+    """Names besides its address and localhost by which the listener may be called."""
+    tokens: Path = Path("tokens")
+    """Folder of the tokens, one file for each scope."""
+    token_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    """How long a token counts. The node makes the next one in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,6 +419,16 @@ def _check_together(settings: NodeSettings) -> None:
             f"chain.reorg_blocks: with chain.confirmations at most {KEPT_STATES - 2} together; "
             "endpoints keep no older state"
         )
+    if settings.rpc.tcp is not None:
+        try:
+            host, _ = parse_listen_address(settings.rpc.tcp)
+        except UserError as exc:
+            raise UserError(f"rpc.tcp: {exc}") from exc
+        if not settings.rpc.allow_remote and not ip_address(host).is_loopback:
+            raise UserError(
+                f"rpc.tcp: {host} is no loopback address, and tokens would travel unencrypted; "
+                "set rpc.allow_remote if a proxy or tunnel protects them"
+            )
     if settings.roles.seller.enabled and settings.roles.seller.dataset is None:
         raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
     if settings.roles.cone.enabled and settings.roles.cone.stake_wei == 0:

@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NewType
 
@@ -161,3 +162,17 @@ def parse_address(text: object) -> Address:
     if not isinstance(text, str) or not _ADDRESS.fullmatch(text):
         raise UserError(f'{text!r} is no address; write "0x" and 40 hexadecimal digits')
     return Address(bytes.fromhex(text[2:]))
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """Read "127.0.0.1:9394" or "[::1]:9394" into an IP address and a port. Raises UserError."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    try:
+        address = str(ip_address("127.0.0.1" if host == "localhost" else host))
+        number = int(port) if port.isascii() and port.isdecimal() else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 16:
+        raise UserError(f'{text!r} is no address; write one like "127.0.0.1:9394"')
+    return address, number

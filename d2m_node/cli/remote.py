@@ -264,6 +264,7 @@ def role_enable(*, name: api.Role, dataset: Path | None, stake: str | None, as_j
         role=name,
         dataset=None if dataset is None else str(dataset.absolute()),
         stake_wei=stake,
+        idempotency_key=secrets.token_hex(16) if name == "cone" else None,
     )
     _show_roles(ask(api.ENABLE_ROLE, params), as_json=as_json)
 

@@ -10,7 +10,6 @@ Hex stands for bytes and begins with 0x; amounts are whole wei; a model's bytes 
 from d2m_node.client.connection import (
     AsyncRpcClient,
     CallRefused,
-    NodeUnreachable,
     RpcClient,
 )
 from d2m_node.client.jobs import (
@@ -38,8 +37,10 @@ from d2m_node.client.method import (
     Params,
     R,
     Result,
+    Scope,
 )
 from d2m_node.client.node import (
+    DISCOVER,
     LIST_METHODS,
     NODE_PEERS,
     NODE_STATUS,
@@ -55,6 +56,10 @@ from d2m_node.client.payouts import (
     ExplanationView,
     NumberView,
 )
+from d2m_node.client.places import (
+    NodeUnreachable,
+    TcpPlace,
+)
 from d2m_node.client.requests import (
     SUBMIT_REQUEST,
     SubmitRequestParams,
@@ -69,9 +74,15 @@ from d2m_node.client.roles import (
     RoleParams,
     RoleView,
 )
+from d2m_node.client.tokens import (
+    ROTATE_TOKENS,
+    RotateTokensParams,
+    TokenView,
+)
 
 __all__ = [
     "DISABLE_ROLE",
+    "DISCOVER",
     "ENABLE_ROLE",
     "EXPLAIN_PAYOUTS",
     "GET_JOB",
@@ -83,6 +94,7 @@ __all__ = [
     "NODE_PEERS",
     "NODE_STATUS",
     "NODE_STOP",
+    "ROTATE_TOKENS",
     "SUBMIT_REQUEST",
     "AsyncRpcClient",
     "BidView",
@@ -114,9 +126,13 @@ __all__ = [
     "Role",
     "RoleParams",
     "RoleView",
+    "RotateTokensParams",
     "RoundView",
     "RpcClient",
+    "Scope",
     "SlashView",
     "SubmitRequestParams",
     "SubmittedRequest",
+    "TcpPlace",
+    "TokenView",
 ]

@@ -1,4 +1,4 @@
-"""Connections to a node's socket. The CLI and the devnet use nothing else."""
+"""Connections to a node. The CLI and the devnet use nothing else."""
 
 import itertools
 import json
@@ -10,18 +10,10 @@ import httpx
 import msgspec
 
 from d2m_node.client.method import ErrorCode, Method, P, R
-from d2m_node.errors import NodeError, TransientError
+from d2m_node.client.places import TIMEOUT, Place, TcpPlace
+from d2m_node.errors import NodeError
 
-CONNECT_SECONDS: Final = 5.0
-ANSWER_SECONDS: Final = 600.0
-"""Some calls wait for the chain to confirm."""
-
-_BASE_URL: Final = "http://node/"
-_TIMEOUT: Final = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-
-
-class NodeUnreachable(TransientError):
-    """No node answers on the socket."""
+_HEADERS: Final = {"content-type": "application/json"}
 
 
 class CallRefused(NodeError):
@@ -35,10 +27,15 @@ class CallRefused(NodeError):
 class RpcClient:
     """Blocking calls, for commands."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, place: Path | TcpPlace) -> None:
+        """Connect to a unix socket, or over TCP."""
+        self._place = Place(place)
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)), base_url=_BASE_URL, timeout=_TIMEOUT
+            transport=httpx.HTTPTransport(uds=self._place.socket),
+            base_url=self._place.base_url,
+            auth=self._place.auth,
+            headers=_HEADERS,
+            timeout=TIMEOUT,
         )
         self._ids = itertools.count(1)
 
@@ -59,24 +56,26 @@ class RpcClient:
 
     def call_by_name(self, method: str, params: object) -> object:
         """Call any method with plain values. Raises NodeUnreachable and CallRefused."""
-        if not self._socket.exists():  # httpcore would leave its own socket open
-            raise _unreachable(self._socket, httpx.ConnectError("no such file"))
+        self._place.check()
         try:
             response = self._http.post("", content=_write(next(self._ids), method, params))
         except httpx.TransportError as exc:
-            raise _unreachable(self._socket, exc) from exc
+            raise self._place.explain(exc) from exc
         return _unwrap(response)
 
 
 class AsyncRpcClient:
     """The same calls, awaited under trio."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, place: Path | TcpPlace) -> None:
+        """Connect to a unix socket, or over TCP."""
+        self._place = Place(place)
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
-            base_url=_BASE_URL,
-            timeout=_TIMEOUT,
+            transport=httpx.AsyncHTTPTransport(uds=self._place.socket),
+            base_url=self._place.base_url,
+            auth=self._place.auth,
+            headers=_HEADERS,
+            timeout=TIMEOUT,
         )
         self._ids = itertools.count(1)
 
@@ -93,12 +92,16 @@ class AsyncRpcClient:
 
     async def call(self, method: Method[P, R], params: P) -> R:
         """Call a method. Raises NodeUnreachable and CallRefused."""
-        content = _write(next(self._ids), method.name, msgspec.to_builtins(params))
+        return _read(method, await self.call_by_name(method.name, msgspec.to_builtins(params)))
+
+    async def call_by_name(self, method: str, params: object) -> object:
+        """Call any method with plain values. Raises NodeUnreachable and CallRefused."""
+        self._place.check()
         try:
-            response = await self._http.post("", content=content)
+            response = await self._http.post("", content=_write(next(self._ids), method, params))
         except httpx.TransportError as exc:
-            raise _unreachable(self._socket, exc) from exc
-        return _read(method, _unwrap(response))
+            raise self._place.explain(exc) from exc
+        return _unwrap(response)
 
 
 def _write(call_id: int, method: str, params: object) -> bytes:
@@ -128,9 +131,3 @@ def _read(method: Method[P, R], plain: object) -> R:
         raise CallRefused(
             ErrorCode.INTERNAL, f"{method.name}: the node is of another version: {exc}"
         ) from exc
-
-
-def _unreachable(socket: Path, error: httpx.TransportError) -> NodeUnreachable:
-    if isinstance(error, httpx.ConnectError):
-        return NodeUnreachable(f"no node answers on {socket}; start it with d2m-node run")
-    return NodeUnreachable(f"the node on {socket} stopped answering: {type(error).__name__}")

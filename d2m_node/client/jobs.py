@@ -4,9 +4,9 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from d2m_node.client.method import Method, NoParams, Params, Result
+from d2m_node.client.method import Method, NoParams, Params, Result, Scope
 
-JobNumber = Annotated[int, Meta(ge=1)]
+JobNumber = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
 
 
 class JobParams(Params, frozen=True, kw_only=True):
@@ -98,6 +98,12 @@ class ModelFile(Result, frozen=True, kw_only=True):
     safetensors: bytes
 
 
-LIST_JOBS: Final = Method("jobs.list", NoParams, list[JobSummary], "every job of the market")
-GET_JOB: Final = Method("jobs.get", JobParams, JobView, "all that the chain says about a job")
-JOB_MODEL: Final = Method("job.model", JobParams, ModelFile, "the model a job delivered to us")
+LIST_JOBS: Final = Method(
+    "jobs.list", NoParams, list[JobSummary], "every job of the market", scope=Scope.READ
+)
+GET_JOB: Final = Method(
+    "jobs.get", JobParams, JobView, "all that the chain says about a job", scope=Scope.READ
+)
+JOB_MODEL: Final = Method(
+    "job.model", JobParams, ModelFile, "the model a job delivered to us", scope=Scope.BUY
+)

@@ -1,7 +1,8 @@
-"""What every method shares: its value, the roots of params and results, and the errors' codes."""
+"""What every method shares: its value, the roots of params and results, scopes, errors' codes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated, Final, Generic, TypeVar
 
 from msgspec import Meta, Struct
@@ -30,6 +31,33 @@ class ErrorCode(IntEnum):
     """The protocol's rules do not allow it."""
     FATAL = -32006
     """The node stops."""
+    UNAUTHORISED = -32007
+    """No token, or none that counts."""
+    FORBIDDEN = -32008
+    """The token's scope, or where the request comes from, does not allow it."""
+    KEY_REUSED = -32009
+    """The idempotency key was used for something else."""
+    BUSY = -32010
+    """Too many calls at once; try again."""
+    EVENTS_GONE = -32011
+    """The events after the cursor are no longer kept."""
+
+
+class Scope(StrEnum):
+    """What a caller may do. Whoever calls on the unix socket may do all."""
+
+    READ = "read"
+    """Look."""
+    BUY = "buy"
+    """Look, switch the buyer role, spend on requests, fetch what was bought."""
+    SELL = "sell"
+    """Look, and switch the seller role."""
+    ADMIN = "admin"
+    """Everything: the CONE role with its stake, stopping the node, tokens."""
+
+    def covers(self, needed: "Scope") -> bool:
+        """Tell whether who has this scope may do what needs another."""
+        return needed in (self, Scope.READ) or self is Scope.ADMIN
 
 
 class Params(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -56,3 +84,11 @@ class Method(Generic[P, R]):
     params: type[P]
     result: type[R]
     summary: str
+    scope: Scope | Mapping[str, Scope] = Scope.ADMIN
+    """What a caller needs; by the parameter ``role`` where that decides."""
+    pays: bool = False
+    """It may move money: the same ``idempotency_key`` among its params never does so twice."""
+
+    def scope_of(self, params: P) -> Scope:
+        """Return the scope that a call with these params needs."""
+        return self.scope if isinstance(self.scope, Scope) else self.scope[params.role]  # type: ignore[attr-defined]

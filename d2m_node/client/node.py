@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from d2m_node.client.method import Method, NoParams, Result
+from d2m_node.client.method import Method, NoParams, Result, Scope
 
 
 class MethodView(Result, frozen=True, kw_only=True):
@@ -33,7 +33,22 @@ class PeerView(Result, frozen=True, kw_only=True):
     """Chain accounts that name this peer."""
 
 
-LIST_METHODS: Final = Method("rpc.methods", NoParams, list[MethodView], "every method there is")
-NODE_STATUS: Final = Method("node.status", NoParams, NodeStatus, "who and where this node is")
-NODE_PEERS: Final = Method("node.peers", NoParams, list[PeerView], "every peer it knows")
-NODE_STOP: Final = Method("node.stop", NoParams, NodeStatus, "stop the node in order")
+LIST_METHODS: Final = Method(
+    "rpc.methods", NoParams, list[MethodView], "every method there is", scope=Scope.READ
+)
+DISCOVER: Final = Method(
+    "rpc.discover",
+    NoParams,
+    dict[str, object],
+    "every method with its schemas, as an OpenRPC document",
+    scope=Scope.READ,
+)
+NODE_STATUS: Final = Method(
+    "node.status", NoParams, NodeStatus, "who and where this node is", scope=Scope.READ
+)
+NODE_PEERS: Final = Method(
+    "node.peers", NoParams, list[PeerView], "every peer it knows", scope=Scope.READ
+)
+NODE_STOP: Final = Method(
+    "node.stop", NoParams, NodeStatus, "stop the node in order", scope=Scope.ADMIN
+)

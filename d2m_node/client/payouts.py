@@ -3,7 +3,7 @@
 from typing import Final
 
 from d2m_node.client.jobs import JobParams
-from d2m_node.client.method import Method, Result
+from d2m_node.client.method import Method, Result, Scope
 
 
 class EventView(Result, frozen=True, kw_only=True):
@@ -48,5 +48,9 @@ class ExplanationView(Result, frozen=True, kw_only=True):
 
 
 EXPLAIN_PAYOUTS: Final = Method(
-    "payouts.explain", JobParams, ExplanationView, "every payout of a settled job, recomputed"
+    "payouts.explain",
+    JobParams,
+    ExplanationView,
+    "every payout of a settled job, recomputed",
+    scope=Scope.READ,
 )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from d2m_node.client.method import IdempotencyKey, Method, Params, Result
+from d2m_node.client.method import IdempotencyKey, Method, Params, Result, Scope
 
 
 class SubmitRequestParams(Params, frozen=True, kw_only=True):
@@ -20,5 +20,10 @@ class SubmittedRequest(Result, frozen=True, kw_only=True):
 
 
 SUBMIT_REQUEST: Final = Method(
-    "request.submit", SubmitRequestParams, SubmittedRequest, "open or join an auction"
+    "request.submit",
+    SubmitRequestParams,
+    SubmittedRequest,
+    "open or join an auction",
+    scope=Scope.BUY,
+    pays=True,
 )

@@ -1,10 +1,17 @@
 """Methods that switch roles."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, Literal
 
-from d2m_node.client.method import Method, NoParams, Params, Result
+from d2m_node.client.method import IdempotencyKey, Method, NoParams, Params, Result, Scope
 
 Role = Literal["buyer", "seller", "cone"]
+
+SCOPES: Final[Mapping[str, Scope]] = MappingProxyType(
+    {"buyer": Scope.BUY, "seller": Scope.SELL, "cone": Scope.ADMIN}
+)
+"""What a caller needs to switch a role. Stake is locked for long: a CONE node is the admin's."""
 
 
 class RoleParams(Params, frozen=True, kw_only=True):
@@ -17,6 +24,8 @@ class EnableRoleParams(Params, frozen=True, kw_only=True):
     """For a seller: the absolute path of a dataset.toml, in place of the setting's."""
     stake_wei: int | str | None = None
     """For a CONE node: what it keeps staked, in place of the setting's; "5ether" is read too."""
+    idempotency_key: IdempotencyKey | None = None
+    """For a CONE node, which stakes: the same key never stakes twice. Required there."""
 
 
 class RoleView(Result, frozen=True, kw_only=True):
@@ -24,6 +33,17 @@ class RoleView(Result, frozen=True, kw_only=True):
     enabled: bool
 
 
-LIST_ROLES: Final = Method("roles.list", NoParams, list[RoleView], "roles, on or off")
-ENABLE_ROLE: Final = Method("roles.enable", EnableRoleParams, list[RoleView], "switch a role on")
-DISABLE_ROLE: Final = Method("roles.disable", RoleParams, list[RoleView], "switch a role off")
+LIST_ROLES: Final = Method(
+    "roles.list", NoParams, list[RoleView], "roles, on or off", scope=Scope.READ
+)
+ENABLE_ROLE: Final = Method(
+    "roles.enable",
+    EnableRoleParams,
+    list[RoleView],
+    "switch a role on",
+    scope=SCOPES,
+    pays=True,
+)
+DISABLE_ROLE: Final = Method(
+    "roles.disable", RoleParams, list[RoleView], "switch a role off", scope=SCOPES
+)

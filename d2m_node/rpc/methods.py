@@ -1,9 +1,14 @@
-"""One function per method. They see ports, and the two desks that roles offer; no adapters."""
+"""One function per method, and the table of them. They see ports and desks, no adapters.
+
+A new method is a value in `d2m_node.client`, a function here, and its line in `ENDPOINTS`. One that
+may move money has two functions: one that reads and checks what is asked, and one that acts on it
+and may be called again under the same idempotency key.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -12,7 +17,10 @@ from d2m_node import client as api
 from d2m_node.errors import UserError
 from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
+from d2m_node.rpc.discovery import describe_methods
 from d2m_node.rpc.explanations import view_explanation
+from d2m_node.rpc.once import OnceDesk, PaidCall, hash_plan
+from d2m_node.rpc.tokens import Tokens
 from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer
 from d2m_node.user_input import parse_wei
 from protocol.job import JobState
@@ -22,6 +30,7 @@ from protocol.types import JobId, Wei
 
 P = TypeVar("P", bound=api.Params)
 R = TypeVar("R")
+Plan = TypeVar("Plan")
 
 
 class BuyerDesk(Protocol):
@@ -43,6 +52,8 @@ class RoleOptions:
 
     dataset: Path | None = None
     stake_wei: Wei | None = None
+    payment_key: str | None = None
+    """Names what switching the role on pays: under the same key it is paid once."""
 
 
 class RoleControl(Protocol):
@@ -66,21 +77,36 @@ class RpcContext:
     buyer: BuyerDesk
     roles: RoleControl
     stop: trio.Event
+    once: OnceDesk
+    tokens: Tokens | None = None
+    """Where the node listens on TCP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A method as the server runs it."""
 
-    view: api.MethodView
-    call: Callable[[RpcContext, object], Awaitable[object]]
-    """From plain JSON values to plain JSON values; raises msgspec.ValidationError on wrong
-    params, and what the method raises."""
+    method: api.Method[Any, Any]
+    call: Callable[[RpcContext, Any], Awaitable[object]]
+    """From params to plain JSON values; raises what the method raises."""
 
 
 async def list_methods(context: RpcContext, params: api.NoParams) -> list[api.MethodView]:  # noqa: ARG001
     """Name every method and its parameters."""
-    return [endpoint.view for endpoint in ENDPOINTS.values()]
+    methods = [endpoint.method for endpoint in ENDPOINTS.values()]
+    return [
+        api.MethodView(
+            name=method.name,
+            summary=method.summary,
+            params=[field.name for field in msgspec.structs.fields(method.params)],
+        )
+        for method in methods
+    ]
+
+
+async def discover(context: RpcContext, params: api.NoParams) -> dict[str, object]:  # noqa: ARG001
+    """Describe every method."""
+    return describe_methods(endpoint.method for endpoint in ENDPOINTS.values())
 
 
 async def node_status(context: RpcContext, params: api.NoParams) -> api.NodeStatus:  # noqa: ARG001
@@ -117,16 +143,25 @@ async def list_roles(context: RpcContext, params: api.NoParams) -> list[api.Role
     return _view_roles(context)
 
 
-async def enable_role(context: RpcContext, params: api.EnableRoleParams) -> list[api.RoleView]:
-    """Switch a role on. Raises UserError, and what starting the role raises."""
+async def plan_role(context: RpcContext, params: api.EnableRoleParams) -> RoleOptions:  # noqa: ARG001
+    """Check what a role is to be switched on with. Raises UserError."""
     if params.dataset is not None and params.role != "seller":
         raise UserError("dataset: only a seller has one")
     if params.stake_wei is not None and params.role != "cone":
         raise UserError("stake_wei: only a CONE node has one")
-    options = RoleOptions(
+    if params.idempotency_key is None and params.role == "cone":
+        raise UserError("idempotency_key: a CONE node stakes money; give a key, and never reuse it")
+    return RoleOptions(
         dataset=None if params.dataset is None else _check_path("dataset", params.dataset),
         stake_wei=None if params.stake_wei is None else parse_wei(params.stake_wei),
+        payment_key=params.idempotency_key,
     )
+
+
+async def enable_role(
+    context: RpcContext, params: api.EnableRoleParams, options: RoleOptions
+) -> list[api.RoleView]:
+    """Switch a role on. Raises UserError, and what starting the role raises."""
     await context.roles.enable(params.role, options)
     return _view_roles(context)
 
@@ -137,18 +172,21 @@ async def disable_role(context: RpcContext, params: api.RoleParams) -> list[api.
     return _view_roles(context)
 
 
-async def submit_request(
-    context: RpcContext, params: api.SubmitRequestParams
-) -> api.SubmittedRequest:
-    """Bid for a request. Raises UserError, and what the desk raises."""
+async def plan_request(context: RpcContext, params: api.SubmitRequestParams) -> RequestFile:  # noqa: ARG001
+    """Read a request. Raises UserError."""
     if (params.path is None) == (params.request is None):
         raise UserError("give either path or request")
     if params.request is not None:
-        request = parse_request(params.request, Path("/"))
-    else:
-        assert params.path is not None
-        path = _check_path("path", params.path)
-        request = await trio.to_thread.run_sync(read_request, path)
+        return parse_request(params.request, Path("/"))
+    assert params.path is not None
+    path = _check_path("path", params.path)
+    return await trio.to_thread.run_sync(read_request, path)
+
+
+async def submit_request(
+    context: RpcContext, params: api.SubmitRequestParams, request: RequestFile
+) -> api.SubmittedRequest:
+    """Bid for a request. Raises UserError, and what the desk raises."""
     if not context.roles.enabled().get("buyer", False):
         raise UserError("the buyer role is off; run d2m-node role enable buyer")
     job_id = await context.buyer.submit(request, idempotency_key=params.idempotency_key)
@@ -161,6 +199,13 @@ async def job_model(context: RpcContext, params: api.JobParams) -> api.ModelFile
     if data is None:
         raise UserError(f"job {params.job}: no model has been delivered to this node")
     return api.ModelFile(job=params.job, safetensors=data)
+
+
+async def rotate_tokens(context: RpcContext, params: api.RotateTokensParams) -> list[api.TokenView]:
+    """Make new tokens. Raises UserError if there are none, or they cannot be written."""
+    if context.tokens is None:
+        raise UserError("rpc.tcp: not set, so that no token is in use")
+    return context.tokens.rotate(params.scopes, revoke=params.revoke)
 
 
 def _find_job(state: MarketState, number: int) -> JobState:
@@ -184,19 +229,48 @@ def _check_path(key: str, text: str) -> Path:
 
 
 def _serve(method: api.Method[P, R], handle: Callable[[RpcContext, P], Awaitable[R]]) -> Endpoint:
-    async def call(context: RpcContext, raw: object) -> object:
-        params = msgspec.convert(raw, method.params)
+    async def call(context: RpcContext, params: P) -> object:
         plain: object = msgspec.to_builtins(await handle(context, params))
         return plain
 
-    names = [field.name for field in msgspec.structs.fields(method.params)]
-    return Endpoint(api.MethodView(name=method.name, summary=method.summary, params=names), call)
+    return Endpoint(method, call)
+
+
+def _serve_once(
+    method: api.Method[P, R],
+    plan: Callable[[RpcContext, P], Awaitable[Plan]],
+    act: Callable[[RpcContext, P, Plan], Awaitable[R]],
+) -> Endpoint:
+    """Serve a method that may move money: with an idempotency key it acts once.
+
+    A key stands for the method and its plan. It is taken only when the plan is made, so that a
+    mistake in the params costs no key.
+    """
+    assert method.pays
+
+    async def call(context: RpcContext, params: P) -> object:
+        planned = await plan(context, params)
+        key: str | None = params.idempotency_key  # type: ignore[attr-defined]
+
+        async def work() -> R:
+            return await act(context, params, planned)
+
+        if key is None:
+            result = await work()
+        else:
+            intent = PaidCall(key=key, method=method.name, plan_hash=hash_plan(planned))
+            result = await context.once.run(intent, work, method.result)
+        plain: object = msgspec.to_builtins(result)
+        return plain
+
+    return Endpoint(method, call)
 
 
 ENDPOINTS: Final[Mapping[str, Endpoint]] = {
-    endpoint.view.name: endpoint
+    endpoint.method.name: endpoint
     for endpoint in (
         _serve(api.LIST_METHODS, list_methods),
+        _serve(api.DISCOVER, discover),
         _serve(api.NODE_STATUS, node_status),
         _serve(api.NODE_PEERS, node_peers),
         # The server sets `stop` once the answer is on its way.
@@ -205,9 +279,10 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
         _serve(api.GET_JOB, get_job),
         _serve(api.EXPLAIN_PAYOUTS, explain_job_payouts),
         _serve(api.LIST_ROLES, list_roles),
-        _serve(api.ENABLE_ROLE, enable_role),
+        _serve_once(api.ENABLE_ROLE, plan_role, enable_role),
         _serve(api.DISABLE_ROLE, disable_role),
-        _serve(api.SUBMIT_REQUEST, submit_request),
+        _serve_once(api.SUBMIT_REQUEST, plan_request, submit_request),
         _serve(api.JOB_MODEL, job_model),
+        _serve(api.ROTATE_TOKENS, rotate_tokens),
     )
 }

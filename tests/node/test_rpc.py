@@ -19,6 +19,7 @@ from d2m_node.errors import (
 )
 from d2m_node.ports import PeerStatus
 from d2m_node.rpc.server import serve_rpc
+from d2m_node.settings import RpcSettings
 from d2m_node.user_input import read_toml
 from protocol.errors import InvalidParams, ProtocolError
 from protocol.events import AuctionOpened, PeerBound, RecordedEvent
@@ -26,6 +27,7 @@ from protocol.market import MarketState, apply_event
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
 from tests.support.rpc import ACCOUNT, FakeNode, serve_fake_node
 
+CONE = api.EnableRoleParams(role="cone", stake_wei="5ether", idempotency_key="stake")
 REQUEST = Path(__file__).parents[2] / "configs" / "requests" / "digits.toml"
 
 
@@ -72,7 +74,8 @@ async def client(node: FakeNode, socket: Path) -> AsyncGenerator[AsyncRpcClient,
 async def post(socket: Path, content: bytes) -> httpx.Response:
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     async with httpx.AsyncClient(transport=transport) as http:
-        return await http.post("http://node/", content=content)
+        headers = {"content-type": "application/json"}
+        return await http.post("http://node/", content=content, headers=headers)
 
 
 async def test_the_status_says_who_and_where_the_node_is(
@@ -144,7 +147,7 @@ async def test_a_request_that_cannot_be_read_is_named(client: AsyncRpcClient, pa
 
 
 async def test_roles_take_their_own_options_only(node: FakeNode, client: AsyncRpcClient) -> None:
-    await client.call(api.ENABLE_ROLE, api.EnableRoleParams(role="cone", stake_wei="5ether"))
+    await client.call(api.ENABLE_ROLE, CONE)
     assert node.roles.on["cone"].stake_wei == 5 * 10**18
     roles = await client.call(api.DISABLE_ROLE, api.RoleParams(role="cone"))
     assert not any(role.enabled for role in roles)
@@ -215,6 +218,8 @@ async def test_every_method_is_listed(client: AsyncRpcClient) -> None:
     methods = await client.call(api.LIST_METHODS, api.NoParams())
     assert {
         "rpc.methods",
+        "rpc.discover",
+        "tokens.rotate",
         "node.status",
         "node.peers",
         "node.stop",
@@ -285,12 +290,12 @@ async def test_a_stale_socket_is_replaced_and_a_file_is_not(node: FakeNode, sock
         await client.call(api.LIST_JOBS, api.NoParams())
     write_file(socket)
     with pytest.raises(UserError, match=r"rpc\.socket"):
-        await serve_rpc(socket, node.context())
+        await serve_rpc(RpcSettings(socket=socket), node.context())
 
 
 async def test_a_path_too_long_for_a_socket_is_named(node: FakeNode, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rpc\.socket: .* too long; set another path"):
-        await serve_rpc(tmp_path / ("x" * 120), node.context())
+        await serve_rpc(RpcSettings(socket=tmp_path / ("x" * 120)), node.context())
 
 
 async def test_a_node_that_does_not_run_is_unreachable(socket: Path) -> None:

@@ -9,14 +9,17 @@ from typing import Any, cast
 import trio
 
 from d2m_node.errors import UserError
-from d2m_node.ports import PeerStatus, Ports
+from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
 from d2m_node.rpc.methods import RoleOptions, RpcContext
+from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
+from d2m_node.settings import RpcSettings
 from protocol.hashing import Domain
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
 from protocol.types import Address, JobId
+from tests.support.market import Journal
 from tests.support.params import PARAMS
 
 ACCOUNT = Address(b"\x0a" * 20)
@@ -88,6 +91,7 @@ class FakeNode:
     desk: FakeDesk = field(default_factory=FakeDesk)
     roles: FakeRoles = field(default_factory=FakeRoles)
     stop: trio.Event = field(default_factory=trio.Event)
+    journal: JournalPort = field(default_factory=Journal)
 
     def context(self) -> RpcContext:
         # Methods touch nothing else of the ports.
@@ -98,12 +102,22 @@ class FakeNode:
             signer=cast(Any, FakeSigner()),
             datasets=cast(Any, None),
         )
-        return RpcContext(ports=ports, buyer=self.desk, roles=self.roles, stop=self.stop)
+        return RpcContext(
+            ports=ports,
+            buyer=self.desk,
+            roles=self.roles,
+            stop=self.stop,
+            once=OnceDesk(self.journal),
+        )
 
 
 @asynccontextmanager
-async def serve_fake_node(node: FakeNode, socket: Path) -> AsyncGenerator[None, None]:
+async def serve_fake_node(
+    node: FakeNode, socket: Path, **settings: Any
+) -> AsyncGenerator[int | None, None]:
+    """Yield the port of the TCP listener, if the settings ask for one."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_rpc, socket, node.context())
-        yield
+        rpc = RpcSettings(socket=socket, tokens=socket.parent / "tokens", **settings)
+        port = await nursery.start(serve_rpc, rpc, node.context())
+        yield port
         nursery.cancel_scope.cancel()
