@@ -5,7 +5,8 @@ NodeError                   something around us failed
 │   ├── ChainUnavailable
 │   ├── PeerUnreachable
 │   ├── StreamTimeout
-│   └── DiskFull
+│   ├── DiskFull
+│   └── TrainingStopped
 ├── PeerFault               that peer misbehaved             handled in network/
 ├── TransactionReverted     the contract said no             handled by the role
 ├── JobFailed               this job cannot go on            handled at the job boundary
@@ -42,6 +43,10 @@ class StreamTimeout(TransientError):
 
 class DiskFull(TransientError):
     """There is no room for a blob. What was there is as it was; a job waits until there is."""
+
+
+class TrainingStopped(TransientError):
+    """The training process crashed or was killed; the next training starts another one."""
 
 
 class PeerFault(NodeError):

@@ -13,6 +13,7 @@ trio.run
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,19 +44,11 @@ from d2m_node.storage.collector import make_rules, run_collector
 from d2m_node.storage.database import open_store
 from d2m_node.training.datasets import LocalDatasets
 from d2m_node.training.devices import select_evaluator
+from d2m_node.training.runner import open_trainer
 from protocol.market import MarketState
 from protocol.types import JobId
 
 log = structlog.get_logger(__name__)
-
-
-async def make_torch_trainer(device: Device) -> TrainerPort:
-    """Import torch only where a role trains, and before its first window opens."""
-    from d2m_node.training.runner import TorchTrainer
-
-    trainer = TorchTrainer(device)
-    await trainer.prepare()
-    return trainer
 
 
 async def make_honest_executor(device: Device) -> Executor:
@@ -67,7 +60,7 @@ async def make_honest_executor(device: Device) -> Executor:
 class Behaviour:
     """Who trains and who computes; an ordinary node has only the honest ones."""
 
-    make_trainer: Callable[[Device], Awaitable[TrainerPort]] = make_torch_trainer
+    open_trainer: Callable[[Device], AbstractAsyncContextManager[TrainerPort]] = open_trainer
     make_executor: Callable[[Device], Awaitable[Executor]] = make_honest_executor
 
 
@@ -186,13 +179,13 @@ def _make_starters(
         dataset = options.dataset or settings.roles.seller.dataset
         if dataset is None:
             raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
-        trainer = await behaviour.make_trainer(settings.device)
         policy = SellerPolicy(
             dataset_path=str(dataset),
             min_price_wei=settings.roles.seller.min_price_wei,
             min_price_token=settings.roles.seller.min_price_token,
         )
-        await run_seller(ports, rooms, policy, trainer, task_status=task_status)
+        async with behaviour.open_trainer(settings.device) as trainer:
+            await run_seller(ports, rooms, policy, trainer, task_status=task_status)
 
     async def cone(options: RoleOptions, task_status: trio.TaskStatus[None]) -> None:
         stake_wei = options.stake_wei or settings.roles.cone.stake_wei

@@ -251,21 +251,58 @@ class DatasetPort(Protocol):
         """Return the tags that a dataset file declares, ascending. Raises UserError."""
 
 
-class TrainerPort(Protocol):
-    """A seller's private training. Runs off the event loop; cancellable between batches."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateTraining:
+    """How one training keeps differential privacy (DP-SGD), and all that its epsilon follows from.
 
-    async def train(
-        self,
-        model: ModelDescription,
-        parameters: Int32Array,
-        spec: TrainingSpec,
-        samples: Samples,
-        *,
-        seed: int,
-    ) -> Int32Array:
-        """Train on ``samples`` from ``parameters`` (d,); return the update (d,), both Q20.
+    Each step takes every sample with the chance ``sample_rate``, clips the gradient of each to
+    ``max_grad_norm``, and adds noise of that times ``noise_multiplier`` to their sum.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTask:
+    """What a seller trains in one round."""
+
+    model: ModelDescription
+    parameters: Int32Array
+    """Where training starts, shape (d,), Q20."""
+    spec: TrainingSpec
+    samples: Samples
+    seed: int
+    """Order of the samples: on a CPU the same seed gives the same update."""
+    private: PrivateTraining | None = None
+    """With differential privacy; the seed then counts for nothing."""
+
+
+class TrainerPort(Protocol):
+    """A seller's private training. Runs off the event loop; cancellable between batches.
+
+    All methods raise TrainingStopped, a TransientError, if the training process crashes.
+    """
+
+    async def train(self, task: TrainingTask) -> Int32Array:
+        """Train; return the update (d,), Q20.
 
         Raises InvalidParams if the samples do not fit the model.
+        """
+
+    async def compute_epsilon(
+        self, history: Sequence[tuple[PrivateTraining, int]], delta: float
+    ) -> float:
+        """Return the epsilon of private trainings, each done so many times."""
+
+    async def choose_noise(
+        self, *, epsilon: float, delta: float, sample_rate: float, steps: int
+    ) -> float:
+        """Return the least noise multiplier that keeps ``steps`` within ``epsilon``.
+
+        Raises InvalidParams if no sensible noise does.
         """
 
 

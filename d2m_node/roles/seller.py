@@ -16,7 +16,7 @@ import trio
 from d2m_node.calls import EnrolSeller, RegisterDataset
 from d2m_node.errors import JobFailed
 from d2m_node.logs import log_scope
-from d2m_node.ports import Int32Array, Ports, Purpose, Reference, Samples, TrainerPort
+from d2m_node.ports import Int32Array, Ports, Purpose, Reference, Samples, TrainerPort, TrainingTask
 from d2m_node.retry import retry_transient
 from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.boundary import run_to_failure
@@ -305,12 +305,16 @@ async def _offer_update(stall: Stall, ballot: Ballot) -> None:
 
 async def _train(stall: Stall, parameters: Int32Array, key: str) -> bytes:
     """Train one update and fix it in the journal before anybody hears of it."""
-    update = await stall.trainer.train(
-        stall.body.model,
-        parameters,
-        stall.body.training,
-        stall.samples,
-        seed=int.from_bytes(secrets.token_bytes(4), "big"),
+    task = TrainingTask(
+        model=stall.body.model,
+        parameters=parameters,
+        spec=stall.body.training,
+        samples=stall.samples,
+        seed=secrets.randbits(32),
+    )
+    # A training process that crashed is started again.
+    update = await retry_transient(
+        lambda: stall.trainer.train(task), patience_seconds=PATIENCE_SECONDS
     )
     data = encode_tensor(TensorKind.UPDATE, update)
     reference = Reference(Purpose.OWN_UPDATE, stall.job_id)

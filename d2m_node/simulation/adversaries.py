@@ -6,21 +6,21 @@ An ordinary node cannot be configured to do any of this. Run as
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from d2m_node.logs import configure_logs
-from d2m_node.node import Behaviour, main, make_torch_trainer
-from d2m_node.ports import Int32Array, Samples, TrainerPort
+from d2m_node.node import Behaviour, main
+from d2m_node.ports import Int32Array, PrivateTraining, TrainerPort, TrainingTask
 from d2m_node.roles.executor import Executor
 from d2m_node.settings import Device, load_settings
+from d2m_node.training.runner import open_trainer
 from protocol.digest import FinalResult, RoundHeader
 from protocol.hashing import hash_domain
-from protocol.model import ModelDescription
-from protocol.request import TrainingSpec
 from protocol.round import BallotResult, FinalWork, RoundWork, compute_final, compute_round
 from protocol.types import Digest, UtilityQ20
 from protocol.update import MAX_UPDATE
@@ -83,23 +83,31 @@ class SignFlipTrainer:
     def __init__(self, honest: TrainerPort) -> None:
         self._honest = honest
 
-    async def train(
-        self,
-        model: ModelDescription,
-        parameters: Int32Array,
-        spec: TrainingSpec,
-        samples: Samples,
-        *,
-        seed: int,
-    ) -> Int32Array:
+    async def train(self, task: TrainingTask) -> Int32Array:
         """Return the honest update reversed and boosted, within the protocol's bound."""
-        update = await self._honest.train(model, parameters, spec, samples, seed=seed)
+        update = await self._honest.train(task)
         return np.clip(BOOST * update, -MAX_UPDATE, MAX_UPDATE).astype(np.int32)
 
+    async def compute_epsilon(
+        self, history: Sequence[tuple[PrivateTraining, int]], delta: float
+    ) -> float:
+        """Cheat with updates alone."""
+        return await self._honest.compute_epsilon(history, delta)
 
-async def make_sign_flip_trainer(device: Device) -> TrainerPort:
-    """Return a trainer whose updates undo what the others learn."""
-    return SignFlipTrainer(await make_torch_trainer(device))
+    async def choose_noise(
+        self, *, epsilon: float, delta: float, sample_rate: float, steps: int
+    ) -> float:
+        """Cheat with updates alone."""
+        return await self._honest.choose_noise(
+            epsilon=epsilon, delta=delta, sample_rate=sample_rate, steps=steps
+        )
+
+
+@asynccontextmanager
+async def open_sign_flip_trainer(device: Device) -> AsyncGenerator[TrainerPort, None]:
+    """Give a trainer whose updates undo what the others learn."""
+    async with open_trainer(device) as honest:
+        yield SignFlipTrainer(honest)
 
 
 EXECUTORS: dict[str, Callable[[], Executor]] = {
@@ -112,7 +120,7 @@ EXECUTORS: dict[str, Callable[[], Executor]] = {
 def make_behaviour(attack: str) -> Behaviour:
     """Return what a hostile node does instead of the honest thing."""
     if attack in SELLER_ATTACKS:
-        return Behaviour(make_trainer=make_sign_flip_trainer)
+        return Behaviour(open_trainer=open_sign_flip_trainer)
 
     async def make_executor(_: Device) -> Executor:
         return EXECUTORS[attack]()

@@ -1,4 +1,6 @@
 """A seller's data and private training, and exact evaluation on a GPU.
 
-Only `adam`, `exact`, `local` and `models` import torch.
+Torch is imported by `accounting`, `adam`, `exact`, `local`, `models` and `private` alone. All of
+them but `exact` run in the training process: `runner` starts it, `worker` is its program, and
+`pipe` what the two say to each other.
 """

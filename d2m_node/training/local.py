@@ -5,7 +5,7 @@ the update that comes out. Source: MECHANISM 5, 12.1.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from d2m_node.ports import Samples
+from d2m_node.ports import TrainingTask
 from d2m_node.training.adam import Adam
 from d2m_node.training.models import (
     build_module,
@@ -23,26 +23,12 @@ from d2m_node.training.models import (
 )
 from protocol.errors import InvalidParams, RuleViolation
 from protocol.model import InputKind, ModelDescription, count_parameters
-from protocol.request import TrainingSpec
 from protocol.samples import TARGET_BITS, validate_labels, validate_samples
 from protocol.update import dequantise, quantise
 
 Int32Array = npt.NDArray[np.int32]
 
 _SEED_RANGE = 1 << 63
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingTask:
-    """What a seller trains in one round."""
-
-    model: ModelDescription
-    parameters: Int32Array
-    """Where training starts, shape (d,), Q20."""
-    spec: TrainingSpec
-    samples: Samples
-    seed: int
-    """Order of the samples: on a CPU the same seed gives the same update."""
 
 
 def train_locally(
@@ -65,7 +51,13 @@ def train_locally(
     module = build_module(task.model)
     load_parameters(module, start)
     module = module.to(device=device)
-    _fit(module, task, device, check_cancelled)
+    if task.private is None:
+        _fit(module, task, device, check_cancelled)
+    else:
+        # Imported for those who ask for it: Opacus takes three seconds and 100 MB.
+        from d2m_node.training.private import fit_privately
+
+        fit_privately(module, task, task.private, device, check_cancelled)
     with np.errstate(invalid="ignore", over="ignore"):
         step = flatten_parameters(module) - start
     if not np.isfinite(step).all():
@@ -92,7 +84,7 @@ def _fit(
     device: torch.device,
     check_cancelled: Callable[[], None],
 ) -> None:
-    inputs = _load_inputs(task, device)
+    inputs = load_inputs(task, device)
     labels = torch.tensor(task.samples.labels, device=device)
     if inputs.ndim == 4:
         # Convolution and pooling are twice as fast when the channels of a pixel lie together.
@@ -104,11 +96,11 @@ def _fit(
         check_cancelled()
         module.zero_grad()
         outputs = module(read_inputs(task.model.input_kind, inputs[positions]))
-        torch.autograd.backward(_compute_loss(task.model, outputs, labels[positions]))
+        torch.autograd.backward(compute_loss(task.model, outputs, labels[positions]))
         optimizer.step()
 
 
-def _load_inputs(task: TrainingTask, device: torch.device) -> torch.Tensor:
+def load_inputs(task: TrainingTask, device: torch.device) -> torch.Tensor:
     """Samples keep their own type until their batch: floats would take up to four times as much.
 
     Tokens become int32, because torch cannot index by unsigned integers.
@@ -119,12 +111,17 @@ def _load_inputs(task: TrainingTask, device: torch.device) -> torch.Tensor:
     return torch.tensor(inputs, device=device)
 
 
-def _compute_loss(
-    model: ModelDescription, outputs: torch.Tensor, labels: torch.Tensor
+def compute_loss(
+    model: ModelDescription,
+    outputs: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: Literal["mean", "sum"] = "mean",
 ) -> torch.Tensor:
+    """Compare outputs (n, outputs) with labels (n,): cross-entropy, or squared error."""
     if model.is_regression:
-        return functional.mse_loss(outputs[:, 0], labels.float() / (1 << TARGET_BITS))
-    return functional.cross_entropy(outputs, labels)
+        targets = labels.float() / (1 << TARGET_BITS)
+        return functional.mse_loss(outputs[:, 0], targets, reduction=reduction)
+    return functional.cross_entropy(outputs, labels, reduction=reduction)
 
 
 def _iter_batches(task: TrainingTask, device: torch.device) -> Iterator[torch.Tensor]:

@@ -114,8 +114,8 @@ def test_loading_data_imports_no_heavy_library(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from d2m_node.training.datasets import load_samples\n"
-        "from d2m_node.training.runner import TorchTrainer\n"
-        f"load_samples(Path({str(digits_file(tmp_path))!r})); TorchTrainer()\n"
+        "from d2m_node.training.runner import ProcessTrainer\n"
+        f"load_samples(Path({str(digits_file(tmp_path))!r})); ProcessTrainer()\n"
         "assert not {'torch', 'sklearn', 'scipy'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONFIGS.parents[1])

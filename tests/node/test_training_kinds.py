@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from d2m_node.ports import Samples
-from d2m_node.training.local import TrainingTask, train_locally
+from d2m_node.ports import Samples, TrainingTask
+from d2m_node.training.local import train_locally
 from protocol.errors import InvalidParams
 from protocol.evaluation import compute_logits
 from protocol.hashing import keccak

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from d2m_node.ports import Samples
+from d2m_node.ports import Samples, TrainingTask
 from d2m_node.training.datasets import load_samples
-from d2m_node.training.local import TrainingTask, train_locally
+from d2m_node.training.local import train_locally
 from d2m_node.training.models import build_module, load_parameters
 from protocol.errors import InvalidParams
 from protocol.evaluation import compute_logits
