@@ -9,6 +9,7 @@ NodeError                   something around us failed
 │   └── TrainingStopped
 ├── PeerFault               that peer misbehaved             handled in network/
 ├── TransactionReverted     the contract said no             handled by the role
+├── PrivacyBudgetSpent      a training would tell too much    handled by the seller
 ├── JobFailed               this job cannot go on            handled at the job boundary
 ├── UserError               bad input; one line, exit code   handled in cli.py
 └── FatalError              the node must stop               handled in cli.py
@@ -74,6 +75,10 @@ class JobFailed(NodeError):
         super().__init__(f"job {job_id}: {reason}")
         self.job_id = job_id
         self.reason = reason
+
+
+class PrivacyBudgetSpent(NodeError):
+    """A job, or another round of one, does not fit into the privacy budget of a dataset."""
 
 
 class UserError(NodeError):

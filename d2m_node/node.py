@@ -28,6 +28,7 @@ from d2m_node.logs import log_scope
 from d2m_node.network.host import open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Ports, TrainerPort
+from d2m_node.privacy_ledger import PrivacyPolicy
 from d2m_node.roles.buyer import BuyerDesk, run_buyer
 from d2m_node.roles.cone import ConePolicy, run_cone
 from d2m_node.roles.executor import Executor, HonestExecutor
@@ -39,7 +40,7 @@ from d2m_node.roles.seller import SellerPolicy, run_seller
 from d2m_node.rpc.methods import RoleOptions, RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
-from d2m_node.settings import Device, NodeSettings
+from d2m_node.settings import Device, NodeSettings, PrivacySettings
 from d2m_node.storage.collector import make_rules, run_collector
 from d2m_node.storage.database import open_store
 from d2m_node.training.datasets import LocalDatasets
@@ -169,6 +170,19 @@ def network_settings(settings: NodeSettings) -> NetworkSettings:
     )
 
 
+def privacy_policy(settings: PrivacySettings) -> PrivacyPolicy | None:
+    """Return what the seller needs of the settings; None if trainings need not be private."""
+    if settings.epsilon_budget is None:
+        return None
+    return PrivacyPolicy(
+        epsilon_budget=settings.epsilon_budget,
+        delta=settings.delta,
+        max_grad_norm=settings.max_grad_norm,
+        noise_multiplier=settings.noise_multiplier,
+        epsilon_per_job=settings.epsilon_per_job,
+    )
+
+
 def _make_starters(
     ports: Ports, rooms: Rooms, settings: NodeSettings, behaviour: Behaviour
 ) -> dict[str, Starter]:
@@ -183,6 +197,7 @@ def _make_starters(
             dataset_path=str(dataset),
             min_price_wei=settings.roles.seller.min_price_wei,
             min_price_token=settings.roles.seller.min_price_token,
+            privacy=privacy_policy(settings.roles.seller.privacy),
         )
         async with behaviour.open_trainer(settings.device) as trainer:
             await run_seller(ports, rooms, policy, trainer, task_status=task_status)

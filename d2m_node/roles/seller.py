@@ -14,9 +14,16 @@ import structlog
 import trio
 
 from d2m_node.calls import EnrolSeller, RegisterDataset
-from d2m_node.errors import JobFailed
+from d2m_node.errors import JobFailed, PrivacyBudgetSpent
 from d2m_node.logs import log_scope
 from d2m_node.ports import Int32Array, Ports, Purpose, Reference, Samples, TrainerPort, TrainingTask
+from d2m_node.privacy_ledger import (
+    Books,
+    PrivacyLedger,
+    PrivacyPolicy,
+    check_delta,
+    compute_dataset_id,
+)
 from d2m_node.retry import retry_transient
 from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.boundary import run_to_failure
@@ -60,6 +67,8 @@ class SellerPolicy:
     """Least price of a job in ether that this node enrols in."""
     min_price_token: Wei = Wei(0)
     """The same for a job in the deployment's token."""
+    privacy: PrivacyPolicy | None = None
+    """Trainings keep differential privacy, within a budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,7 @@ class Stall:
     index: SellerIndex
     samples: Samples
     trainer: TrainerPort
+    ledger: PrivacyLedger | None
 
     @property
     def job(self) -> JobState:
@@ -94,6 +104,7 @@ class Shop:
     trainer: TrainerPort
     samples: Samples
     dataset: Dataset
+    ledger: PrivacyLedger | None
 
 
 class OfferedUpdate(msgspec.Struct, frozen=True, array_like=True):
@@ -113,6 +124,7 @@ async def run_seller(
 ) -> None:
     """Serve every job whose tags the dataset carries, until cancelled."""
     samples = await ports.datasets.load_samples(policy.dataset_path)
+    ledger = await _open_ledger(ports, policy, trainer, samples)
     dataset = await _register(ports, policy)
     task_status.started()
     me = ports.signer.address
@@ -127,8 +139,33 @@ async def run_seller(
         is_mine = job.has_seller_applied(me) and not job.is_seller_left_out(me)
         return is_open or (is_mine and job.phase not in OVER)
 
-    shop = Shop(ports=ports, rooms=rooms, trainer=trainer, samples=samples, dataset=dataset)
+    shop = Shop(
+        ports=ports,
+        rooms=rooms,
+        trainer=trainer,
+        samples=samples,
+        dataset=dataset,
+        ledger=ledger,
+    )
     await serve_jobs(ports.chain, concerns, partial(_serve_job, shop))
+
+
+async def _open_ledger(
+    ports: Ports, policy: SellerPolicy, trainer: TrainerPort, samples: Samples
+) -> PrivacyLedger | None:
+    """Open the dataset's privacy ledger, if its trainings are to be private."""
+    if policy.privacy is None:
+        return None
+    chain, me = ports.chain, ports.signer.address
+
+    def is_over(job_id: JobId) -> bool:
+        job = chain.state.jobs.get(job_id)
+        return job is None or job.phase in OVER or job.is_seller_left_out(me)
+
+    dataset = await trio.to_thread.run_sync(compute_dataset_id, samples)
+    books = Books(dataset=dataset, domain=chain.domain, account=me)
+    check_delta(policy.privacy, len(samples.labels))
+    return PrivacyLedger(policy.privacy, books, ports.store.journal, trainer, is_over=is_over)
 
 
 async def _register(ports: Ports, policy: SellerPolicy) -> Dataset:
@@ -184,6 +221,7 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
         validate_labels(body.model, shop.samples.labels)
     except RuleViolation as error:
         raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
+    await _promise_privacy(shop, job, body)
     if not job.has_seller_applied(me):
         assert job.terms is not None, "a job in enrolment has terms"
         await set_room_aside(ports, job_id, estimate_seller_bytes(body, job.terms))
@@ -211,7 +249,27 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
         index=index,
         samples=shop.samples,
         trainer=shop.trainer,
+        ledger=shop.ledger,
     )
+
+
+async def _promise_privacy(shop: Shop, job: JobState, body: RequestBody) -> None:
+    """Set aside what all rounds of a job may tell of the data.
+
+    Raises JobFailed if the dataset's budget does not allow that: nothing is signed then.
+    """
+    if shop.ledger is None:
+        return
+    assert job.terms is not None, "a job has terms once its auction is closed"
+    try:
+        await shop.ledger.promise(
+            job.job_id,
+            body.training,
+            sample_count=len(shop.samples.labels),
+            rounds=job.terms.rounds_max,
+        )
+    except PrivacyBudgetSpent as error:
+        raise JobFailed(job.job_id, f"the privacy budget does not allow it: {error}") from error
 
 
 async def _apply(shop: Shop, job: JobState) -> None:
@@ -296,21 +354,34 @@ async def _offer_update(stall: Stall, ballot: Ballot) -> None:
     if stored is None:
         if chain.state.block_number >= ballot.update_commit_end:
             return
-        stored = await _train(stall, state.parameters, key)
+        stored = await _train(stall, ballot, state.parameters, key)
+    if stored is None:
+        return
     offer = msgspec.msgpack.decode(stored, type=OfferedUpdate)
     await _commit(stall, ballot, offer)
     await chain.wait_block(ballot.update_commit_end)
     await _open(stall, ballot, offer)
 
 
-async def _train(stall: Stall, parameters: Int32Array, key: str) -> bytes:
-    """Train one update and fix it in the journal before anybody hears of it."""
+async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array, key: str) -> bytes | None:
+    """Train one update and fix it in the journal before anybody hears of it.
+
+    Returns None if the privacy budget is spent: a training that nobody hears of is not started.
+    """
+    private = None
+    if stall.ledger is not None:
+        try:
+            private = await stall.ledger.begin(stall.job_id, ballot.round_index)
+        except PrivacyBudgetSpent as error:
+            log.warning("update_withheld", reason=str(error))
+            return None
     task = TrainingTask(
         model=stall.body.model,
         parameters=parameters,
         spec=stall.body.training,
         samples=stall.samples,
         seed=secrets.randbits(32),
+        private=private,
     )
     # A training process that crashed is started again.
     update = await retry_transient(

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from opacus import GradSampleModule
+from opacus.grad_sample import register_grad_sampler
+from opacus.grad_sample.conv import compute_conv_grad_sample
 from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
 from torch import nn
@@ -30,6 +32,22 @@ MAX_GRADIENT_VALUES: Final = 1 << 26
 _NOISE_DRAWS: Final = 4
 
 Float64Array = npt.NDArray[np.float64]
+
+
+@register_grad_sampler([nn.Conv2d])  # type: ignore[untyped-decorator]
+def compute_convolution_gradients(
+    layer: nn.Conv2d, activations: list[torch.Tensor], backprops: torch.Tensor
+) -> dict[nn.Parameter, torch.Tensor]:
+    """Compute the gradient of each sample, as Opacus does, of inputs in any memory layout.
+
+    Opacus 1.6 unfolds inputs as if they were contiguous: what follows an embedding is not, and its
+    gradients were then wrong without an error.
+    """
+    contiguous = [activations[0].contiguous(), *activations[1:]]
+    gradients: dict[nn.Parameter, torch.Tensor] = compute_conv_grad_sample(
+        layer, contiguous, backprops
+    )
+    return gradients
 
 
 class SecureOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types

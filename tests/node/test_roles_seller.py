@@ -1,5 +1,6 @@
 """The seller: its deposit, and one commitment per round across crashes and attempts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +9,31 @@ import trio
 from structlog.testing import capture_logs
 
 from d2m_node.calls import ApproveToken, EnrolSeller, RegisterDataset
-from d2m_node.ports import Int32Array
+from d2m_node.ports import Int32Array, PrivateTraining, TrainingTask
+from d2m_node.privacy_ledger import (
+    Books,
+    PrivacyLedger,
+    PrivacyPolicy,
+    compute_dataset_id,
+    read_accounts,
+)
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.seller import SellerPolicy, run_seller
 from protocol.model import count_parameters
 from protocol.types import Address, Wei
 from protocol.wire import messages as wire
-from tests.support.job import BODY, DEPOSIT_WEI, JOB, OPENED, PRICE_WEI, SELLERS, Cast, retried
-from tests.support.market import Node
+from tests.support.job import (
+    BODY,
+    DEPOSIT_WEI,
+    JOB,
+    OPENED,
+    PRICE_WEI,
+    SELLERS,
+    TERMS,
+    Cast,
+    retried,
+)
+from tests.support.market import DOMAIN, Node
 
 TOKEN = Address(b"\x77" * 20)
 POLICY = SellerPolicy(dataset_path="dataset.toml")
@@ -31,6 +49,30 @@ class Trainer:
     async def train(self, *_arguments: object, **_options: object) -> Int32Array:
         self.runs += 1
         return np.full(count_parameters(BODY.model), self.value + self.runs, dtype=np.int32)
+
+
+class PrivateTrainer(Trainer):
+    """Counts one of epsilon for each training, and keeps what it was asked for."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self.asked: list[PrivateTraining | None] = []
+
+    async def train(self, task: TrainingTask, **_options: object) -> Int32Array:  # type: ignore[override]
+        self.asked.append(task.private)
+        return await super().train(task)
+
+    async def compute_epsilon(
+        self, history: Sequence[tuple[PrivateTraining, int]], delta: float
+    ) -> float:
+        return float(sum(times for _, times in history))
+
+
+def private_policy(epsilon_budget: float) -> SellerPolicy:
+    privacy = PrivacyPolicy(
+        epsilon_budget=epsilon_budget, delta=1e-5, max_grad_norm=0.5, noise_multiplier=2.0
+    )
+    return replace(POLICY, privacy=privacy)
 
 
 async def sell(node: Node, trainer: Trainer, policy: SellerPolicy = POLICY) -> None:
@@ -149,3 +191,64 @@ async def test_a_retry_asks_a_seller_for_nothing_new(cast: Cast, nursery: trio.N
     await cast.market.mine_to(retried().availability_end)
     assert commitments(cast) == first
     assert sorted(trainer.runs for trainer in trainers) == [0, 1, 1, 1]
+
+
+# --- privacy --------------------------------------------------------------------------------------
+
+
+async def test_a_seller_does_not_enrol_in_a_job_that_could_spend_more_than_its_budget(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    cast.open_enrolment()
+    refused, enrolled = cast.sellers[1:3]
+    worst = TERMS.rounds_max
+    nursery.start_soon(sell, refused, PrivateTrainer(0), private_policy(worst - 1))
+    nursery.start_soon(sell, enrolled, PrivateTrainer(0), private_policy(worst))
+    await cast.market.mine(3)
+    assert [call.dataset_id for call in cast.market.sent(EnrolSeller)] == [2]
+    assert cast.market.state.jobs[JOB].deposits.keys() == {enrolled.signer.address}
+
+
+async def test_private_trainings_are_in_the_ledger_before_they_start(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    cast.start()
+    trainers = [PrivateTrainer(100 * index) for index in range(len(cast.sellers))]
+    policy = private_policy(TERMS.rounds_max)
+    for node, trainer in zip(cast.sellers, trainers, strict=True):
+        nursery.start_soon(sell, node, trainer, policy)
+    await cast.market.mine_to(OPENED.seller_seed_block + 1)
+    assert sorted(trainer.runs for trainer in trainers) == [0, 1, 1, 1]
+    for node, trainer in zip(cast.sellers, trainers, strict=True):
+        accounts = await read_accounts(node.store.journal)
+        assert [account.epsilon for account in accounts] == [1.0] * trainer.runs
+        for private in trainer.asked:
+            assert private is not None
+            assert (private.noise_multiplier, private.max_grad_norm) == (2.0, 0.5)
+
+
+async def test_a_seller_whose_budget_is_spent_offers_nothing_and_stays_in_the_job(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    cast.start()
+    await cast.open_room(cast.buyer, nursery)
+    policy = private_policy(TERMS.rounds_max)
+    trainers = [PrivateTrainer(100 * index) for index in range(len(cast.sellers))]
+    for node, trainer in zip(cast.sellers, trainers, strict=True):
+        dataset = compute_dataset_id(await node.ports.datasets.load_samples(""))
+        books = Books(dataset=dataset, domain=DOMAIN, account=node.signer.address)
+        ledger = PrivacyLedger(
+            policy.privacy,  # type: ignore[arg-type]  # it is there
+            books,
+            node.store.journal,
+            trainer,  # type: ignore[arg-type]
+            is_over=lambda _: False,
+        )
+        await ledger.promise(JOB, BODY.training, sample_count=10, rounds=TERMS.rounds_max)
+        for _ in range(TERMS.rounds_max):  # crashes, each in the middle of a training
+            await ledger.begin(JOB, 0)
+        nursery.start_soon(sell, node, trainer, policy)
+    await cast.market.mine_to(OPENED.update_commit_end + 1)
+    assert [trainer.runs for trainer in trainers] == [0] * len(trainers)
+    assert commitments(cast) == {}
+    assert all(JOB in node.rooms for node in cast.sellers)

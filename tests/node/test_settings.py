@@ -201,3 +201,47 @@ def test_the_data_directory_follows_the_platform() -> None:
 def test_a_path_below_the_home_of_nobody_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"keys\.account_file: ~nosuchuser/a: "):
         load(tmp_path, flags={"keys.account_file": "~nosuchuser/a"})
+
+
+PRIVACY = "[roles.seller.privacy]\n"
+
+
+def test_privacy_is_off_until_there_is_a_budget(tmp_path: Path) -> None:
+    assert load(tmp_path).roles.seller.privacy.epsilon_budget is None
+    on = PRIVACY + "epsilon_budget = 8\nepsilon_per_job = 1.5\ndelta = 1e-6\n"
+    privacy = load(tmp_path, CONFIG + on).roles.seller.privacy
+    assert (privacy.epsilon_budget, privacy.epsilon_per_job, privacy.delta) == (8.0, 1.5, 1e-6)
+    off = load(
+        tmp_path,
+        CONFIG + on,
+        flags={"roles.seller.privacy.epsilon_per_job": ""}
+        | {"roles.seller.privacy.noise_multiplier": "1.1"},
+    )
+    assert off.roles.seller.privacy.epsilon_per_job is None
+    assert off.roles.seller.privacy.noise_multiplier == 1.1
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("noise_multiplier = 1.0", r"privacy\.epsilon_budget: not set, and noise_multiplier is"),
+        ("epsilon_budget = 8", "privacy: give either noise_multiplier or epsilon_per_job"),
+        (
+            "epsilon_budget = 8\nnoise_multiplier = 1\nepsilon_per_job = 1",
+            "privacy: give either noise_multiplier or epsilon_per_job",
+        ),
+        ("epsilon_budget = 1\nepsilon_per_job = 2", "epsilon_per_job: must not exceed"),
+        ("epsilon_budget = nan\nepsilon_per_job = 2", "epsilon_budget: expected"),
+        ("epsilon_budget = inf\nepsilon_per_job = 2", "epsilon_budget: expected"),
+        ("epsilon_budget = 0\nepsilon_per_job = 2", "epsilon_budget: expected"),
+        ("epsilon_budget = 1\nnoise_multiplier = 0", "noise_multiplier: expected"),
+        ("delta = 0", "delta: expected"),
+        ("max_grad_norm = -1", "max_grad_norm: expected"),
+        ("epsilon = 1", "unknown key 'roles.seller.privacy.epsilon'"),
+    ],
+)
+def test_a_mistake_in_the_privacy_of_a_seller_is_named(
+    tmp_path: Path, lines: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, f"{CONFIG}{PRIVACY}{lines}\n")

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from d2m_node.errors import TrainingStopped, UserError
-from d2m_node.ports import Samples, TrainingTask
+from d2m_node.ports import PrivateTraining, Samples, TrainingTask
 from d2m_node.settings import Device
 from d2m_node.training import runner
 from d2m_node.training.runner import ProcessTrainer, open_trainer
@@ -275,3 +275,17 @@ def test_modules_of_the_working_directory_are_not_run(tmp_path: Path) -> None:
         env=environment,
         timeout=PATIENCE_SECONDS,
     )
+
+
+async def test_the_process_trains_privately_and_does_the_sums(trainer: ProcessTrainer) -> None:
+    private = PrivateTraining(noise_multiplier=2.0, max_grad_norm=0.5, sample_rate=0.5, steps=4)
+    task = TrainingTask(
+        model=MODEL, parameters=PARAMETERS, spec=SHORT, samples=SAMPLES, seed=1, private=private
+    )
+    assert not np.array_equal(await trainer.train(task), await trainer.train(task))
+    one, two = [await trainer.compute_epsilon([(private, times)], 1e-5) for times in (1, 2)]
+    assert 0 < one < two
+    noise = await trainer.choose_noise(epsilon=two, delta=1e-5, sample_rate=0.5, steps=8)
+    assert noise == pytest.approx(2.0, rel=0.02)
+    with pytest.raises(InvalidParams, match="epsilon_per_job"):
+        await trainer.choose_noise(epsilon=1e-12, delta=1e-5, sample_rate=1.0, steps=8)
