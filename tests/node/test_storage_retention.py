@@ -13,9 +13,9 @@ from d2m_node.storage.retention import JOB_RECORDS, PROVABLE_BLOCKS, STEP_CALLS,
 from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
 from d2m_node.user_input import ByteCount
 from protocol.hashing import keccak
-from protocol.job import JobPhase, JobState
-from protocol.market import MarketState
-from protocol.types import BlockNumber, Digest, JobId, Wei
+from protocol.job import JobPhase
+from protocol.types import BlockNumber, Digest, JobId
+from tests.support.market_states import make_state
 
 OLD, NEW, OPEN = JobId(1), JobId(2), JobId(3)
 FINAL, SERVED, KEPT = 10, 20, 40
@@ -23,28 +23,6 @@ RULES = KeepRules(
     blob_bytes=10_000, keep_jobs=10, keep_blocks=KEPT, serve_blocks=SERVED, final_blocks=FINAL
 )
 ALWAYS_KEPT = (Purpose.OWN_REQUEST, Purpose.MODEL)
-
-
-def make_job(job_id: JobId, phase: JobPhase) -> JobState:
-    return JobState(
-        job_id=job_id,
-        phase=phase,
-        opened_block=BlockNumber(1),
-        tags=(),
-        deposit_wei=Wei(0),
-        reserve_wei=Wei(0),
-        commit_end=BlockNumber(2),
-        reveal_end=BlockNumber(3),
-    )
-
-
-def make_state(block: int, **phases: JobPhase) -> MarketState:
-    """Return a market in which jobs `j1`, `j2`, … stand as told."""
-    jobs = {JobId(int(name[1:])): phase for name, phase in phases.items()}
-    return MarketState(
-        block_number=BlockNumber(block),
-        jobs={job_id: make_job(job_id, phase) for job_id, phase in jobs.items()},
-    )
 
 
 def fill(job_id: JobId, purpose: Purpose, size: int = 1000) -> bytes:
