@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import trio
 
-from d2m_node.errors import FatalError, StoreInUse
+from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
 from d2m_node.settings import StorageSettings
 from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
@@ -22,6 +22,8 @@ from d2m_node.storage.transactions import Transactions
 DATABASE_NAME: Final = "store.sqlite"
 LOCK_NAME: Final = "lock"
 BLOB_FOLDER: Final = "blobs"
+SMALLEST_BYTES: Final = 100
+"""The header of a SQLite file."""
 DEFAULTS: Final = StorageSettings()
 
 log = structlog.get_logger(__name__)
@@ -55,6 +57,7 @@ async def open_store(
     """
     with lock_folder(folder):
         path = folder / DATABASE_NAME
+        _check_not_lost(path, folder / BLOB_FOLDER)
         connection = await trio.to_thread.run_sync(connect, path)
         try:
             database = Database(connection, path)
@@ -90,6 +93,21 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_not_lost(path: Path, blob_folder: Path) -> None:
+    """Tell a journal that is gone from one that never was: SQLite takes both for a new file.
+
+    Raises StoreCorrupted.
+    """
+    with translated_errors(path):
+        size = path.stat().st_size if path.exists() else 0
+        if size < SMALLEST_BYTES and (size or blob_folder.exists()):
+            raise StoreCorrupted(
+                f"{path}: missing or empty, and with it the record of what this node has signed;"
+                " put a backup in its place with d2m-node restore, or move the folder"
+                f" {blob_folder.name} away to start without"
+            )
 
 
 def _lock(descriptor: int, folder: Path) -> None:
