@@ -155,7 +155,7 @@ class JobState:
     """Set if each payee claims its share of the pools."""
     shares_swept: bool = False
     trail: tuple[RecordedEvent, ...] = ()
-    """Where the chain recorded what payouts are computed from, in order."""
+    """Where the chain recorded the job's money and what payouts are computed from, in order."""
     slashes: tuple[StakeSlashed, ...] = ()
     escrow_reclaimed: bool = False
 

@@ -159,7 +159,7 @@ def collect_settled_job(job: JobState, params: ProtocolParams) -> SettledJob:
         sellers=tuple(seller.account for seller in job.sellers),
         cones=tuple(cone.account for cone in job.cones),
         final_receipts=job.receipts.get(1, 0),
-        ballots=tuple(_count_ballot(decided) for decided in job.decided),
+        ballots=tuple(count_ballot(decided) for decided in job.decided),
         ended=job.ended,
         settled=job.settled,
         payouts=job.payouts,
@@ -248,7 +248,8 @@ def derive_settlement_inputs(job: SettledJob, headers: Sequence[RoundHeader]) ->
     )
 
 
-def _count_ballot(decided: DecidedBallot) -> CountedBallot:
+def count_ballot(decided: DecidedBallot) -> CountedBallot:
+    """Take from a decided ballot what its payments depend on."""
     decision = decided.decision
     header, initial_utility, utility = b"", 0, 0
     if isinstance(decision, RoundDecided):

@@ -58,6 +58,16 @@ class EventSource:
     transaction_hash: bytes
 
 
+def locate(recorded: RecordedEvent) -> EventSource:
+    """Name where an event was recorded."""
+    return EventSource(
+        event=type(recorded.event).__name__,
+        block_number=recorded.block_number,
+        log_index=recorded.log_index,
+        transaction_hash=recorded.transaction_hash,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedNumber:
     """A number that more than one payout is computed from."""
@@ -125,12 +135,7 @@ class _Trail:
     def find(self, kind: type[Event], **fields: object) -> tuple[EventSource, ...]:
         """List where the events of a type with these fields were recorded."""
         return tuple(
-            EventSource(
-                event=type(one.event).__name__,
-                block_number=one.block_number,
-                log_index=one.log_index,
-                transaction_hash=one.transaction_hash,
-            )
+            locate(one)
             for one in self._recorded
             if isinstance(one.event, kind)
             and all(getattr(one.event, name) == value for name, value in fields.items())

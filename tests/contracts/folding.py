@@ -1,5 +1,6 @@
 """What a node makes of the contracts' events: the fold of all that a world has logged."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
@@ -16,8 +17,13 @@ STRUCTS = (Course, JobTerms)
 
 def fold(world: World) -> MarketState:
     """The market as a node that followed every block knows it."""
+    return fold_entries(world.seen, world.blocks.number)
+
+
+def fold_entries(seen: Sequence[tuple[int, Any]], block_number: int) -> MarketState:
+    """The same from logs with their blocks."""
     state = MarketState()
-    for position, (block, entry) in enumerate(world.seen):
+    for position, (block, entry) in enumerate(seen):
         recorded = events.RecordedEvent(
             block_number=BlockNumber(block),
             log_index=position,
@@ -25,7 +31,7 @@ def fold(world: World) -> MarketState:
             event=_read(entry),
         )
         state = apply_event(state, recorded)
-    return advance(state, BlockNumber(world.blocks.number))
+    return advance(state, BlockNumber(block_number))
 
 
 def params_of(world: World) -> ProtocolParams:

@@ -54,6 +54,8 @@ class MachineWorld(World):
 
     def __init__(self, deployers: Mapping[str, Any]) -> None:
         self.seen: list[Any] = []
+        self.history: list[tuple[int, Any]] = []
+        """Every event of the walk, with its block."""
         self.token = deployers["TokenPlain"].deploy()
         super().__init__(
             deployers, token=self.token.address, audit_bps=4000, unbonding_blocks=3, sweep_blocks=50
@@ -70,6 +72,12 @@ class MachineWorld(World):
             for keeper in (self.market, self.deposits, self.appeals):
                 self.token.approve(keeper.address, 2**256 - 1, sender=actor.address)
         self.totals = {currency: self.total(currency) for currency in self.currencies}
+        self.purses = {
+            (actor.address, currency): self.held(actor.address, currency)
+            for actor in self.actors
+            for currency in self.currencies
+        }
+        """What each had at the start."""
 
     @property
     def currencies(self) -> tuple[str, str]:
@@ -78,6 +86,7 @@ class MachineWorld(World):
     def _see(self, entry: Any) -> None:
         super()._see(entry)
         self.seen.append(entry)
+        self.history.append((self.blocks.number, entry))
 
     def held(self, account: str, currency: str) -> int:
         if currency == ETHER:

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.contracts.earnings import check_earnings
 from tests.contracts.machine import (
     AUCTION,
     BEHAVIOURS,
@@ -337,6 +338,7 @@ class MarketMachine(RuleBasedStateMachine):
             for keeper in self.world.keepers:
                 assert self.world.held(keeper.address, currency) == 0, "money is stranded"
             assert self.world.total(currency) == self.world.totals[currency]
+        check_earnings(self.world)
 
 
 def test_no_walk_through_whole_jobs_loses_or_strands_money(deployers: dict[str, Any]) -> None:
