@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "peers": ("d2m_node.cli.remote:peers", "List the peers it knows."),
     "jobs": ("d2m_node.cli.remote:jobs", "List the market's jobs."),
     "job": ("d2m_node.cli.remote:job", "Describe a job, or save its model."),
+    "earnings": ("d2m_node.cli.earnings:earnings", "Add up what this account earned and spent."),
     "roles": ("d2m_node.cli.remote:roles", "List the roles, on or off."),
     "role": ("d2m_node.cli.remote:role", "Switch a role on or off."),
     "request": ("d2m_node.cli.remote:request", "Submit a request for a model."),

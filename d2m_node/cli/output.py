@@ -1,9 +1,14 @@
 """What people read: aligned columns and exact amounts; and what programs read: JSON."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import click
+
+LONG_HEX: Final = 20
+"""Characters; shorter ones are numbers."""
 
 
 def print_json(value: object) -> None:
@@ -24,12 +29,21 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def print_table(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
-    """Print columns, each as wide as its widest cell."""
+    """Print columns, each as wide as its widest cell; long hashes are cut short on a terminal."""
     lines = rows if header is None else [header, *rows]
+    if header is not None and sys.stdout.isatty():
+        lines = [[shorten_hex(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
+
+
+def shorten_hex(text: str) -> str:
+    """Keep both ends of a long hash or address: what people compare them by."""
+    if not text.startswith("0x") or len(text) <= LONG_HEX:
+        return text
+    return f"{text[:8]}…{text[-6:]}"
 
 
 def format_wei(amount_wei: int) -> str:

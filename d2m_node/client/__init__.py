@@ -12,6 +12,15 @@ from d2m_node.client.connection import (
     CallRefused,
     RpcClient,
 )
+from d2m_node.client.earnings import (
+    LIST_EARNINGS,
+    EarningsParams,
+    EarningsView,
+    EntryView,
+    PositionView,
+    SumView,
+    ZeroView,
+)
 from d2m_node.client.jobs import (
     GET_JOB,
     JOB_MODEL,
@@ -87,6 +96,7 @@ __all__ = [
     "EXPLAIN_PAYOUTS",
     "GET_JOB",
     "JOB_MODEL",
+    "LIST_EARNINGS",
     "LIST_JOBS",
     "LIST_METHODS",
     "LIST_ROLES",
@@ -100,7 +110,10 @@ __all__ = [
     "BidView",
     "CallRefused",
     "DepositView",
+    "EarningsParams",
+    "EarningsView",
     "EnableRoleParams",
+    "EntryView",
     "ErrorCode",
     "EventView",
     "ExplainedPayoutView",
@@ -121,6 +134,7 @@ __all__ = [
     "Params",
     "PayoutView",
     "PeerView",
+    "PositionView",
     "R",
     "Result",
     "Role",
@@ -133,6 +147,8 @@ __all__ = [
     "SlashView",
     "SubmitRequestParams",
     "SubmittedRequest",
+    "SumView",
     "TcpPlace",
     "TokenView",
+    "ZeroView",
 ]

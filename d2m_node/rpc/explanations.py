@@ -20,7 +20,7 @@ def view_explanation(explanation: PayoutExplanation) -> ExplanationView:
                 name=number.name,
                 value=number.value,
                 formula=number.formula,
-                events=_view_events(number.sources),
+                events=view_events(number.sources),
             )
             for number in explanation.numbers
         ],
@@ -40,12 +40,13 @@ def _view_payout(explained: ExplainedPayment) -> ExplainedPayoutView:
         credited_wei=payment.credited_wei,
         is_claimed=payment.is_claimed,
         formula=explained.formula,
-        events=_view_events(explained.sources),
-        credited_by=_view_events(explained.credited_by),
+        events=view_events(explained.sources),
+        credited_by=view_events(explained.credited_by),
     )
 
 
-def _view_events(sources: Sequence[EventSource]) -> list[EventView]:
+def view_events(sources: Sequence[EventSource]) -> list[EventView]:
+    """Describe where the chain recorded something."""
     return [
         EventView(
             event=source.event,

@@ -18,6 +18,7 @@ from d2m_node.errors import UserError
 from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
 from d2m_node.rpc.discovery import describe_methods
+from d2m_node.rpc.earnings import view_earnings
 from d2m_node.rpc.explanations import view_explanation
 from d2m_node.rpc.once import OnceDesk, PaidCall, hash_plan
 from d2m_node.rpc.tokens import Tokens
@@ -136,6 +137,14 @@ async def explain_job_payouts(context: RpcContext, params: api.JobParams) -> api
     chain = context.ports.chain
     job = _find_job(chain.state, params.job)
     return view_explanation(explain_payouts(job, chain.params))
+
+
+async def list_earnings(context: RpcContext, params: api.EarningsParams) -> api.EarningsView:
+    """Describe this account's money in the market's jobs. Raises UserError."""
+    chain, account = context.ports.chain, context.ports.signer.address
+    job_id = None if params.job is None else _find_job(chain.state, params.job).job_id
+    # The state is never changed, only replaced; a long history takes a while to go through.
+    return await trio.to_thread.run_sync(view_earnings, chain.state, account, chain.params, job_id)
 
 
 async def list_roles(context: RpcContext, params: api.NoParams) -> list[api.RoleView]:  # noqa: ARG001
@@ -278,6 +287,7 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
         _serve(api.LIST_JOBS, list_jobs),
         _serve(api.GET_JOB, get_job),
         _serve(api.EXPLAIN_PAYOUTS, explain_job_payouts),
+        _serve(api.LIST_EARNINGS, list_earnings),
         _serve(api.LIST_ROLES, list_roles),
         _serve_once(api.ENABLE_ROLE, plan_role, enable_role),
         _serve(api.DISABLE_ROLE, disable_role),

@@ -226,6 +226,7 @@ async def test_every_method_is_listed(client: AsyncRpcClient) -> None:
         "jobs.list",
         "jobs.get",
         "payouts.explain",
+        "earnings.list",
         "job.model",
         "roles.list",
         "roles.enable",

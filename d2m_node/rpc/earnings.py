@@ -1,0 +1,153 @@
+"""What the account earned and spent, as the operator reads it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from d2m_node.client import (
+    EarningsView,
+    EntryView,
+    EventView,
+    PositionView,
+    SumView,
+    ZeroView,
+)
+from d2m_node.rpc.explanations import view_events
+from d2m_node.rpc.views import to_hex
+from protocol.claims import Claims, claim_of
+from protocol.earnings import Effect, Entry, Position, list_positions
+from protocol.errors import InvalidMessage
+from protocol.job import JobState
+from protocol.market import MarketState
+from protocol.params import ProtocolParams
+from protocol.payout_explanation import EventSource, explain_payouts
+from protocol.stakes import Stake
+from protocol.types import NO_ACCOUNT, Address, JobId
+from protocol.zero_pay import ZeroPay, explain_zero_pay
+
+
+def view_earnings(
+    state: MarketState, account: Address, params: ProtocolParams, job_id: JobId | None
+) -> EarningsView:
+    """Describe the account's money in all jobs, or in one that there is."""
+    positions = list_positions(state, account, params, job_id=job_id)
+    formulas = {
+        one: _find_formulas(state.jobs[one], account, params)
+        for one in sorted({position.job_id for position in positions})
+    }
+    return EarningsView(
+        account=to_hex(account),
+        block_number=state.block_number,
+        positions=[
+            _view_position(one, state.jobs[one.job_id], account, formulas[one.job_id])
+            for one in positions
+        ],
+        sums=_view_sums(positions, state, account, is_all=job_id is None),
+    )
+
+
+def _view_position(
+    position: Position, job: JobState, account: Address, formulas: Mapping[EventSource, str]
+) -> PositionView:
+    zeros = explain_zero_pay(job, account)
+    return PositionView(
+        job=position.job_id,
+        phase=job.phase.value,
+        role=position.role.value,
+        currency=_name_currency(position.currency),
+        put_up_wei=position.sum(Effect.PUT_UP),
+        returned_wei=position.sum(Effect.RETURNED),
+        spent_wei=position.sum(Effect.SPENT),
+        earned_wei=position.sum(Effect.EARNED),
+        held_wei=position.held_wei,
+        due_wei=position.due_wei,
+        net_wei=position.net_wei,
+        entries=[_view_entry(one, formulas) for one in position.entries],
+        zeros=[_view_zero(one) for one in zeros if _belongs(one, position, job)],
+    )
+
+
+def _belongs(zero: ZeroPay, position: Position, job: JobState) -> bool:
+    """Tell whether a reason is of this position: a role's pay is in the job's own currency."""
+    return zero.role is position.role and position.currency == job.currency
+
+
+def _find_formulas(
+    job: JobState, account: Address, params: ProtocolParams
+) -> dict[EventSource, str]:
+    """Return the formula of each payout to the account, by the event that credited it."""
+    if job.settled is None:
+        return {}
+    try:
+        explanation = explain_payouts(job, params)
+    except InvalidMessage:  # a decided header that nobody can read: nothing can be recomputed
+        return {}
+    return {
+        source: one.formula
+        for one in explanation.payments
+        if one.payment.payee == account
+        for source in one.credited_by
+    }
+
+
+def _view_entry(entry: Entry, formulas: Mapping[EventSource, str]) -> EntryView:
+    (event,) = view_events([entry.source])
+    return EntryView(
+        kind=entry.kind.value,
+        effect=entry.effect.value,
+        amount_wei=entry.amount_wei,
+        formula=entry.formula or formulas.get(entry.source, ""),
+        event=event,
+    )
+
+
+def _view_zero(zero: ZeroPay) -> ZeroView:
+    events: list[EventView] = view_events(zero.sources)
+    return ZeroView(
+        code=zero.why.name.lower(),
+        reason=zero.why.value,
+        round=zero.round_index,
+        is_final=zero.is_final,
+        events=events,
+    )
+
+
+def _view_sums(
+    positions: Sequence[Position], state: MarketState, account: Address, *, is_all: bool
+) -> list[SumView]:
+    currencies = sorted({one.currency for one in positions})
+    return [
+        _add_up(
+            [one for one in positions if one.currency == currency],
+            currency,
+            _find_unclaimed(state, account, currency) if is_all else 0,
+        )
+        for currency in currencies
+    ]
+
+
+def _add_up(positions: Sequence[Position], currency: Address, unclaimed_wei: int) -> SumView:
+    def total(effect: Effect) -> int:
+        return sum(one.sum(effect) for one in positions)
+
+    return SumView(
+        currency=_name_currency(currency),
+        put_up_wei=total(Effect.PUT_UP),
+        returned_wei=total(Effect.RETURNED),
+        spent_wei=total(Effect.SPENT),
+        earned_wei=total(Effect.EARNED),
+        held_wei=sum(one.held_wei for one in positions),
+        due_wei=sum(one.due_wei for one in positions),
+        net_wei=sum(one.net_wei for one in positions),
+        unclaimed_wei=unclaimed_wei,
+    )
+
+
+def _find_unclaimed(state: MarketState, account: Address, currency: Address) -> int:
+    books: Iterable[Claims] = (state.payouts, state.bonds)
+    owed: int = sum(claim_of(book, currency, account).owed_wei for book in books)
+    if currency == NO_ACCOUNT:
+        owed += state.stakes.get(account, Stake()).reward_wei
+    return owed
+
+
+def _name_currency(currency: Address) -> str:
+    return "ether" if currency == NO_ACCOUNT else to_hex(currency)
