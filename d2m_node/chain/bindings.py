@@ -63,6 +63,10 @@ class Bindings:
             address for name, address in self._addresses.items() if self._artifacts[name].events
         )
 
+    def address_of(self, name: str) -> Address:
+        """Return where a contract of the deployment is."""
+        return self._addresses[name]
+
     def name_call(self, to: Address | None, selector: bytes) -> str | None:
         """Return "Contract.function" of a call's first bytes; None if it is to nothing of ours."""
         for name, address in self._addresses.items():

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "key": ("d2m_node.cli.key:key", "Make, import, export or show the node's keys."),
     "config": ("d2m_node.cli.local:config", "Show or check the settings."),
     "logs": ("d2m_node.cli.logs:logs", "Show what the node has logged."),
+    "doctor": ("d2m_node.cli.doctor:doctor", "Find what keeps the node from working, and its fix."),
     "audit": ("d2m_node.cli.audit:audit", "Compute a job's ballots and payments again."),
     "explain": ("d2m_node.cli.explain:explain", "Tell why each payee of a job got what it got."),
     "incentives": ("d2m_node.cli.incentives:incentives", "Tell whether honesty pays in a job."),

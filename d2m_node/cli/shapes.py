@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from d2m_node.doctor.check import Check
+
 
 class Shape(Struct, frozen=True, kw_only=True):
     """A JSON document of the command line. Fields are only ever added."""
@@ -42,3 +44,9 @@ class RawKey(Shape, frozen=True, kw_only=True):
     account: str
     private_key: str
     """64 hexadecimal digits: whoever has them, has the account."""
+
+
+class DoctorReport(Shape, frozen=True, kw_only=True):
+    ok: bool
+    """Nothing must be mended; there may be warnings."""
+    checks: list[Check]
