@@ -1,20 +1,18 @@
 """What stock py-libp2p 0.8.1 gets wrong for a node that runs for months among strangers.
 
-Patches of classes are listed in `PATCHES`, each beside its reason; subclasses and wrappers follow
-where the library lets them in. Every one has a test in `tests/node/test_network_hardening.py`
-that fails once an upgrade makes it needless or breaks it.
+Patches of classes are listed in `PATCHES`, each beside its reason; those of the multiplexer are in
+`d2m_node.network.muxing`. Subclasses and wrappers follow where the library lets them in. Every
+one has a test in `tests/node/test_network_hardening.py` that fails once an upgrade makes it
+needless or breaks it.
 """
 
 import logging
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-import trio
 from libp2p.abc import IHost, IMuxedConn, INetStream, IRawConnection
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError, ValidationError
@@ -27,12 +25,12 @@ from libp2p.pubsub import gossipsub, pubsub
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
-from libp2p.stream_muxer.yamux import yamux
-from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from d2m_node.errors import FatalError, TransientError
 from d2m_node.logs import log_scope
+from d2m_node.network.muxing import MUXING_PATCHES
 from d2m_node.ports import Verdict
 from protocol.errors import ProtocolError
 
@@ -41,64 +39,12 @@ log = structlog.get_logger(__name__)
 GOSSIP_PROTOCOL: Final = TProtocol("/meshsub/1.1.0")
 """1.2 and later double the number of RPCs for messages as small as ours."""
 
-WINDOW_BYTES: Final = 1024 * 1024
-MAX_UNREAD_BYTES: Final = 32 * WINDOW_BYTES
-"""Per connection; a peer with so many unread bytes does not keep to its windows."""
-
-KEEPALIVE_SECONDS: Final = 15.0
-PONG_SECONDS: Final = 15.0
-"""Generous: with training on every core an honest node may be slow to answer."""
-
 Judge = Callable[[bytes, bytes, Sequence[str], bytes], Verdict]
 """Forwarding peer, origin, topics, payload → what to do with the message."""
 Blame = Callable[[bytes, str], None]
 """Peer id, reason: penalise a peer."""
 
-_stock_read_body = Yamux._read_data_body
 _stock_upgrade_inbound = Swarm.upgrade_inbound_raw_conn
-
-
-async def _credit_half_windows(self: YamuxStream, *, bytes_read: int = 0) -> None:
-    async with self.window_lock:
-        self._pending_recv_release += bytes_read
-        if self._pending_recv_release < self.target_recv_window // 2:
-            return
-        increment = self._pending_recv_release + WINDOW_BYTES - self.target_recv_window
-        self._pending_recv_release = 0
-        self.target_recv_window = WINDOW_BYTES
-        self.recv_window += increment
-    await self.send_window_update(increment)
-
-
-async def _bounded_read_body(self: Yamux, length: int) -> bytes:
-    if length + sum(map(len, self.stream_buffers.values())) > MAX_UNREAD_BYTES:
-        # The one exception upon which yamux closes the connection instead of going on.
-        raise trio.TooSlowError
-    return await _stock_read_body(self, length)
-
-
-async def _keep_alive(self: Yamux) -> None:
-    while not self.event_shutting_down.is_set():
-        with trio.move_on_after(KEEPALIVE_SECONDS) as idle:
-            await self.event_shutting_down.wait()
-        if not idle.cancelled_caught:
-            return
-        with trio.move_on_after(PONG_SECONDS) as patience:
-            self._ping_id += 1
-            self._ping_event = trio.Event()
-            frame = struct.pack(
-                yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_PING, yamux.FLAG_SYN, 0, self._ping_id
-            )
-            try:
-                await self._write_frame(frame)
-            except Exception:  # noqa: BLE001 - left to the reading task, which sees it and cleans up
-                return
-            await self._ping_event.wait()
-        if patience.cancelled_caught:
-            log.info("peer_silent", peer=self.peer_id.to_bytes())
-            # The reading task fails on the closed socket and tells everybody.
-            with suppress(BaseLibp2pError, OSError):
-                await self.secured_conn.close()
 
 
 async def _upgrade_then_hold(self: Swarm, raw_conn: IRawConnection, maddr: Multiaddr) -> IMuxedConn:
@@ -121,14 +67,7 @@ def _send_no_record(_host: IHost) -> tuple[bytes, bool]:
 
 
 PATCHES: Final[Sequence[tuple[object, str, object]]] = (
-    # A full frame of 65536 bytes does not fit one Noise message and travels as two.
-    (yamux, "MAX_MESSAGE_SIZE", 65519),
-    # Stock sends a window update with every read, and grows windows to 16 MiB for each stream.
-    (YamuxStream, "_auto_tune_and_send_window_update", _credit_half_windows),
-    # A peer that ignores its window could fill our memory.
-    (Yamux, "_read_data_body", _bounded_read_body),
-    # Stock pings, but a peer that never answers stays connected for over a minute.
-    (Yamux, "_measure_rtt_loop", _keep_alive),
+    *MUXING_PATCHES,
     # Stock never gives back the slot of an inbound connection: after so many in its whole life
     # the host refuses everybody.
     (Swarm, "upgrade_inbound_raw_conn", _upgrade_then_hold),

@@ -7,10 +7,11 @@ upgrade makes the change needless.
 import gc
 import logging
 import socket
+import struct
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from multiaddr import Multiaddr
 
-from d2m_node.network import hardening
+from d2m_node.network import hardening, muxing
+from d2m_node.network.host import Libp2pNetwork
 from d2m_node.ports import Verdict
 from protocol.hashing import keccak
 from protocol.wire.codec import encode_message
@@ -70,6 +72,14 @@ class UnpatchedFixture:
         self._monkeypatch.setattr(hardening, "PATCHES", patches)
         setattr(target, name, replacement)  # what the end of the test puts back
         self._monkeypatch.setattr(target, name, STOCK[name])
+
+    def drop(self, name: str) -> None:
+        """Undo a patch that stock has no attribute for."""
+        ((target, _, replacement),) = [p for p in hardening.PATCHES if p[1] == name]
+        patches = [patch for patch in hardening.PATCHES if patch[1] != name]
+        self._monkeypatch.setattr(hardening, "PATCHES", patches)
+        setattr(target, name, replacement)
+        self._monkeypatch.delattr(target, name)
 
 
 @pytest.fixture
@@ -192,26 +202,115 @@ async def test_more_peers_may_come_and_go_than_fit_at_once(tmp_path: Path) -> No
             await _visit(tmp_path, cone)
 
 
-async def test_a_peer_that_ignores_its_window_is_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardening, "MAX_UNREAD_BYTES", 512 * 1024)
-    async with start_networks(tmp_path, ["hostile_seller", "cone"]) as (hostile_seller, cone):
-        reading = trio.Event()
+class _Flooded:
+    """A server that never reads, and what a flood of 8 MiB without regard to windows does to it."""
+
+    def __init__(self, server: Libp2pNetwork, hostile_seller: Libp2pNetwork) -> None:
+        self._server = server
+        self._hostile_seller = hostile_seller
+        self.most_unread = 0
+        self.is_cut_off = False
+
+    async def flood(self, stream_count: int, frame_bytes: int = 65000) -> None:
+        """Send until 8 MiB are out or the connection is gone; note what was buffered at most."""
+        (connection,) = self._server._host.get_network().connections[
+            ID(self._hostile_seller.peer_id)
+        ]
+        muxed = connection.muxed_conn
+        stock_extend = muxed._read_data_body
+
+        async def measure(length: int) -> bytes:
+            data = await stock_extend(length)
+            unread = length + sum(map(len, muxed.stream_buffers.values()))
+            self.most_unread = max(self.most_unread, unread)
+            return bytes(data)
+
+        muxed._read_data_body = measure
+        gone = Watch(self._server, self._hostile_seller.peer_id)
+        done = trio.Event()
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, stream_count, frame_bytes, done)
+                nursery.start_soon(_set_after, gone.disconnected_event, done)
+                await done.wait()
+                nursery.cancel_scope.cancel()
+        self.is_cut_off = gone.disconnected_event.is_set()
+
+    async def _send(self, stream_count: int, frame_bytes: int, done: trio.Event) -> None:
+        streams = [
+            await open_raw_stream(self._hostile_seller, self._server.peer_id, "/test")
+            for _ in range(stream_count)
+        ]
+        muxed = streams[0].muxed_stream.conn
+        with suppress(Exception):
+            for number in range(8 * 2**20 // frame_bytes):
+                stream_id = streams[number % stream_count].muxed_stream.stream_id
+                header = struct.pack("!BBHII", 0, 0, 0, stream_id, frame_bytes)
+                await muxed._write_frame(header + bytes(frame_bytes))
+            # A stream opened after all of it: its answer says that the rest has been taken in.
+            await open_raw_stream(self._hostile_seller, self._server.peer_id, "/test")
+            done.set()
+
+
+async def _set_after(first: trio.Event, second: trio.Event) -> None:
+    await first.wait()
+    second.set()
+
+
+@asynccontextmanager
+async def start_flooded(folder: Path, **changes: Any) -> AsyncIterator[_Flooded]:
+    async with start_networks(folder, ["hostile_seller", "cone"], **changes) as (seller, cone):
 
         async def never_read(_stream: Any) -> None:
-            reading.set()
             await trio.sleep_forever()
 
         cone._host.set_stream_handler(TProtocol("/test"), never_read)
-        stream = await open_raw_stream(hostile_seller, cone.peer_id, "/test")
-        gone = Watch(cone, hostile_seller.peer_id)
-        with trio.fail_after(PATIENCE_SECONDS):
-            await reading.wait()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_flood, stream)
-                await gone.disconnected_event.wait()
-                nursery.cancel_scope.cancel()
+        yield _Flooded(cone, seller)
+
+
+async def test_stock_buffers_all_that_a_peer_sends_beyond_its_window(
+    tmp_path: Path, stock: UnpatchedFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock.restore("_read_data_body")
+    stock.drop("recv_window")
+    async with start_flooded(tmp_path) as flooded:
+        await flooded.flood(1)
+        assert not flooded.is_cut_off
+        assert flooded.most_unread > 7 * 2**20
+
+
+async def test_a_peer_that_ignores_its_window_is_cut_off(tmp_path: Path) -> None:
+    async with start_flooded(tmp_path) as flooded:
+        await flooded.flood(1)
+        assert flooded.is_cut_off
+        assert flooded.most_unread <= 256 * 1024 + 65000, "the first window, and one frame"
+
+
+async def test_a_frame_larger_than_any_window_is_not_read(tmp_path: Path) -> None:
+    async with start_flooded(tmp_path) as flooded:
+        await flooded.flood(1, frame_bytes=2**20 + 1)
+        assert flooded.is_cut_off
+        assert flooded.most_unread < 100, "what opened the stream"
+
+
+async def test_windows_of_many_streams_add_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muxing, "MAX_UNREAD_BYTES", 2 * 2**20)
+    async with start_flooded(tmp_path) as flooded:
+        await flooded.flood(30)
+        assert flooded.is_cut_off
+        assert flooded.most_unread <= 2 * 2**20
+
+
+async def test_who_holds_more_than_a_window_goes_when_all_together_hold_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muxing, "MAX_ALL_UNREAD_BYTES", 2**20)
+    async with start_flooded(tmp_path) as flooded:
+        await flooded.flood(30)
+        assert flooded.is_cut_off
+        assert flooded.most_unread <= 2**20 + 65000
 
 
 async def test_a_full_frame_fits_one_noise_message() -> None:
@@ -251,8 +350,8 @@ async def test_window_updates_are_few(
 async def test_a_peer_that_stops_answering_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardening, "KEEPALIVE_SECONDS", 0.05)
-    monkeypatch.setattr(hardening, "PONG_SECONDS", 0.2)
+    monkeypatch.setattr(muxing, "KEEPALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(muxing, "PONG_SECONDS", 0.2)
     async with start_networks(tmp_path, ["node", "stopped_peer"]) as (node, stopped_peer):
         gone = Watch(node, stopped_peer.peer_id)
         silence = trio.Event()
@@ -272,7 +371,7 @@ async def test_a_peer_that_stops_answering_is_disconnected(
 async def test_live_peers_are_kept_by_the_keepalive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hardening, "KEEPALIVE_SECONDS", 0.01)
+    monkeypatch.setattr(muxing, "KEEPALIVE_SECONDS", 0.01)
     pinged = trio.Event()
     stock_write = Yamux._write_frame
 
@@ -458,10 +557,3 @@ def _fail_first(new_stream: Any) -> Any:
 async def _send_rpc(sender: Any, receiver: Any, rpc: bytes) -> None:
     stream = await open_raw_stream(sender, receiver.peer_id, hardening.GOSSIP_PROTOCOL)
     await stream.write(bytes([len(rpc) & 0x7F | 0x80, len(rpc) >> 7]) + rpc)
-
-
-async def _flood(stream: Any) -> None:
-    stream.muxed_stream.send_window = 2**31
-    with suppress(StreamError):
-        while True:
-            await stream.write(bytes(65536))

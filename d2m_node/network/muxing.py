@@ -1,0 +1,117 @@
+"""What stock Yamux gets wrong: windows that nobody enforces, and peers that never answer.
+
+These are part of the patches of `d2m_node.network.hardening`.
+"""
+
+import struct
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+import trio
+from libp2p.exceptions import BaseLibp2pError
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+
+log = structlog.get_logger(__name__)
+
+WINDOW_BYTES: Final = 1024 * 1024
+"""What a peer may send on one stream before we have read it; a stream begins with a quarter."""
+
+MAX_UNREAD_BYTES: Final = 16 * WINDOW_BYTES
+"""Of all streams of one connection together."""
+
+MAX_ALL_UNREAD_BYTES: Final = 256 * WINDOW_BYTES
+"""Of all connections together. Beyond it those go that hold more than a window."""
+
+KEEPALIVE_SECONDS: Final = 15.0
+PONG_SECONDS: Final = 15.0
+"""Generous: with training on every core an honest node may be slow to answer."""
+
+_stock_read_body = Yamux._read_data_body
+_connections: weakref.WeakSet[Yamux] = weakref.WeakSet()
+
+
+def _get_window(self: YamuxStream) -> int:
+    return self._counted_window  # type: ignore[attr-defined, no-any-return]
+
+
+def _set_window(self: YamuxStream, left: int) -> None:
+    """Count a window down; whoever sends more than it was given loses its connection."""
+    if left < 0:
+        _cut_off(self.conn, "window_exceeded", stream=self.stream_id, excess_bytes=-left)
+    self._counted_window = left  # type: ignore[attr-defined]
+
+
+def _cut_off(connection: Yamux, event: str, **fields: int) -> None:
+    log.warning(event, peer=connection.peer_id.to_bytes(), **fields)
+    # The one exception upon which yamux closes the connection instead of going on.
+    raise trio.TooSlowError
+
+
+def _count_unread(connection: Yamux) -> int:
+    return sum(map(len, connection.stream_buffers.values()))
+
+
+async def _bounded_read_body(self: Yamux, length: int) -> bytes:
+    if length > WINDOW_BYTES:
+        _cut_off(self, "frame_exceeds_window", frame_bytes=length)
+    unread = length + _count_unread(self)
+    if unread > MAX_UNREAD_BYTES:
+        _cut_off(self, "too_much_unread", unread_bytes=unread)
+    _connections.add(self)
+    if unread > WINDOW_BYTES and sum(map(_count_unread, _connections)) > MAX_ALL_UNREAD_BYTES:
+        _cut_off(self, "too_much_unread_by_all", unread_bytes=unread)
+    return await _stock_read_body(self, length)
+
+
+async def _credit_half_windows(self: YamuxStream, *, bytes_read: int = 0) -> None:
+    async with self.window_lock:
+        self._pending_recv_release += bytes_read
+        if self._pending_recv_release < self.target_recv_window // 2:
+            return
+        increment = self._pending_recv_release + WINDOW_BYTES - self.target_recv_window
+        self._pending_recv_release = 0
+        self.target_recv_window = WINDOW_BYTES
+        self.recv_window += increment
+    await self.send_window_update(increment)
+
+
+async def _keep_alive(self: Yamux) -> None:
+    while not self.event_shutting_down.is_set():
+        with trio.move_on_after(KEEPALIVE_SECONDS) as idle:
+            await self.event_shutting_down.wait()
+        if not idle.cancelled_caught:
+            return
+        with trio.move_on_after(PONG_SECONDS) as patience:
+            self._ping_id += 1
+            self._ping_event = trio.Event()
+            frame = struct.pack(
+                yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_PING, yamux.FLAG_SYN, 0, self._ping_id
+            )
+            try:
+                await self._write_frame(frame)
+            except Exception:  # noqa: BLE001 - left to the reading task, which sees it and cleans up
+                return
+            await self._ping_event.wait()
+        if patience.cancelled_caught:
+            log.info("peer_silent", peer=self.peer_id.to_bytes())
+            # The reading task fails on the closed socket and tells everybody.
+            with suppress(BaseLibp2pError, OSError):
+                await self.secured_conn.close()
+
+
+MUXING_PATCHES: Final[Sequence[tuple[object, str, object]]] = (
+    # A full frame of 65536 bytes does not fit one Noise message and travels as two.
+    (yamux, "MAX_MESSAGE_SIZE", 65519),
+    # Stock sends a window update with every read, and grows windows to 16 MiB for each stream.
+    (YamuxStream, "_auto_tune_and_send_window_update", _credit_half_windows),
+    # Stock logs that a peer ignores its window, and keeps what it sends: 180 MB were seen.
+    (YamuxStream, "recv_window", property(_get_window, _set_window)),
+    # Stock takes frames of 16 MiB, and any number of unread bytes.
+    (Yamux, "_read_data_body", _bounded_read_body),
+    # Stock pings, but a peer that never answers stays connected for over a minute.
+    (Yamux, "_measure_rtt_loop", _keep_alive),
+)
