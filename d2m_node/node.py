@@ -25,9 +25,9 @@ from d2m_node.chain.adapter import open_chain
 from d2m_node.errors import UserError
 from d2m_node.keys import open_account
 from d2m_node.logs import log_scope
-from d2m_node.network.host import open_network
+from d2m_node.network.host import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import Ports, TrainerPort
+from d2m_node.ports import ChainPort, Library, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import PrivacyPolicy
 from d2m_node.roles.buyer import BuyerDesk, run_buyer
 from d2m_node.roles.cone import ConePolicy, run_cone
@@ -40,12 +40,19 @@ from d2m_node.roles.seller import SellerPolicy, run_seller
 from d2m_node.rpc.methods import RoleOptions, RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
-from d2m_node.settings import Device, NodeSettings, PrivacySettings
+from d2m_node.settings import (
+    ChainSettings,
+    Device,
+    NodeSettings,
+    PrivacySettings,
+    StorageSettings,
+)
 from d2m_node.storage.collector import make_rules, run_collector
-from d2m_node.storage.database import open_store
+from d2m_node.storage.database import Store, open_store
 from d2m_node.training.datasets import LocalDatasets
 from d2m_node.training.devices import select_evaluator
 from d2m_node.training.runner import open_trainer
+from d2m_node.transaction_store import TransactionStore
 from protocol.market import MarketState
 from protocol.types import JobId
 
@@ -59,10 +66,20 @@ async def make_honest_executor(device: Device) -> Executor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """Who trains and who computes; an ordinary node has only the honest ones."""
+    """Who trains and who computes, and the adapters behind the ports.
+
+    An ordinary node has only the honest ones.
+    """
 
     open_trainer: Callable[[Device], AbstractAsyncContextManager[TrainerPort]] = open_trainer
     make_executor: Callable[[Device], Awaitable[Executor]] = make_honest_executor
+    open_store: Callable[[Path, StorageSettings], AbstractAsyncContextManager[Store]] = open_store
+    open_chain: Callable[
+        [ChainSettings, SignerPort, TransactionStore], AbstractAsyncContextManager[ChainPort]
+    ] = open_chain
+    open_network: Callable[
+        [NetworkSettings, Library], AbstractAsyncContextManager[Libp2pNetwork]
+    ] = open_network
 
 
 Starter = Callable[[RoleOptions, trio.TaskStatus[None]], Awaitable[None]]
@@ -118,9 +135,11 @@ async def run_node(
     signer = await trio.to_thread.run_sync(open_account, settings.keys, password)
     open_rooms: dict[JobId, Room] = {}
     async with (
-        open_store(settings.data_dir, settings.storage) as store,
-        open_chain(settings.chain, signer, store.transactions) as chain,
-        open_network(network_settings(settings), NodeLibrary(store, chain, open_rooms)) as network,
+        behaviour.open_store(settings.data_dir, settings.storage) as store,
+        behaviour.open_chain(settings.chain, signer, store.transactions) as chain,
+        behaviour.open_network(
+            network_settings(settings), NodeLibrary(store, chain, open_rooms)
+        ) as network,
         trio.open_nursery() as services,
     ):
         ports = Ports(

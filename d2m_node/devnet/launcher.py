@@ -1,7 +1,7 @@
 """Starts a chain, contracts and nodes, and sees one job through from bid to payout."""
 
 import signal
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from d2m_node.devnet.layout import (
 )
 from d2m_node.devnet.narrator import Narrator
 from d2m_node.devnet.options import DevnetOptions
-from d2m_node.devnet.processes import open_processes
+from d2m_node.devnet.processes import CommandOf, Processes, node_command, open_processes
 from d2m_node.devnet.request import write_request
 from d2m_node.errors import NodeError, UserError
 from d2m_node.keys import create_account, open_signer
@@ -41,6 +41,7 @@ from protocol.deposits import DepositStatus, SellerDeposit
 from protocol.hashing import Domain
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
+from protocol.params import ProtocolParams
 from protocol.shares import find_cone_share, find_seller_share
 from protocol.types import Address, JobId, Wei
 from protocol.update import TensorKind, compute_tensor_digest
@@ -63,7 +64,32 @@ class Devnet:
 
     chain: ChainPort
     plans: list[NodePlan]
+    processes: Processes
     narrator: Narrator
+
+
+def _everybody_at(_: NodePlan, place: ChainPlace) -> ChainPlace:
+    return place
+
+
+async def _load_dev_params(_: str) -> ProtocolParams:
+    return load_params(PARAMS_FILE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """How the nodes of a market are put up; a devnet's are ordinary nodes."""
+
+    command_of: CommandOf = node_command
+    place_of: Callable[[NodePlan, ChainPlace], ChainPlace] = _everybody_at
+    """Where a node finds the chain, and where it listens."""
+    params_of: Callable[[str], Awaitable[ProtocolParams]] = _load_dev_params
+    """Gives the parameters to deploy with, by the url of the chain."""
+    on_started: Callable[[Devnet], None] = lambda _: None
+    """Called once all processes run, before they have joined the market."""
+
+
+ORDINARY = Staging()
 
 
 async def run_devnet(options: DevnetOptions, show: Show) -> None:
@@ -117,7 +143,9 @@ async def _wait_interrupt() -> None:
 
 
 @asynccontextmanager
-async def open_devnet(options: DevnetOptions, show: Show) -> AsyncGenerator[Devnet, None]:
+async def open_devnet(
+    options: DevnetOptions, show: Show, staging: Staging = ORDINARY
+) -> AsyncGenerator[Devnet, None]:
     """Run chain and nodes while the context is open; yield once all have joined the market."""
     if options.folder.exists() and any(options.folder.iterdir()):
         raise UserError(f"--dir: {options.folder} is not empty; give a new folder")
@@ -133,7 +161,7 @@ async def open_devnet(options: DevnetOptions, show: Show) -> AsyncGenerator[Devn
         balances=balances,
         block_seconds=options.block_seconds,
     ) as url:
-        deployment = await deploy(url, signer, load_params(PARAMS_FILE))
+        deployment = await deploy(url, signer, await staging.params_of(url))
         place = ChainPlace(
             url=url,
             domain=Domain(CHAIN_ID, deployment.market),
@@ -142,7 +170,7 @@ async def open_devnet(options: DevnetOptions, show: Show) -> AsyncGenerator[Devn
         market = "0x" + deployment.market.hex()
         show({"event": "chain_started", "chain_id": CHAIN_ID, "url": url, "market": market})
         for plan in plans:
-            write_settings(plan, place, options)
+            write_settings(plan, staging.place_of(plan, place), options)
         settings = ChainSettings(
             rpc_urls=(url,),
             chain_id=CHAIN_ID,
@@ -152,7 +180,7 @@ async def open_devnet(options: DevnetOptions, show: Show) -> AsyncGenerator[Devn
             deployment_block=deployment.deployment_block,
         )
         async with (
-            open_processes(plans),
+            open_processes(plans, staging.command_of) as processes,
             open_store(operator) as store,
             open_chain(settings, signer, store.transactions) as chain,
         ):
@@ -166,9 +194,11 @@ async def open_devnet(options: DevnetOptions, show: Show) -> AsyncGenerator[Devn
                     "folder": str(options.folder),
                 }
             )
-            await _wait_joined(chain, options, show)
             names = {plan.account: plan.name for plan in plans}
-            yield Devnet(chain=chain, plans=plans, narrator=Narrator(names))
+            devnet = Devnet(chain=chain, plans=plans, processes=processes, narrator=Narrator(names))
+            staging.on_started(devnet)
+            await _wait_joined(chain, options, show)
+            yield devnet
 
 
 def _create_operator(folder: Path) -> Address:

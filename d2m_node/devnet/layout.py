@@ -64,11 +64,14 @@ def _create_keys(folder: Path) -> Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainPlace:
-    """Where the devnet's contracts are."""
+    """Where the devnet's contracts are, and where a node listens."""
 
     url: str
     domain: Domain
     deployment_block: int
+    listen: str = "/ip4/127.0.0.1/tcp/0"
+    announce: str | None = None
+    """What a node names in the registry, if it is not where it listens."""
 
 
 def write_settings(plan: NodePlan, chain: ChainPlace, options: DevnetOptions) -> None:
@@ -86,7 +89,8 @@ def write_settings(plan: NodePlan, chain: ChainPlace, options: DevnetOptions) ->
         "[keys]",
         'password_file = "password"',
         "[network]",
-        'listen = "/ip4/127.0.0.1/tcp/0"',
+        f'listen = "{chain.listen}"',
+        *([] if chain.announce is None else [f'announce = "{chain.announce}"']),
         "[logs]",
         'format = "json"',
         f"[roles.{plan.role}]",

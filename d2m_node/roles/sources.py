@@ -6,16 +6,17 @@ import trio
 
 from d2m_node.errors import JobFailed, PeerUnreachable
 from d2m_node.ports import Ports, Purpose, Reference
+from d2m_node.roles.jobs import job_in
 from protocol.aggregation import RoundRules
 from protocol.digest import RoundHeader, decode_sampler_state
 from protocol.errors import ProtocolError
-from protocol.job import JobState
+from protocol.job import JobPhase, JobState
 from protocol.metrics import validate_metric
 from protocol.model import count_parameters
 from protocol.request import MAX_BODY_BYTES, RequestBody, decode_body, validate_work
 from protocol.round import ModelState, apply_header, compute_initial_state
 from protocol.terms import Metric
-from protocol.types import NO_DIGEST, Address, Digest
+from protocol.types import NO_DIGEST, Address, Digest, JobId
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 
 
@@ -53,8 +54,10 @@ async def load_body(ports: Ports, job: JobState) -> RequestBody:
 
     Raises
     ------
+    PeerUnreachable
+        If the buyer does not serve it, and it is not too late.
     JobFailed
-        If the buyer does not serve it, or it is not valid for the job's terms.
+        If it is too late, or the request is not valid for the job's terms.
     """
     assert job.buyer is not None, "a job has a buyer once its auction is closed"
     assert job.terms is not None, "a job has terms once its auction is closed"
@@ -67,10 +70,20 @@ async def load_body(ports: Ports, job: JobState) -> RequestBody:
         validate_metric(Metric(job.terms.metric), body.model)
         validate_work(body, job.terms.sellers_per_round)
     except PeerUnreachable as error:
+        if _is_body_wanted(ports, job.job_id):
+            raise  # the buyer may be back before the enrolment is over
         raise JobFailed(job.job_id, f"the buyer does not serve its request: {error}") from error
     except ProtocolError as error:
         raise JobFailed(job.job_id, f"the buyer's request is not valid: {error}") from error
     return body
+
+
+def _is_body_wanted(ports: Ports, job_id: JobId) -> bool:
+    """Tell whether this account has applied for a job, or still can."""
+    state, me = ports.chain.state, ports.signer.address
+    job = job_in(state, job_id)
+    is_open = job.phase is JobPhase.ENROLMENT and state.block_number < job.enrolment_end
+    return is_open or job.has_cone_applied(me) or job.has_seller_applied(me)
 
 
 def round_rules(job: JobState, body: RequestBody) -> RoundRules:

@@ -10,23 +10,40 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 
+from d2m_node.chain.adapter import open_chain
 from d2m_node.logs import configure_logs
+from d2m_node.network.host import Libp2pNetwork, open_network
+from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
-from d2m_node.ports import Int32Array, PrivateTraining, TrainerPort, TrainingTask
+from d2m_node.ports import (
+    ChainPort,
+    Int32Array,
+    Library,
+    PrivateTraining,
+    SignerPort,
+    TrainerPort,
+    TrainingTask,
+)
 from d2m_node.roles.executor import Executor
-from d2m_node.settings import Device, load_settings
+from d2m_node.roles.statements import UNSIGNED, signed_part
+from d2m_node.settings import ChainSettings, Device, load_settings
 from d2m_node.training.runner import open_trainer
+from d2m_node.transaction_store import TransactionStore
 from protocol.digest import FinalResult, RoundHeader
-from protocol.hashing import hash_domain
+from protocol.hashing import Domain, hash_domain
 from protocol.round import BallotResult, FinalWork, RoundWork, compute_final, compute_round
 from protocol.types import Digest, UtilityQ20
 from protocol.update import MAX_UPDATE
+from protocol.wire.messages import GossipMessage, UpdateCommit
 
 CONE_ATTACKS = ("stale", "random", "collude")
-SELLER_ATTACKS = ("sign-flip",)
+SELLER_ATTACKS = ("sign-flip", "noise", "equivocate")
+NOISE = 1 << 12
 BOOST = -2
 """A reversed update is also made larger, as in MECHANISM 13.1."""
 
@@ -110,6 +127,66 @@ async def open_sign_flip_trainer(device: Device) -> AsyncGenerator[TrainerPort, 
         yield SignFlipTrainer(honest)
 
 
+class NoiseTrainer:
+    """Sends small random numbers, and needs no torch for it."""
+
+    async def train(self, task: TrainingTask) -> Int32Array:
+        """Return noise."""
+        noise = np.random.default_rng(task.seed).integers(-NOISE, NOISE, len(task.parameters))
+        return noise.astype(np.int32)
+
+
+@asynccontextmanager
+async def open_noise_trainer(_: Device) -> AsyncGenerator[TrainerPort, None]:
+    """Give a trainer that does not train."""
+    yield cast("TrainerPort", NoiseTrainer())
+
+
+class TwoFacedNetwork:
+    """Says two things where a seller may say one: a second commitment follows the first."""
+
+    def __init__(self, honest: Libp2pNetwork, signer: SignerPort, domain: Domain) -> None:
+        self._honest = honest
+        self._signer = signer
+        self._domain = domain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._honest, name)
+
+    async def publish(self, topic: str, message: GossipMessage) -> None:
+        """Gossip a message; after a seller's commitment another one, signed as well."""
+        await self._honest.publish(topic, message)
+        if isinstance(message, UpdateCommit):
+            other = hash_domain("equivocation", message.commitment)
+            unsigned = msgspec.structs.replace(message, commitment=other, signature=UNSIGNED)
+            digest = signed_part(unsigned).digest(self._domain)
+            signature = self._signer.sign_digest(digest)
+            signed = msgspec.structs.replace(unsigned, signature=signature)
+            await self._honest.publish(topic, signed)
+
+
+def make_equivocator() -> Behaviour:
+    """Return a seller that signs two commitments in each round."""
+    account: list[tuple[SignerPort, Domain]] = []
+
+    @asynccontextmanager
+    async def open_own_chain(
+        settings: ChainSettings, signer: SignerPort, store: TransactionStore
+    ) -> AsyncGenerator[ChainPort, None]:
+        async with open_chain(settings, signer, store) as chain:
+            account.append((signer, chain.domain))
+            yield chain
+
+    @asynccontextmanager
+    async def open_own_network(
+        settings: NetworkSettings, library: Library
+    ) -> AsyncGenerator[Libp2pNetwork, None]:
+        async with open_network(settings, library) as network:
+            yield cast("Libp2pNetwork", TwoFacedNetwork(network, *account[-1]))
+
+    return Behaviour(open_chain=open_own_chain, open_network=open_own_network)
+
+
 EXECUTORS: dict[str, Callable[[], Executor]] = {
     "stale": StaleExecutor,
     "random": RandomExecutor,
@@ -119,8 +196,13 @@ EXECUTORS: dict[str, Callable[[], Executor]] = {
 
 def make_behaviour(attack: str) -> Behaviour:
     """Return what a hostile node does instead of the honest thing."""
-    if attack in SELLER_ATTACKS:
-        return Behaviour(open_trainer=open_sign_flip_trainer)
+    match attack:
+        case "sign-flip":
+            return Behaviour(open_trainer=open_sign_flip_trainer)
+        case "noise":
+            return Behaviour(open_trainer=open_noise_trainer)
+        case "equivocate":
+            return make_equivocator()
 
     async def make_executor(_: Device) -> Executor:
         return EXECUTORS[attack]()

@@ -1,0 +1,257 @@
+"""A small market of watched nodes behind the switchboard, and one job after the other in it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from d2m_node.chain.deployment import load_params
+from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
+from d2m_node.devnet.launcher import PARAMS_FILE, Devnet, Staging, open_devnet
+from d2m_node.devnet.layout import ChainPlace, NodePlan
+from d2m_node.devnet.options import DevnetOptions
+from protocol.deposits import compute_deposit_range
+from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
+from protocol.params import ProtocolParams
+from protocol.types import NO_ACCOUNT, Address, JobId, Wei
+from tests.faults.director import Director
+from tests.faults.setups import Setup
+from tests.faults.switchboard import Switchboard, Wire
+from tests.faults.table import Cell
+from tests.faults.token import deploy_token, mint
+from tests.support.anvil import find_free_port
+
+BUYERS = 2
+ROUNDS = 2
+BID_WEI = 10 * 10**18
+JOB_SECONDS = 240.0
+
+REQUEST = """\
+tags = ["digits", "images"]
+bid_wei = "{bid_wei}"
+
+[auction]
+mode = "{mode}"
+currency = "{currency}"
+reserve_wei = "1ether"
+commit_blocks = 6
+{sealing}
+
+[model]
+preset = "cnn"
+input_shape = [1, 8, 8]
+outputs = 10
+
+[training]
+learning_rate = 0.01
+batch_size = 32
+epochs = 1
+
+[validation]
+dataset = "dataset.toml"
+final_count = 197
+subset_count = 200
+
+[terms]
+metric = "accuracy"
+target = 0.999
+rounds_max = {rounds}
+sellers_per_round = {sellers_per_round}
+sellers_min = {sellers_min}
+sellers_max = {sellers}
+cones_min = {cones_min}
+cones_max = {cones}
+stake_wei = "1ether"
+seller_deposit_wei = "{seller_deposit_wei}"
+lead = 3
+first_set_size = {first_set_size}
+growth_numerator = 3
+growth_denominator = 2
+enrolment_blocks = 16
+validation_blocks = 8
+update_commit_blocks = 6
+update_open_blocks = 5
+availability_blocks = 3
+vote_commit_blocks = 5
+vote_open_blocks = 8
+decision_blocks = 1
+appeal_blocks = 2
+header_blocks = 12
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultyMarket:
+    """A running market."""
+
+    devnet: Devnet
+    director: Director
+    url: str
+    setup: Setup
+    token: Address
+    """Zero without one."""
+
+    def plan(self, name: str) -> NodePlan:
+        """Find a node."""
+        return next(one for one in self.devnet.plans if one.name == name)
+
+
+@asynccontextmanager
+async def open_faulty_market(
+    folder: Path, setup: Setup, *, block_seconds: float, joining: list[Cell]
+) -> AsyncGenerator[FaultyMarket, None]:
+    """Run a market whose nodes report; faults at joining fall while it comes up."""
+    options = DevnetOptions(
+        buyers=BUYERS,
+        sellers=setup.sellers,
+        cones=setup.cones,
+        byzantine_cones=0,
+        attack="collude",
+        malicious_sellers=0,
+        seed=1,
+        chain_port=find_free_port(),
+        block_seconds=block_seconds,
+        folder=folder,
+        stay_up=False,
+    )
+    async with trio.open_nursery() as nursery:
+        director = Director(nursery)
+        director.arm(joining)
+        socket_path = folder.parent / f"{folder.name}.sock"
+        listener = await _listen(socket_path)
+        nursery.start_soon(partial(trio.serve_listeners, director.serve, [listener]))
+        board = Switchboard(nursery, director.find_pid, director.see_sent)
+        director.switchboard = board
+        places = await _open_ports(board, options)
+
+        def place_of(plan: NodePlan, place: ChainPlace) -> ChainPlace:
+            own = places[plan.name]
+            return replace(place, url=own.url, listen=own.listen, announce=own.announce)
+
+        def command_of(plan: NodePlan) -> list[str]:
+            command = ["-m", "d2m_node.simulation.faulty", str(plan.folder), str(socket_path)]
+            attack = setup.attacks.get(plan.name)
+            return command if attack is None else [*command, attack]
+
+        async def params_of(url: str) -> ProtocolParams:
+            token = await deploy_token(url) if setup.in_token else NO_ACCOUNT
+            return replace(load_params(PARAMS_FILE), audit_bps=setup.audit_bps, token=token)
+
+        staging = Staging(
+            command_of=command_of,
+            place_of=place_of,
+            params_of=params_of,
+            on_started=director.open,
+        )
+        async with open_devnet(options, _show_nothing, staging) as devnet:
+            url = f"http://127.0.0.1:{options.chain_port}"
+            token = devnet.chain.params.token
+            if setup.in_token:
+                await mint(url, token, [plan.account for plan in devnet.plans])
+            yield FaultyMarket(devnet=devnet, director=director, url=url, setup=setup, token=token)
+        nursery.cancel_scope.cancel()
+
+
+def _show_nothing(_: dict[str, Any]) -> None:
+    """The harness tells of jobs itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    url: str
+    listen: str
+    announce: str
+
+
+async def _open_ports(board: Switchboard, options: DevnetOptions) -> dict[str, _Place]:
+    places = {}
+    counts = {"buyer": options.buyers, "seller": options.sellers, "cone": options.cones}
+    for role, count in counts.items():
+        for number in range(count):
+            name = f"{role}-{number + 1}"
+            own = find_free_port()
+            chain = await board.open_port(name, Wire.CHAIN, options.chain_port)
+            peers = await board.open_port(name, Wire.PEERS, own)
+            places[name] = _Place(
+                f"http://127.0.0.1:{chain}",
+                f"/ip4/127.0.0.1/tcp/{own}",
+                f"/ip4/127.0.0.1/tcp/{peers}",
+            )
+    return places
+
+
+async def _listen(path: Path) -> trio.SocketListener:
+    listening = trio.socket.socket(trio.socket.AF_UNIX)
+    await listening.bind(str(path))
+    listening.listen(64)
+    return trio.SocketListener(listening)
+
+
+async def run_job(market: FaultyMarket, number: int, cells: list[Cell]) -> bool:
+    """Let the buyers bid, and see the job to its end while the faults fall.
+
+    Returns whether it came to its end.
+    """
+    market.director.arm(cells, market.setup.provocations)
+    chain = market.devnet.chain
+    job_id = JobId(len(chain.state.jobs) + 1)
+    with trio.move_on_after(JOB_SECONDS):
+        for place in range(BUYERS):
+            await _bid(market, f"buyer-{place + 1}", f"job-{number}", place, job_id)
+        await chain.wait_for(partial(_find_over, job_id))
+        return True
+    return False
+
+
+async def _bid(market: FaultyMarket, name: str, key: str, place: int, job_id: JobId) -> None:
+    """Ask for a model, again and again under one key while the node is away."""
+    plan = market.plan(name)
+    path = _write_request(plan.folder, market.setup, Wei(BID_WEI + place * 10**18))
+    params = SubmitRequestParams(path=str(path), idempotency_key=key)
+    while not _has_bid(job_id, plan.account, market.devnet.chain.state):
+        with trio.move_on_after(20):
+            try:
+                async with AsyncRpcClient(plan.folder / "rpc.sock") as client:
+                    await client.call(SUBMIT_REQUEST, params)
+                break
+            except Exception:  # noqa: BLE001 - the node died, is away, or the bid was late
+                await trio.sleep(0.2)
+    await market.devnet.chain.wait_for(partial(_has_bid, job_id, plan.account))
+
+
+def _has_bid(job_id: JobId, bidder: Address, state: MarketState) -> bool | None:
+    return True if job_id in state.jobs and bidder in state.jobs[job_id].bids else None
+
+
+def _find_over(job_id: JobId, state: MarketState) -> JobState | None:
+    job = state.jobs[job_id]
+    return job if job.phase in (JobPhase.SETTLED, JobPhase.CANCELLED) else None
+
+
+def _write_request(folder: Path, setup: Setup, bid_wei: Wei) -> Path:
+    path = folder / "request.toml"
+    sellers_min = setup.sellers - setup.spare_sellers
+    least_wei, _ = compute_deposit_range(bid_wei, sellers_min, load_params(PARAMS_FILE))
+    sealing = 'deposit_wei = "15ether"\nreveal_blocks = 5'
+    path.write_text(
+        REQUEST.format(
+            bid_wei=bid_wei,
+            mode=setup.mode,
+            currency="token" if setup.in_token else "ether",
+            sealing="" if setup.mode == "open" else sealing,
+            rounds=ROUNDS,
+            sellers_per_round=setup.sellers - 1,
+            sellers_min=sellers_min,
+            sellers=setup.sellers,
+            cones_min=setup.cones - 1,
+            cones=setup.cones,
+            first_set_size=setup.first_set_size,
+            seller_deposit_wei=least_wei,
+        )
+    )
+    return path
