@@ -117,7 +117,7 @@ def _check_slashes(
         if slash.reason != NO_REVEAL:
             yield name, f"{name} was slashed for a wrong vote"
         elif not any(
-            _excuses(outage, ballot, index)
+            excuses(outage, ballot, index)
             for outage in outages
             if outage.node == name
             for ballot in watch.ballots.values()
@@ -127,7 +127,7 @@ def _check_slashes(
             yield name, f"{name} was slashed for a vote that it could have opened"
 
 
-def _excuses(outage: Outage, ballot: Ballot, index: int | None) -> bool:
+def excuses(outage: Outage, ballot: Ballot, index: int | None) -> bool:
     """Tell whether an outage covers a node's window to open, or all but its last blocks.
 
     Who has the chain can open its vote without peers, so a cut from peers alone excuses nothing.

@@ -148,7 +148,7 @@ class Director:
         """Return whether the node may go on; a dead one may not."""
         await self._opened.wait()
         self.records.reached[point.action, point.side] += 1
-        _note_statement(self.records, point)
+        note_statement(self.records, point)
         provocation = self._find_provocation(point)
         if provocation is not None:
             self._provocations.remove(provocation)
@@ -262,7 +262,7 @@ async def wait_ready(path: Any) -> None:
         await trio.sleep(0.1)
 
 
-def _note_statement(records: Records, point: Point) -> None:
+def note_statement(records: Records, point: Point) -> None:
     """Keep what a node says only once, whatever life it is in."""
     told = point.details
     match point.action:

@@ -67,4 +67,5 @@ SETUPS: Mapping[str, Setup] = {
     # More than 20 payees: each claims its own share.
     "shared": Setup(sellers=16, attacks={f"seller-{n}": "noise" for n in range(6, 17)}),
     "token": Setup(in_token=True),
+    "unbonding": Setup(),
 }

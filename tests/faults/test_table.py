@@ -9,6 +9,7 @@ import pytest
 
 from d2m_node.calls import ContractCall
 from protocol.wire.messages import GossipMessage
+from tests.faults.setups import SETUPS
 from tests.faults.table import Cell, Fault, compose, load_table, select_compact
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,10 @@ def test_each_step_meets_each_fault() -> None:
     for step in TABLE.steps:
         sides = TABLE.sides[step.action.split("/")[0]]
         assert {fault for faults in sides.values() for fault in faults} == set(Fault)
+
+
+def test_every_kind_of_market_is_set_up() -> None:
+    assert {step.market for step in TABLE.steps} == SETUPS.keys()
 
 
 def test_no_two_cells_have_one_name() -> None:
