@@ -20,7 +20,11 @@ from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.jobs import check_place, job_in, serve_jobs
-from d2m_node.roles.records import record_settlement
+from d2m_node.roles.records import (
+    TICKET_KIND,
+    record_missed_settlements,
+    record_settlement,
+)
 from d2m_node.roles.room_need import estimate_cone_bytes, set_room_aside
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.seat import Seat
@@ -63,6 +67,7 @@ async def run_cone(
     """Serve every job that this node can serve, until cancelled."""
     me = ports.signer.address
     await _top_up_stake(ports, policy)
+    await record_missed_settlements(ports)
     task_status.started()
 
     def concerns(state: MarketState, job: JobState) -> bool:
@@ -145,7 +150,7 @@ async def _load_tickets(ports: Ports, job: JobState) -> TicketChain:
     """Return the job's ticket chain; its secret is journaled before its root is registered."""
     assert job.terms is not None
     secret = await ports.store.journal.remember(
-        "ticket-secret", str(job.job_id), secrets.token_bytes(32)
+        TICKET_KIND, str(job.job_id), secrets.token_bytes(32)
     )
     length = job.terms.rounds_max * MAX_BALLOTS_PER_ROUND + FINAL_BALLOTS
     return compute_ticket_chain(secret, length)
@@ -168,7 +173,7 @@ async def _follow_job(seat: Seat) -> None:
     await settle_in_turn(
         chain, lambda: seat.job, lambda block: Turn(block, seat.rank(2), len(seat.pool))
     )
-    await record_settlement(seat)
+    await record_settlement(seat.ports, seat.job_id)
 
 
 async def _start_training_in_turn(seat: Seat) -> None:

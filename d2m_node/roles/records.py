@@ -8,18 +8,20 @@ from dataclasses import dataclass
 
 import msgspec
 
-from d2m_node.ports import JournalPort
+from d2m_node.ports import JournalPort, Ports
 from d2m_node.roles.seat import Seat
 from protocol.ballot import Ballot
 from protocol.digest import compute_sampler_digest
 from protocol.payment_audit import collect_settled_job
 from protocol.round import ModelState, RoundWork
-from protocol.types import NO_DIGEST, Digest
+from protocol.types import NO_DIGEST, Digest, JobId
 from protocol.update import TensorKind, compute_tensor_digest
 
 KIND = "round-record"
 DECISION_KIND = "decision"
 SETTLEMENT_KIND = "settlement-record"
+TICKET_KIND = "ticket-secret"
+"""What a node writes of a job first, and drops with all else of it."""
 AGAIN = "/again"
 """Ends the key of what was written of a ballot once its first record was overturned."""
 
@@ -144,11 +146,19 @@ async def write_decision(
     await _write_beside(journal, DECISION_KIND, record_key(job_id, ballot_number), digest)
 
 
-async def record_settlement(seat: Seat) -> None:
+async def record_settlement(ports: Ports, job_id: JobId) -> None:
     """Write what the chain says of a settled job and its payments, once."""
-    if seat.job.settled is None:
+    job = ports.chain.state.jobs.get(job_id)
+    if job is None or job.settled is None:
         return
-    settled = collect_settled_job(seat.job, seat.ports.chain.params)
-    await seat.ports.store.journal.remember(
-        SETTLEMENT_KIND, str(seat.job_id), msgspec.msgpack.encode(settled)
+    settled = collect_settled_job(job, ports.chain.params)
+    await ports.store.journal.remember(
+        SETTLEMENT_KIND, str(job_id), msgspec.msgpack.encode(settled)
     )
+
+
+async def record_missed_settlements(ports: Ports) -> None:
+    """Write what was settled while this node was down, of jobs of which it keeps other records."""
+    kept = await ports.store.journal.recall_all(TICKET_KIND)
+    for job_id in kept.keys() - (await ports.store.journal.recall_all(SETTLEMENT_KIND)).keys():
+        await record_settlement(ports, JobId(int(job_id)))

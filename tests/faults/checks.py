@@ -65,6 +65,8 @@ async def check_job(market: FaultyMarket, job_id: JobId, watch: Watch) -> list[s
         paid = sum(payout.amount_wei for payout in job.payouts)
         if job.shares is None and paid != job.settled.price_wei:
             found.append(f"payouts and refund are {paid}, the price is {job.settled.price_wei}")
+        if not job.decided_rounds:
+            found.append("no round was decided")
         if job.settled.rounds_done < len(job.decided_rounds):
             found.append("a decided round was not paid")
     if job.voided and not setup.may_void:

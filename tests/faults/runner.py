@@ -165,9 +165,16 @@ def _judge(
 
 
 def _with_problems(outcome: Outcome, problems: Sequence[str]) -> Outcome:
+    own = [one for one in problems if not one.startswith("job ") or _is_of(outcome.job, one)]
+    if not own:
+        return outcome
     verdict = "missed" if outcome.verdict == "missed" else "failed"
-    told = (*outcome.problems, *problems)
+    told = (*outcome.problems, *own)
     return Outcome(**{**asdict(outcome), "verdict": verdict, "problems": told})
+
+
+def _is_of(job: int, problem: str) -> bool:
+    return problem.startswith((f"job {job}:", f"job {job},"))
 
 
 def _tell(number: int, judged: Sequence[Outcome], problems: Sequence[str], seconds: float) -> str:
