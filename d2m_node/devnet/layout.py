@@ -72,6 +72,8 @@ class ChainPlace:
     listen: str = "/ip4/127.0.0.1/tcp/0"
     announce: str | None = None
     """What a node names in the registry, if it is not where it listens."""
+    further_settings: tuple[str, ...] = ()
+    """Lines for the end of its config.toml."""
 
 
 def write_settings(plan: NodePlan, chain: ChainPlace, options: DevnetOptions) -> None:
@@ -104,6 +106,7 @@ def write_settings(plan: NodePlan, chain: ChainPlace, options: DevnetOptions) ->
         _write_dataset(plan.folder, 'part = "held-out"', options, partition=None)
     if plan.role == "cone":
         lines.append(f"stake_wei = {STAKE_WEI}")
+    lines += chain.further_settings
     (plan.folder / "config.toml").write_text("\n".join(lines) + "\n")
 
 

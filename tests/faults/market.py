@@ -131,7 +131,14 @@ async def open_faulty_market(
 
         def place_of(plan: NodePlan, place: ChainPlace) -> ChainPlace:
             own = places[plan.name]
-            return replace(place, url=own.url, listen=own.listen, announce=own.announce)
+            further = setup.seller_settings if plan.role == "seller" else ()
+            return replace(
+                place,
+                url=own.url,
+                listen=own.listen,
+                announce=own.announce,
+                further_settings=further,
+            )
 
         def command_of(plan: NodePlan) -> list[str]:
             command = ["-m", "d2m_node.simulation.faulty", str(plan.folder), str(socket_path)]

@@ -33,6 +33,8 @@ class Setup:
     """How many of them may be missing at the end of the enrolment."""
     first_set_size: int = 4
     in_token: bool = False
+    seller_settings: tuple[str, ...] = ()
+    """Further lines of the sellers' config.toml."""
     provocations: tuple[Provocation, ...] = ()
     is_cancelled: bool = False
     may_void: bool = False
@@ -68,4 +70,12 @@ SETUPS: Mapping[str, Setup] = {
     "shared": Setup(sellers=16, attacks={f"seller-{n}": "noise" for n in range(6, 17)}),
     "token": Setup(in_token=True),
     "unbonding": Setup(),
+    "private": Setup(
+        seller_settings=(
+            "[roles.seller.privacy]",
+            "epsilon_budget = 1000.0",
+            "delta = 0.001",
+            "noise_multiplier = 1.0",
+        )
+    ),
 }
