@@ -24,29 +24,29 @@ from d2m_node.calls import BindPeer
 from d2m_node.chain.adapter import open_chain
 from d2m_node.errors import UserError
 from d2m_node.keys import open_account
-from d2m_node.logs import log_scope
 from d2m_node.network.host import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import ChainPort, Library, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import PrivacyPolicy
+from d2m_node.request_file import METRICS
+from d2m_node.role_control import RoleOptions
+from d2m_node.role_settings import ConeSettings, PrivacySettings, SellerSettings
 from d2m_node.roles.buyer import BuyerDesk, run_buyer
-from d2m_node.roles.cone import ConePolicy, run_cone
+from d2m_node.roles.cone import run_cone
 from d2m_node.roles.executor import Executor, HonestExecutor
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.payday import run_payday
+from d2m_node.roles.policies import ConePolicy, JobLimits, SellerPolicy
+from d2m_node.roles.post import Post
+from d2m_node.roles.refusals import Refusals
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
-from d2m_node.roles.seller import SellerPolicy, run_seller
-from d2m_node.rpc.methods import RoleOptions, RpcContext
+from d2m_node.roles.runner import RoleRunner, Start, Starter
+from d2m_node.roles.seller import run_seller
+from d2m_node.rpc.methods import RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
-from d2m_node.settings import (
-    ChainSettings,
-    Device,
-    NodeSettings,
-    PrivacySettings,
-    StorageSettings,
-)
+from d2m_node.settings import ChainSettings, Device, NodeSettings, StorageSettings
 from d2m_node.storage.collector import make_rules, run_collector
 from d2m_node.storage.database import Store, open_store
 from d2m_node.training.datasets import LocalDatasets
@@ -80,44 +80,6 @@ class Behaviour:
     open_network: Callable[
         [NetworkSettings, Library], AbstractAsyncContextManager[Libp2pNetwork]
     ] = open_network
-
-
-Starter = Callable[[RoleOptions, trio.TaskStatus[None]], Awaitable[None]]
-
-
-class RoleRunner:
-    """Switches roles on and off while the node runs."""
-
-    def __init__(self, starters: dict[str, Starter], nursery: trio.Nursery) -> None:
-        self._starters = starters
-        self._nursery = nursery
-        self._running: dict[str, trio.CancelScope] = {}
-
-    def enabled(self) -> dict[str, bool]:
-        """Return every role, and whether it is on."""
-        return {name: name in self._running for name in self._starters}
-
-    async def enable(self, name: str, options: RoleOptions) -> None:
-        """Start a role; return when it is ready. Raises UserError."""
-        if name not in self._running:
-            await self._nursery.start(self._run, name, options)
-            log.info("role_enabled", role=name)
-
-    async def disable(self, name: str) -> None:
-        """Stop a role at once; its jobs go on when it is enabled again."""
-        if name in self._running:
-            self._running[name].cancel()
-            log.info("role_disabled", role=name)
-
-    async def _run(
-        self, name: str, options: RoleOptions, *, task_status: trio.TaskStatus[None]
-    ) -> None:
-        with trio.CancelScope() as scope, log_scope(role=name, is_new_task=True):
-            self._running[name] = scope
-            try:
-                await self._starters[name](options, task_status)
-            finally:
-                del self._running[name]
 
 
 async def run_node(
@@ -154,11 +116,13 @@ async def run_node(
         services.start_soon(run_collector, store, chain, make_rules(settings))
         await _bind_peer(ports, settings.network.announce or network.listening[0])
         async with trio.open_nursery() as roles:
+            desk = BuyerDesk(ports)
             rooms = Rooms(ports, open_rooms, roles)
-            runner = RoleRunner(_make_starters(ports, rooms, settings, behaviour), roles)
+            starters = _make_starters(ports, rooms, desk, settings, behaviour)
+            runner = RoleRunner(starters, settings.roles.enabled(), store.journal, roles)
             context = RpcContext(
                 ports=ports,
-                buyer=BuyerDesk(ports),
+                buyer=desk,
                 roles=runner,
                 stop=stop,
                 once=OnceDesk(store.journal),
@@ -166,9 +130,7 @@ async def run_node(
             await services.start(serve_rpc, settings.rpc, context)
             task_status.started()
             log.info("node_ready", account=signer.address.hex())
-            for name in ("buyer", "seller", "cone"):
-                if getattr(settings.roles, name).enabled:
-                    await runner.enable(name, RoleOptions())
+            await runner.restore()
             await stop.wait()
             roles.cancel_scope.cancel()
         services.cancel_scope.cancel()
@@ -203,33 +165,71 @@ def privacy_policy(settings: PrivacySettings) -> PrivacyPolicy | None:
 
 
 def _make_starters(
-    ports: Ports, rooms: Rooms, settings: NodeSettings, behaviour: Behaviour
+    ports: Ports, rooms: Rooms, desk: BuyerDesk, settings: NodeSettings, behaviour: Behaviour
 ) -> dict[str, Starter]:
-    async def buyer(_: RoleOptions, task_status: trio.TaskStatus[None]) -> None:
-        await run_buyer(ports, rooms, task_status=task_status)
+    def post(start: Start) -> Post:
+        refusals = Refusals(start.shift.role, ports.store.refusals)
+        return Post(ports=ports, rooms=rooms, shift=start.shift, refusals=refusals)
 
-    async def seller(options: RoleOptions, task_status: trio.TaskStatus[None]) -> None:
-        dataset = options.dataset or settings.roles.seller.dataset
-        if dataset is None:
-            raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
-        policy = SellerPolicy(
-            dataset_path=str(dataset),
-            min_price_wei=settings.roles.seller.min_price_wei,
-            min_price_token=settings.roles.seller.min_price_token,
-            privacy=privacy_policy(settings.roles.seller.privacy),
-        )
+    async def buyer(start: Start, task_status: trio.TaskStatus[None]) -> None:
+        await run_buyer(post(start), desk, task_status=task_status)
+
+    async def seller(start: Start, task_status: trio.TaskStatus[None]) -> None:
+        policy = _make_seller_policy(settings, start.options)
         async with behaviour.open_trainer(settings.device) as trainer:
-            await run_seller(ports, rooms, policy, trainer, task_status=task_status)
+            await run_seller(post(start), policy, trainer, task_status=task_status)
 
-    async def cone(options: RoleOptions, task_status: trio.TaskStatus[None]) -> None:
-        stake_wei = options.stake_wei or settings.roles.cone.stake_wei
-        if stake_wei == 0:
-            raise UserError('roles.cone.stake_wei: a CONE node needs a stake, like "5ether"')
+    async def cone(start: Start, task_status: trio.TaskStatus[None]) -> None:
+        policy = _make_cone_policy(settings, start.options)
         executor = await behaviour.make_executor(settings.device)
-        policy = ConePolicy(stake_wei)
-        await run_cone(ports, rooms, policy, executor, task_status=task_status)
+        await run_cone(
+            post(start),
+            policy,
+            executor,
+            payment_key=start.options.payment_key,
+            task_status=task_status,
+        )
 
     return {"buyer": buyer, "seller": seller, "cone": cone}
+
+
+def _make_seller_policy(settings: NodeSettings, options: RoleOptions) -> SellerPolicy:
+    wanted = settings.roles.seller
+    dataset = options.dataset or wanted.dataset
+    if dataset is None:
+        raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
+    return SellerPolicy(
+        dataset_path=str(dataset),
+        tags=wanted.tags,
+        metrics=frozenset(METRICS[name] for name in wanted.metrics),
+        privacy=privacy_policy(wanted.privacy),
+        limits=_make_limits(wanted, settings),
+    )
+
+
+def _make_cone_policy(settings: NodeSettings, options: RoleOptions) -> ConePolicy:
+    wanted = settings.roles.cone
+    stake_wei = options.stake_wei or wanted.stake_wei
+    if stake_wei == 0:
+        raise UserError('roles.cone.stake_wei: a CONE node needs a stake, like "5ether"')
+    return ConePolicy(
+        stake_wei=stake_wei,
+        job_stake_min_wei=wanted.job_stake_min_wei,
+        job_stake_max_wei=wanted.job_stake_max_wei,
+        model_parameters_max=wanted.model_parameters_max,
+        validation_samples_max=wanted.validation_samples_max,
+        limits=_make_limits(wanted, settings),
+    )
+
+
+def _make_limits(wanted: SellerSettings | ConeSettings, settings: NodeSettings) -> JobLimits:
+    return JobLimits(
+        jobs_max=wanted.jobs_max,
+        min_price_wei=wanted.min_price_wei,
+        min_price_token=wanted.min_price_token,
+        least_window_blocks=wanted.window_blocks_min,
+        lag_blocks=settings.chain.confirmations,
+    )
 
 
 async def _bind_peer(ports: Ports, multiaddr: str) -> None:

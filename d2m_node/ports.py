@@ -219,6 +219,29 @@ class BlobPort(Protocol):
         """Raise DiskFull if the disk could not take so many bytes now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A job that a role of this node turned down or could not go on with, and why."""
+
+    job_id: JobId
+    role: str
+    code: str
+    """Names the reason: each job has one refusal per role and code."""
+    reason: str
+    block_number: BlockNumber
+    """The last block followed when it was noted."""
+
+
+class RefusalPort(Protocol):
+    """The latest refusals: so many are kept, and older ones give way."""
+
+    async def add(self, refusal: Refusal) -> bool:
+        """Keep a refusal durably; tell whether it is new for its job, role and code."""
+
+    async def latest(self, count: int, job_id: JobId | None = None) -> tuple[Refusal, ...]:
+        """Return the latest refusals, of one job if it is named, newest first."""
+
+
 class StorePort(Protocol):
     """The node's memory."""
 
@@ -229,6 +252,10 @@ class StorePort(Protocol):
     @property
     def blobs(self) -> BlobPort:
         """Updates, models, requests, validation sets, by hash."""
+
+    @property
+    def refusals(self) -> RefusalPort:
+        """What roles turned down, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from d2m_node.errors import UserError
+from d2m_node.role_settings import RoleSettings, check_roles
 from d2m_node.user_input import (
     ByteCount,
     expand_home,
@@ -55,7 +56,6 @@ NO_FLAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
-Epsilon = Annotated[float, Meta(ge=0.01, le=1000)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["console", "json"]
 
@@ -192,63 +192,6 @@ class StorageSettings:
     """And no longer than so many blocks after their end."""
     serve_blocks: Count = 50_000
     """For so many blocks after a job's end its model stays for the buyer, whatever the quota."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuyerSettings:
-    enabled: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacySettings:
-    """Differential privacy of a seller's trainings (DP-SGD); off without a budget."""
-
-    epsilon_budget: Epsilon | None = None
-    """What all jobs together may tell of one dataset. Jobs that might exceed it are refused."""
-    delta: Annotated[float, Meta(gt=0, lt=0.1)] = 1e-5
-    """Must be below one over the number of samples."""
-    max_grad_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    """What the gradient of each sample is clipped to."""
-    noise_multiplier: Annotated[float, Meta(ge=0.1, le=1e4)] | None = None
-    """Noise in units of `max_grad_norm`. Give either this or `epsilon_per_job`."""
-    epsilon_per_job: Epsilon | None = None
-    """Chooses the noise: a job of all its rounds costs about so much, taken alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SellerSettings:
-    enabled: bool = False
-    dataset: Path | None = None
-    """A dataset.toml."""
-    min_price_wei: Wei = Wei(0)
-    """The data set is for no job in ether that pays less; "5ether" and the like are read."""
-    min_price_token: Wei = Wei(0)
-    """The same for jobs in the deployment's token, in its smallest unit."""
-    privacy: PrivacySettings = PrivacySettings()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConeSettings:
-    enabled: bool = False
-    stake_wei: Wei = Wei(0)
-    """What the node keeps staked; "5ether" and the like are read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleSettings:
-    """Roles that are on from the start. Without any, the node observes."""
-
-    buyer: BuyerSettings
-    seller: SellerSettings
-    cone: ConeSettings
-
-    def enabled(self) -> dict[str, bool]:
-        """Tell of each role whether it is on from the start."""
-        return {
-            "buyer": self.buyer.enabled,
-            "seller": self.seller.enabled,
-            "cone": self.cone.enabled,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -447,28 +390,7 @@ def _check_together(settings: NodeSettings) -> None:
                 f"rpc.tcp: {host} is no loopback address, and tokens would travel unencrypted; "
                 "set rpc.allow_remote if a proxy or tunnel protects them"
             )
-    if settings.roles.seller.enabled and settings.roles.seller.dataset is None:
-        raise UserError("roles.seller.dataset: a seller needs one; name a dataset.toml")
-    _check_privacy(settings.roles.seller.privacy)
-    if settings.roles.cone.enabled and settings.roles.cone.stake_wei == 0:
-        raise UserError('roles.cone.stake_wei: a CONE node needs a stake, like "5ether"')
-
-
-def _check_privacy(privacy: PrivacySettings) -> None:
-    section = "roles.seller.privacy"
-    given = [
-        name
-        for name in ("noise_multiplier", "epsilon_per_job")
-        if getattr(privacy, name) is not None
-    ]
-    if privacy.epsilon_budget is None:
-        if given:
-            raise UserError(f"{section}.epsilon_budget: not set, and {given[0]} is; give a budget")
-        return
-    if len(given) != 1:
-        raise UserError(f"{section}: give either noise_multiplier or epsilon_per_job")
-    if privacy.epsilon_per_job is not None and privacy.epsilon_per_job > privacy.epsilon_budget:
-        raise UserError(f"{section}.epsilon_per_job: must not exceed epsilon_budget")
+    check_roles(settings.roles)
 
 
 def default_data_dir(environment: Mapping[str, str] = os.environ) -> Path:

@@ -24,6 +24,7 @@ from d2m_node.roles.vote import (
 )
 from protocol.ballot import Ballot
 from protocol.job import JobPhase
+from protocol.leaving import is_vote_needed
 from protocol.market import MarketState
 from protocol.sortition import BallotKind
 from protocol.types import BlockNumber
@@ -109,6 +110,9 @@ async def _take_part(
         sealed = await recall_vote(seat, ballot)
         if sealed is not None:
             nursery.start_soon(finish_vote, seat, ballot, *sealed)
+        elif not _is_own(seat, ballot):
+            log.info("ballot_left_to_others")
+            return
         if desk.finding is None:
             desk.finding = await find_result(seat, ballot, parts)
         _keep_finding(findings, ballot.ballot_number, desk.finding)
@@ -118,6 +122,17 @@ async def _take_part(
                 await seat.ports.store.blobs.put(blob, reference)
         if sealed is None:
             await cast_vote(seat, ballot, desk.finding)
+
+
+def _is_own(seat: Seat, ballot: Ballot) -> bool:
+    """Tell whether this node votes in a ballot that begins.
+
+    One that drains does so only where it is missed, and where the whole pool is called: a decision
+    in doubt is not left to whoever is there.
+    """
+    if not seat.shift.is_draining or ballot.is_pool_called:
+        return True
+    return is_vote_needed(seat.job, seat.ports.signer.address)
 
 
 def _keep_finding(findings: dict[int, Finding], ballot_number: int, finding: Finding) -> None:

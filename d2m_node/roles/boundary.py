@@ -7,21 +7,25 @@ import trio
 
 from d2m_node.errors import JobFailed, TransactionReverted, TransientError, UserError
 from d2m_node.logs import log_scope
+from d2m_node.roles.post import Post
+from d2m_node.roles.refusals import Objection
 from protocol.errors import ProtocolError
 from protocol.types import JobId
 
 log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS = 5.0
+FAILED = "failed"
+"""The code of a refusal that came of a failure: only the first one of a job is kept."""
 
 
-async def run_to_failure(role: str, job_id: JobId, work: Callable[[], Awaitable[None]]) -> None:
-    """Do a role's work in one job; log why if it cannot go on. Bugs pass through.
+async def run_to_failure(post: Post, job_id: JobId, work: Callable[[], Awaitable[None]]) -> None:
+    """Do a role's work in one job; log and keep why if it cannot go on. Bugs pass through.
 
     All that is logged meanwhile says which role and job it is about. After a transient failure
     the work starts again: every step finds what it did before.
     """
-    with log_scope(role=role, job=job_id):
+    with log_scope(role=post.shift.role, job=job_id):
         while True:
             is_transient = False
             try:
@@ -31,9 +35,18 @@ async def run_to_failure(role: str, job_id: JobId, work: Callable[[], Awaitable[
                 _log_failures("job_interrupted", failures)
             except* (JobFailed, TransactionReverted, UserError, ProtocolError) as failures:
                 _log_failures("job_failed", failures)
+                await _keep_failures(post, job_id, failures)
             if not is_transient:
                 return
             await trio.sleep(PAUSE_SECONDS)
+
+
+async def _keep_failures(
+    post: Post, job_id: JobId, failures: BaseExceptionGroup[BaseException]
+) -> None:
+    for failure in _list_leaves(failures):
+        objection = Objection(FAILED, str(failure))
+        await post.refusals.keep(job_id, objection, post.ports.chain.state.block_number)
 
 
 def _log_failures(event: str, failures: BaseExceptionGroup[BaseException]) -> None:

@@ -6,6 +6,8 @@ chain before it is kept.
 """
 
 import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -19,9 +21,12 @@ from d2m_node.retry import retry_transient
 from d2m_node.roles.auctions import place_bid, see_auction
 from d2m_node.roles.bids import Wish, find_earlier_bid, find_open_auction, recall_bid
 from d2m_node.roles.boundary import run_to_failure
-from d2m_node.roles.jobs import check_place, job_in, serve_jobs
+from d2m_node.roles.jobs import check_place, job_in
+from d2m_node.roles.post import Post
+from d2m_node.roles.refusals import Objection
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import OVER, Rooms
+from d2m_node.roles.service import serve_jobs
 from d2m_node.roles.sources import fetch, load_body
 from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.transitions import (
@@ -68,6 +73,11 @@ class BuyerDesk:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._lock = trio.Lock()
+        self._pending = 0
+
+    def is_idle(self) -> bool:
+        """Tell whether no request is being taken: else a bid may yet be placed."""
+        return self._pending == 0
 
     async def submit(self, request: RequestFile, *, idempotency_key: str) -> JobId:
         """Open an auction for a request, or join the one that is open for its tags.
@@ -81,6 +91,13 @@ class BuyerDesk:
         TransactionReverted
             If the market refuses the bid.
         """
+        self._pending += 1
+        try:
+            return await self._submit(request, idempotency_key)
+        finally:
+            self._pending -= 1
+
+    async def _submit(self, request: RequestFile, idempotency_key: str) -> JobId:
         async with self._lock:
             journal = self._ports.store.journal
             placed = await journal.recall("bid-placed", idempotency_key)
@@ -214,25 +231,54 @@ class BuyerDesk:
         return file
 
 
+@dataclass(frozen=True, slots=True)
+class _Interest:
+    """Every auction in which this account bid. A buyer joins none on its own."""
+
+    account: Address
+
+    def is_bound(self, state: MarketState, job: JobState) -> bool:  # noqa: ARG002
+        """Tell whether this account bid."""
+        return self.account in job.bids
+
+    def is_offered(self, state: MarketState, job: JobState) -> bool:  # noqa: ARG002
+        """Tell that nothing is taken without the operator's word."""
+        return False
+
+    def find_objection(
+        self,
+        state: MarketState,  # noqa: ARG002
+        job: JobState,  # noqa: ARG002
+        at_work: Collection[JobId],  # noqa: ARG002
+    ) -> Objection | None:
+        """Return None: nothing is offered."""
+        return None
+
+
 async def run_buyer(
-    ports: Ports,
-    rooms: Rooms,
+    post: Post,
+    desk: BuyerDesk,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Follow every bid of this account to its end, until cancelled."""
-    me = ports.signer.address
+    """Follow every bid of this account to its end, until cancelled or drained.
+
+    A buyer that drains leaves when its jobs are delivered, and no bid is on its way any more.
+    """
     task_status.started()
-    await serve_jobs(ports.chain, lambda _, job: me in job.bids, partial(_follow_bid, ports, rooms))
+    interest = _Interest(post.ports.signer.address)
+    await serve_jobs(post, interest, partial(_follow_bid, post), is_idle=desk.is_idle)
 
 
-async def _follow_bid(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
+async def _follow_bid(post: Post, job_id: JobId) -> None:
+    ports = post.ports
+
     async def work() -> None:
         await see_auction(ports, job_id)
         if job_in(ports.chain.state, job_id).buyer == ports.signer.address:
-            await _see_job(ports, rooms, job_id)
+            await _see_job(ports, post.rooms, job_id)
 
-    await run_to_failure("buyer", job_id, work)
+    await run_to_failure(post, job_id, work)
 
 
 async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:

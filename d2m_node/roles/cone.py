@@ -6,6 +6,7 @@ two votes for one attempt, and it always opens what it committed if it can.
 """
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,15 +20,19 @@ from d2m_node.roles.ballots import work_through_ballots
 from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
-from d2m_node.roles.jobs import check_place, job_in, serve_jobs
+from d2m_node.roles.jobs import check_place, job_in, terms_of
+from d2m_node.roles.policies import ConePolicy, is_enrolling
+from d2m_node.roles.post import Post
 from d2m_node.roles.records import (
     TICKET_KIND,
     record_missed_settlements,
     record_settlement,
 )
+from d2m_node.roles.refusals import Objection
 from d2m_node.roles.room_need import estimate_cone_bytes, set_room_aside
-from d2m_node.roles.rooms import OVER, Rooms
+from d2m_node.roles.rooms import OVER
 from d2m_node.roles.seat import Seat
+from d2m_node.roles.service import serve_jobs
 from d2m_node.roles.sources import load_body
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
@@ -35,11 +40,13 @@ from d2m_node.roles.transitions import (
     turn_of_applicant,
 )
 from d2m_node.roles.turns import Turn, take_turn
+from d2m_node.roles.unbonding import unbond
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
+from protocol.params import ProtocolParams
 from protocol.sortition import TicketChain, compute_ticket_chain
 from protocol.stakes import Stake
-from protocol.types import JobId, Wei
+from protocol.types import Address, JobId, Wei
 
 log = structlog.get_logger(__name__)
 
@@ -49,80 +56,116 @@ FINAL_BALLOTS = 64
 PATIENCE_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class ConePolicy:
-    """What this node puts up."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Interest:
+    """Jobs that this node applied for, and jobs that it can apply for."""
 
-    stake_wei: Wei
+    account: Address
+    policy: ConePolicy
+    params: ProtocolParams
+
+    def is_bound(self, state: MarketState, job: JobState) -> bool:  # noqa: ARG002
+        """Tell whether this node applied, and the job runs with it or may yet."""
+        is_in = job.has_cone_applied(self.account) and not job.is_cone_left_out(self.account)
+        return is_in and job.phase not in OVER
+
+    def is_offered(self, state: MarketState, job: JobState) -> bool:
+        """Tell whether anyone can apply."""
+        return is_enrolling(state, job)
+
+    def find_objection(
+        self, state: MarketState, job: JobState, at_work: Collection[JobId]
+    ) -> Objection | None:
+        """Ask the policy."""
+        return self.policy.find_objection(state, job, self.account, self.params, at_work)
 
 
 async def run_cone(
-    ports: Ports,
-    rooms: Rooms,
+    post: Post,
     policy: ConePolicy,
     executor: Executor,
     *,
+    payment_key: str | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve every job that this node can serve, until cancelled."""
-    me = ports.signer.address
-    await _top_up_stake(ports, policy)
-    await record_missed_settlements(ports)
+    """Serve every job that this node can serve, until cancelled or drained.
+
+    What is staked at first is paid once under a ``payment_key``, if there is one.
+    """
+    chain = post.ports.chain
+    interest = _Interest(account=post.ports.signer.address, policy=policy, params=chain.params)
+    cone = _Cone(post=post, policy=policy, executor=executor)
+    await _top_up_stake(post, policy, payment_key)
+    await record_missed_settlements(post.ports)
     task_status.started()
-
-    def concerns(state: MarketState, job: JobState) -> bool:
-        if job.has_cone_applied(me):
-            return job.phase not in OVER and not job.is_cone_left_out(me)
-        stake = state.stakes.get(me)
-        return (
-            job.phase is JobPhase.ENROLMENT
-            and job.terms is not None
-            and stake is not None
-            and stake.free_wei >= job.terms.stake_wei
-            and stake.since_block < job.opened_block
-            and state.block_number < job.enrolment_end
-        )
-
-    await serve_jobs(ports.chain, concerns, partial(_serve_job, ports, rooms, executor))
+    while True:
+        await serve_jobs(post, interest, partial(_serve_job, cone))
+        if await unbond(post):
+            return
+        await _top_up_stake(post, policy, None)
 
 
-async def _top_up_stake(ports: Ports, policy: ConePolicy) -> None:
-    """Deposit what this account's stake, free and locked, lacks of the policy's."""
-    stake = ports.chain.state.stakes.get(ports.signer.address, Stake())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cone:
+    """What this node brings to every job."""
+
+    post: Post
+    policy: ConePolicy
+    executor: Executor
+
+
+async def _top_up_stake(post: Post, policy: ConePolicy, payment_key: str | None) -> None:
+    """Deposit what this account's stake, free and locked, lacks of the policy's.
+
+    Not while the role drains: the stake is on its way out.
+    """
+    if post.shift.is_draining:
+        return
+    chain = post.ports.chain
+    stake = chain.state.stakes.get(post.ports.signer.address, Stake())
     total_wei = stake.free_wei + sum(stake.locked_wei.values())
     if total_wei < policy.stake_wei:
         call = DepositStake(value_wei=Wei(policy.stake_wei - total_wei))
-        key = f"stake/{ports.chain.state.block_number}/{policy.stake_wei}"
-        await ports.chain.submit(call, key=key)
+        key = f"stake/{chain.state.block_number}/{policy.stake_wei}"
+        if payment_key is not None:
+            key = f"stake-once/{payment_key}"
+        await chain.submit(call, key=key)
 
 
-async def _serve_job(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> None:
+async def _serve_job(cone: _Cone, job_id: JobId) -> None:
     async def work() -> None:
-        seat = await _take_seat(ports, rooms, executor, job_id)
+        seat = await _take_seat(cone, job_id)
         if seat is not None:
             await _run_job(seat)
 
-    await run_to_failure("cone", job_id, work)
+    await run_to_failure(cone.post, job_id, work)
 
 
-async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: JobId) -> Seat | None:
+async def _take_seat(cone: _Cone, job_id: JobId) -> Seat | None:
     """Read the request, apply for the job's pool, and wait for a place in it.
 
-    Returns None if the job is cancelled, or the draw leaves this node out: its stake can be
-    released then, and it has nothing more to do with the job.
+    Returns None if the request is not one for this node, if the job is cancelled, or if the draw
+    leaves this node out: its stake can be released then, and it has nothing more to do with the
+    job.
     """
+    post, ports = cone.post, cone.post.ports
     chain, me = ports.chain, ports.signer.address
     job = job_in(chain.state, job_id)
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     tickets = await _load_tickets(ports, job)
     if not job.has_cone_applied(me):
-        assert job.terms is not None
-        await set_room_aside(ports, job_id, estimate_cone_bytes(body, job.terms))
-        call = EnrolCone(job=job_id, terms=job.terms, ticket_root=tickets.root)
+        objection = cone.policy.weigh_request(body)
+        if objection is not None:
+            await post.refusals.note(job_id, objection, chain.state.block_number)
+            return None
+        await set_room_aside(ports, job_id, estimate_cone_bytes(body, terms_of(job)))
+        if post.shift.is_draining:
+            return None
+        call = EnrolCone(job=job_id, terms=terms_of(job), ticket_root=tickets.root)
         await chain.submit(call, key=f"enrol-cone/{job_id}")
     await chain.wait_for(lambda state: job_in(state, job_id).has_cone_applied(me) or None)
     log.info("cone_applied")
-    room = await rooms.enter(job_id)
+    room = await post.rooms.enter(job_id)
     await close_enrolment_in_turn(
         chain,
         lambda: job_in(chain.state, job_id),
@@ -142,17 +185,17 @@ async def _take_seat(ports: Ports, rooms: Rooms, executor: Executor, job_id: Job
         body=body,
         index=index,
         tickets=tickets,
-        executor=executor,
+        executor=cone.executor,
+        shift=post.shift,
     )
 
 
 async def _load_tickets(ports: Ports, job: JobState) -> TicketChain:
     """Return the job's ticket chain; its secret is journaled before its root is registered."""
-    assert job.terms is not None
     secret = await ports.store.journal.remember(
         TICKET_KIND, str(job.job_id), secrets.token_bytes(32)
     )
-    length = job.terms.rounds_max * MAX_BALLOTS_PER_ROUND + FINAL_BALLOTS
+    length = terms_of(job).rounds_max * MAX_BALLOTS_PER_ROUND + FINAL_BALLOTS
     return compute_ticket_chain(secret, length)
 
 

@@ -1,18 +1,13 @@
-"""A role's jobs on a chain that may turn: found, served once each, and looked up.
+"""A role's jobs, looked up on a chain that may turn.
 
 A reorganisation may take back an auction, a bid or an enrolment that a role already works on.
 Whoever looks it up then stops by an error that ends the work in one job, never the node.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
-
-import trio
-
 from d2m_node.errors import JobFailed, TransientError
-from d2m_node.ports import ChainPort
 from protocol.job import Bid, JobState
 from protocol.market import MarketState
+from protocol.terms import JobTerms
 from protocol.types import Address, JobId
 
 
@@ -22,6 +17,12 @@ def job_in(state: MarketState, job_id: JobId) -> JobState:
     if job is None:
         raise JobFailed(job_id, "a reorganisation took its auction back")
     return job
+
+
+def terms_of(job: JobState) -> JobTerms:
+    """Return the terms of a job whose auction is closed."""
+    assert job.terms is not None, "a job has terms once its auction is closed"
+    return job.terms
 
 
 def bid_in(job: JobState, bidder: Address) -> Bid:
@@ -40,32 +41,3 @@ def check_place(job: JobState, *, is_held: bool) -> JobState:
     if not is_held:
         raise TransientError(f"job {job.job_id}: a reorganisation took this node's place back")
     return job
-
-
-async def serve_jobs(
-    chain: ChainPort,
-    concerns: Callable[[MarketState, JobState], bool],
-    serve: Callable[[JobId], Awaitable[None]],
-) -> NoReturn:
-    """Serve every job that ``concerns`` a role, each once, until cancelled.
-
-    A job that is gone when its service ends is served again if it comes back.
-    """
-    taken: set[JobId] = set()
-
-    def find_job(state: MarketState) -> JobId | None:
-        for job in state.jobs.values():
-            if job.job_id not in taken and concerns(state, job):
-                return job.job_id
-        return None
-
-    async def serve_one(job_id: JobId) -> None:
-        await serve(job_id)
-        if job_id not in chain.state.jobs:
-            taken.discard(job_id)
-
-    async with trio.open_nursery() as jobs:
-        while True:
-            job_id = await chain.wait_for(find_job)
-            taken.add(job_id)
-            jobs.start_soon(serve_one, job_id, name=f"job {job_id}")

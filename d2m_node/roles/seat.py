@@ -6,6 +6,7 @@ from d2m_node.ports import Ports
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.jobs import check_place, job_in
 from d2m_node.roles.room import Room
+from d2m_node.roles.shift import Shift
 from d2m_node.roles.sources import round_rules
 from protocol.aggregation import RoundRules
 from protocol.ballot import Ballot
@@ -30,6 +31,7 @@ class Seat:
     index: ConeIndex
     tickets: TicketChain
     executor: Executor
+    shift: Shift
 
     @property
     def job(self) -> JobState:

@@ -13,14 +13,13 @@ import structlog
 from d2m_node.calls import CloseEnrolment, SettleJob
 from d2m_node.errors import TransactionReverted
 from d2m_node.ports import ChainPort
-from d2m_node.roles.jobs import check_place
+from d2m_node.roles.jobs import check_place, terms_of
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
 from protocol.enrolment import compute_draw_block, may_give_up_draw
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.shares import list_credits
-from protocol.terms import JobTerms
 from protocol.types import Address, BlockNumber
 
 log = structlog.get_logger(__name__)
@@ -75,7 +74,7 @@ async def close_enrolment_in_turn(
 
 def is_drawn(job: JobState) -> bool:
     """Tell whether a job will start, and somebody that applied has to be left out of it."""
-    terms = _terms_of(job)
+    terms = terms_of(job)
     sellers, cones = len(job.seller_applications), len(job.cone_applications)
     is_started = sellers >= terms.sellers_min and cones >= terms.cones_min
     return is_started and (sellers > terms.sellers_max or cones > terms.cones_max)
@@ -108,16 +107,11 @@ async def _compose_closing(chain: ChainPort, job: JobState) -> CloseEnrolment:
         header = await chain.read_header(block)
     return CloseEnrolment(
         job=job.job_id,
-        terms=_terms_of(job),
+        terms=terms_of(job),
         sellers=tuple(seller.account for seller in job.seller_applications),
         cones=tuple((cone.account, cone.ticket_root) for cone in job.cone_applications),
         header=header,
     )
-
-
-def _terms_of(job: JobState) -> JobTerms:
-    assert job.terms is not None, "a job in enrolment has terms"
-    return job.terms
 
 
 async def settle_in_turn(

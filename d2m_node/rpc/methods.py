@@ -17,6 +17,7 @@ from d2m_node import client as api
 from d2m_node.errors import UserError
 from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
+from d2m_node.role_control import RoleOptions
 from d2m_node.rpc.discovery import describe_methods
 from d2m_node.rpc.earnings import view_earnings
 from d2m_node.rpc.explanations import view_explanation
@@ -27,7 +28,7 @@ from d2m_node.user_input import parse_wei
 from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.payout_explanation import explain_payouts
-from protocol.types import JobId, Wei
+from protocol.types import JobId
 
 P = TypeVar("P", bound=api.Params)
 R = TypeVar("R")
@@ -45,16 +46,6 @@ class BuyerDesk(Protocol):
 
     async def model(self, job_id: JobId) -> bytes | None:
         """Return a delivered model as a safetensors file, or None while there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleOptions:
-    """What an operator may say when switching a role on; None leaves it to the settings."""
-
-    dataset: Path | None = None
-    stake_wei: Wei | None = None
-    payment_key: str | None = None
-    """Names what switching the role on pays: under the same key it is paid once."""
 
 
 class RoleControl(Protocol):

@@ -17,6 +17,7 @@ from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
 from d2m_node.storage.connection import Database, connect, translated_errors
 from d2m_node.storage.journal import Journal, RunInTransaction
+from d2m_node.storage.refusals import Refusals
 from d2m_node.storage.transactions import Transactions
 
 DATABASE_NAME: Final = "store.sqlite"
@@ -35,6 +36,7 @@ class Store:
 
     journal: Journal
     blobs: Blobs
+    refusals: Refusals
     transactions: Transactions
     run: RunInTransaction
     """Works on all of them at once."""
@@ -67,6 +69,7 @@ async def open_store(
             yield Store(
                 journal=Journal(database.run),
                 blobs=blobs,
+                refusals=Refusals(database.run),
                 transactions=Transactions(database.run),
                 run=database.run,
             )

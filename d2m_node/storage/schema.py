@@ -72,6 +72,18 @@ MIGRATIONS: Final = (
         size_bytes INTEGER NOT NULL
     ) STRICT;
     """,
+    """
+    -- Jobs that a role turned down or could not go on with: the latest ones.
+    CREATE TABLE refusals (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        job_id INTEGER NOT NULL,
+        role TEXT NOT NULL,
+        code TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        block_number INTEGER NOT NULL,
+        UNIQUE (job_id, role, code)
+    ) STRICT;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import learning, limits, market, voting
+from tests.mutants import joining, learning, limits, market, voting
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +41,7 @@ MUTANTS = (
     *learning.EVALUATION,
     *limits.LIMITS,
     *market.MARKET,
+    *joining.JOINING,
 )
 
 

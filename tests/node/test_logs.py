@@ -17,6 +17,7 @@ from d2m_node.roles import boundary
 from d2m_node.settings import LogSettings
 from protocol.errors import ProtocolError
 from protocol.types import JobId
+from tests.support.market import Market, Node
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +156,7 @@ async def test_a_task_that_many_share_forgets_who_started_it(log_file: Path) -> 
 
 
 async def test_what_a_role_logs_in_a_job_says_so(
-    log_file: Path, monkeypatch: pytest.MonkeyPatch
+    log_file: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
     # A logger keeps how it was set up when it was first used: not the module's, for other tests.
     monkeypatch.setattr(boundary, "log", structlog.get_logger("roles"))
@@ -163,7 +164,8 @@ async def test_what_a_role_logs_in_a_job_says_so(
     async def work() -> None:
         raise ProtocolError("no")
 
-    await boundary.run_to_failure("seller", JobId(7), work)
+    post = Node(Market(), "seller").post("seller", nursery)
+    await boundary.run_to_failure(post, JobId(7), work)
     (line,) = read_events(log_file)
     assert (line["event"], line["role"], line["job"]) == ("job_failed", "seller", 7)
 

@@ -17,7 +17,6 @@ from d2m_node.calls import (
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, fit_terms, recall_bid
 from d2m_node.roles.buyer import BuyerDesk, run_buyer
-from d2m_node.roles.rooms import Rooms
 from protocol.auction import AuctionMode
 from protocol.deposits import validate_seller_deposit
 from protocol.events import AuctionOpened, BidCommitted, BidRevealed
@@ -72,7 +71,7 @@ class Bidding:
     async def buy(self) -> None:
         node = self.cast.buyer
         async with trio.open_nursery() as nursery:
-            await run_buyer(node.ports, Rooms(node.ports, node.rooms, nursery))
+            await run_buyer(node.post("buyer", nursery), BuyerDesk(node.ports))
 
     async def submit(self, request: RequestFile, key: str = "key") -> None:
         desk = BuyerDesk(self.cast.buyer.ports)

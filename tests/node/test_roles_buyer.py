@@ -21,7 +21,7 @@ from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
 from d2m_node.roles.buyer import BuyerDesk, run_buyer
 from d2m_node.roles.payday import run_payday
-from d2m_node.roles.rooms import Rooms
+from d2m_node.roles.shift import Shift
 from d2m_node.roles.sources import load_body
 from protocol.auction import AuctionMode
 from protocol.deposits import compute_deposit_range
@@ -298,7 +298,7 @@ async def buy(cast: Cast) -> None:
     """Run the buyer as a node does, until cancelled."""
     node = cast.buyer
     async with trio.open_nursery() as nursery:
-        await run_buyer(node.ports, Rooms(node.ports, node.rooms, nursery))
+        await run_buyer(node.post("buyer", nursery), BuyerDesk(node.ports))
 
 
 async def test_a_bid_that_a_reorganisation_took_back_does_not_end_the_node(
@@ -313,3 +313,59 @@ async def test_a_bid_that_a_reorganisation_took_back_does_not_end_the_node(
     cast.market.state = replace(cast.market.state, jobs={JOB: replace(job, bids={})})
     await cast.market.mine_to(job.commit_end + 1)
     assert cast.market.sent(RevealBid) == []
+
+
+# --- draining
+
+
+async def drain_buyer(cast: Cast, desk: BuyerDesk, shift: Shift, ended: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+        await run_buyer(cast.buyer.post("buyer", nursery, shift), desk)
+        ended.set()
+
+
+async def test_a_buyer_that_drains_leaves_when_its_bid_has_come_to_its_end(
+    nursery: trio.Nursery,
+) -> None:
+    cast = make_cast()
+    desk, shift, ended = BuyerDesk(cast.buyer.ports), Shift("buyer"), trio.Event()
+    nursery.start_soon(drain_buyer, cast, desk, shift, ended)
+    await desk_submits(cast, desk, nursery)
+    shift.drain()
+    await cast.market.mine(3)
+    assert not ended.is_set()
+    # Nobody enrols: the job is cancelled, and that is its end.
+    await cast.market.mine_to(cast.market.state.jobs[JOB].reveal_end + 2)
+    await cast.market.mine_to(cast.market.state.jobs[JOB].enrolment_end + 3)
+    assert len(cast.market.sent(RevealBid)) == 1
+    assert ended.is_set()
+
+
+async def desk_submits(cast: Cast, desk: BuyerDesk, nursery: trio.Nursery) -> None:
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine()
+
+
+async def test_a_buyer_that_drains_waits_for_a_bid_that_is_on_its_way(
+    nursery: trio.Nursery,
+) -> None:
+    cast = make_cast()
+    desk, shift, ended = BuyerDesk(cast.buyer.ports), Shift("buyer"), trio.Event()
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await wait_idle()
+    assert not desk.is_idle()
+    shift.drain()
+    nursery.start_soon(drain_buyer, cast, desk, shift, ended)
+    await wait_idle()
+    assert not ended.is_set()
+    await cast.market.mine_to(7)
+    assert desk.is_idle()
+    assert len(cast.market.sent(RevealBid)) == 1, "else the bid's deposit is forfeited"
+
+
+async def test_a_buyer_without_a_bid_leaves_at_once(nursery: trio.Nursery) -> None:
+    cast = make_cast()
+    shift, ended = Shift("buyer", is_draining=True), trio.Event()
+    nursery.start_soon(drain_buyer, cast, BuyerDesk(cast.buyer.ports), shift, ended)
+    await cast.market.mine()
+    assert ended.is_set()

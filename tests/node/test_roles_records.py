@@ -3,10 +3,10 @@
 import msgspec
 import trio
 
-from d2m_node.roles.cone import ConePolicy, run_cone
+from d2m_node.roles.cone import run_cone
 from d2m_node.roles.executor import HonestExecutor
+from d2m_node.roles.policies import ConePolicy
 from d2m_node.roles.records import SETTLEMENT_KIND, TICKET_KIND
-from d2m_node.roles.rooms import Rooms
 from protocol.events import JobSettled, TrainingEnded
 from protocol.payment_audit import SettledJob
 from protocol.settlement import Outcome
@@ -53,8 +53,9 @@ async def test_what_was_settled_while_a_node_was_down_is_recorded_at_its_start(
     member, stranger = cast.cones[0], cast.buyer
     await member.store.journal.remember(TICKET_KIND, str(JOB), bytes(32))
     for node in (member, stranger):
-        rooms = Rooms(node.ports, node.rooms, nursery)
-        nursery.start_soon(run_cone, node.ports, rooms, ConePolicy(Wei(0)), HonestExecutor())
+        nursery.start_soon(
+            run_cone, node.post("cone", nursery), ConePolicy(stake_wei=Wei(0)), HonestExecutor()
+        )
     await wait_idle()
     stored = await member.store.journal.recall(SETTLEMENT_KIND, str(JOB))
     assert stored is not None

@@ -9,13 +9,13 @@ import trio
 
 from d2m_node.errors import JobFailed, TransientError
 from d2m_node.ports import Int32Array, Verdict
-from d2m_node.roles.cone import ConePolicy, run_cone
+from d2m_node.roles.cone import run_cone
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import HonestExecutor
-from d2m_node.roles.jobs import serve_jobs
 from d2m_node.roles.payday import run_payday
-from d2m_node.roles.rooms import Rooms
-from d2m_node.roles.seller import SellerPolicy, run_seller
+from d2m_node.roles.policies import ConePolicy, SellerPolicy
+from d2m_node.roles.seller import run_seller
+from d2m_node.roles.service import serve_jobs
 from protocol.events import StakeLocked
 from protocol.job import JobState
 from protocol.types import JobId, Wei
@@ -44,15 +44,27 @@ class IdleTrainer:
         raise AssertionError
 
 
+class Everything:
+    """Wants every job."""
+
+    def is_bound(self, *_: object) -> bool:
+        return True
+
+    def is_offered(self, *_: object) -> bool:
+        return False
+
+    def find_objection(self, *_: object) -> None:
+        return None
+
+
 async def work(node: Node, role: str) -> None:
     """Run one role as a node does, until cancelled."""
     async with trio.open_nursery() as nursery:
-        rooms = Rooms(node.ports, node.rooms, nursery)
+        post = node.post(role, nursery)
         if role == "cone":
-            await run_cone(node.ports, rooms, ConePolicy(Wei(0)), HonestExecutor())
+            await run_cone(post, ConePolicy(stake_wei=Wei(0)), HonestExecutor())
         else:
-            policy = SellerPolicy(dataset_path="dataset.toml")
-            await run_seller(node.ports, rooms, policy, IdleTrainer())
+            await run_seller(post, SellerPolicy(dataset_path="dataset.toml"), IdleTrainer())
 
 
 @pytest.mark.parametrize("role", ["cone", "seller"])
@@ -85,7 +97,10 @@ async def test_a_job_that_failed_is_served_again_only_if_it_was_gone(
         served.append(job_id)
 
     nursery.start_soon(
-        serve_jobs, cast.buyer.chain, lambda *_: True, fail if vanishes else fail_at_once
+        serve_jobs,
+        cast.buyer.post("buyer", nursery),
+        Everything(),
+        fail if vanishes else fail_at_once,
     )
     await cast.market.mine()
     jobs = cast.market.state.jobs

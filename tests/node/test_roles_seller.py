@@ -17,8 +17,8 @@ from d2m_node.privacy_ledger import (
     compute_dataset_id,
     read_accounts,
 )
-from d2m_node.roles.rooms import Rooms
-from d2m_node.roles.seller import SellerPolicy, run_seller
+from d2m_node.roles.policies import JobLimits, SellerPolicy
+from d2m_node.roles.seller import run_seller
 from protocol.model import count_parameters
 from protocol.types import Address, Wei
 from protocol.wire import messages as wire
@@ -78,8 +78,7 @@ def private_policy(epsilon_budget: float) -> SellerPolicy:
 async def sell(node: Node, trainer: Trainer, policy: SellerPolicy = POLICY) -> None:
     """Run a seller as a node does, until cancelled."""
     async with trio.open_nursery() as nursery:
-        rooms = Rooms(node.ports, node.rooms, nursery)
-        await run_seller(node.ports, rooms, policy, trainer)  # type: ignore[arg-type]
+        await run_seller(node.post("seller", nursery), policy, trainer)  # type: ignore[arg-type]
 
 
 def commitments(cast: Cast) -> dict[int, list[bytes]]:
@@ -129,8 +128,7 @@ async def test_a_seller_enrols_at_its_minimum_price_and_not_below(
     cast.open_enrolment()
     policy = SellerPolicy(
         dataset_path="dataset.toml",
-        min_price_wei=Wei(min_price_wei),
-        min_price_token=Wei(PRICE_WEI + 2),
+        limits=JobLimits(min_price_wei=Wei(min_price_wei), min_price_token=Wei(PRICE_WEI + 2)),
     )
     nursery.start_soon(sell, cast.sellers[2], Trainer(0), policy)
     await cast.market.mine(3)

@@ -8,8 +8,8 @@ from trio.testing import MockClock
 
 from d2m_node.errors import JobFailed, PeerUnreachable
 from d2m_node.ports import Int32Array, Purpose, Reference
-from d2m_node.roles.rooms import Rooms
-from d2m_node.roles.seller import SellerPolicy, run_seller
+from d2m_node.roles.policies import SellerPolicy
+from d2m_node.roles.seller import run_seller
 from d2m_node.roles.sources import load_body
 from protocol.hashing import keccak
 from protocol.request import encode_body
@@ -39,9 +39,8 @@ async def test_a_node_applies_once_a_buyer_that_was_away_serves_its_request(
 ) -> None:
     cast = make_cast()
     node = cast.sellers[0]
-    rooms = Rooms(node.ports, node.rooms, nursery)
     policy = SellerPolicy(dataset_path="dataset.toml")
-    nursery.start_soon(run_seller, node.ports, rooms, policy, IdleTrainer())
+    nursery.start_soon(run_seller, node.post("seller", nursery), policy, IdleTrainer())
     await trio.sleep(1)
     body = encode_body(BODY)
     await cast.buyer.store.blobs.put(body, Reference(Purpose.REQUEST, JOB))

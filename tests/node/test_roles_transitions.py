@@ -9,10 +9,10 @@ import trio
 
 from d2m_node.calls import CloseEnrolment, ContractCall, SettleJob
 from d2m_node.ports import Int32Array
-from d2m_node.roles.cone import ConePolicy, run_cone
+from d2m_node.roles.cone import run_cone
 from d2m_node.roles.executor import HonestExecutor
-from d2m_node.roles.rooms import Rooms
-from d2m_node.roles.seller import SellerPolicy, run_seller
+from d2m_node.roles.policies import ConePolicy, SellerPolicy
+from d2m_node.roles.seller import run_seller
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
     is_drawn,
@@ -105,9 +105,8 @@ async def test_a_seller_closes_an_enrolment_that_nobody_else_closes(nursery: tri
     cast.open_enrolment()
     enrol_sellers(cast, cast.sellers[:1])
     node = cast.sellers[0]
-    rooms = Rooms(node.ports, node.rooms, nursery)
     policy = SellerPolicy(dataset_path="dataset.toml")
-    nursery.start_soon(run_seller, node.ports, rooms, policy, None)
+    nursery.start_soon(run_seller, node.post("seller", nursery), policy, None)
     await cast.market.mine_to(job_of(cast).enrolment_end + 3)
     assert len(cast.market.sent(CloseEnrolment)) == 1
     assert job_of(cast).phase is JobPhase.CANCELLED
@@ -220,12 +219,11 @@ async def test_a_crowd_that_cannot_start_the_job_is_not_drawn(nursery: trio.Nurs
 async def run_role(node: Node, role: str) -> None:
     """Run one role as a node does, until cancelled."""
     async with trio.open_nursery() as nursery:
-        rooms = Rooms(node.ports, node.rooms, nursery)
+        post = node.post(role, nursery)
         if role == "cone":
-            await run_cone(node.ports, rooms, ConePolicy(Wei(1)), HonestExecutor())
+            await run_cone(post, ConePolicy(stake_wei=Wei(1)), HonestExecutor())
         else:
-            policy = SellerPolicy(dataset_path="dataset.toml")
-            await run_seller(node.ports, rooms, policy, IdleTrainer())
+            await run_seller(post, SellerPolicy(dataset_path="dataset.toml"), IdleTrainer())
 
 
 class IdleTrainer:

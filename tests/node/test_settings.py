@@ -95,6 +95,24 @@ def test_text_becomes_lists_paths_and_nothing(tmp_path: Path) -> None:
     assert settings.logs.file is None
 
 
+def test_what_roles_take_on_is_read_from_text_and_tables_alike(tmp_path: Path) -> None:
+    limits = """\
+jobs_max = 3
+job_stake_min_wei = "1ether"
+job_stake_max_wei = "2ether"
+model_parameters_max = 1_000_000
+[roles.seller]
+tags = ["digits"]
+metrics = ["accuracy", "macro-f1"]
+"""
+    environment = {"D2M_ROLES_CONE_JOBS_MAX": "", "D2M_ROLES_SELLER_JOBS_MAX": "2"}
+    roles = load(tmp_path, CONFIG + limits, environment=environment).roles
+    assert (roles.cone.jobs_max, roles.seller.jobs_max) == (None, 2)
+    assert (roles.cone.job_stake_min_wei, roles.cone.job_stake_max_wei) == (10**18, 2 * 10**18)
+    assert (roles.cone.model_parameters_max, roles.cone.validation_samples_max) == (10**6, None)
+    assert (roles.seller.tags, roles.seller.metrics) == (("digits",), ("accuracy", "macro-f1"))
+
+
 def test_limits_of_the_chain_have_sections_of_their_own(tmp_path: Path) -> None:
     environment = {"D2M_CHAIN_SENDING_MAX_FEE_WEI": "500gwei"}
     config = CONFIG + "\n[chain.endpoints]\nprobe_seconds = 7\n"
@@ -125,6 +143,9 @@ def test_a_node_can_be_set_up_without_a_file(tmp_path: Path) -> None:
         ("[chain]\nmarket = '0x12'", "chain.market: '0x12' is no address"),
         ("[logs]\nlevel = 'loud'", "logs.level: invalid enum value 'loud'"),
         ("[roles.cone]\nstake_wei = '5 euro'", "roles.cone.stake_wei: '5 euro' is no amount"),
+        ("[roles.cone]\njobs_max = 0", "roles.cone.jobs_max: expected `int` >= 1"),
+        ("[roles.cone]\njob_stake_max_wei = 'x'", "roles.cone.job_stake_max_wei: 'x' is no amount"),
+        ("[roles.seller]\nmetrics = ['f1']", "roles.seller.metrics"),
         ("[rpc]\nsocket = 5", "rpc.socket: expected `str`, got `int`"),
         ("chain = 5", "unknown key 'chain'"),
         ("[chain", "no TOML"),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
-from d2m_node.ports import Purpose, Reference, StorePort
+from d2m_node.ports import Purpose, Reference, Refusal, StorePort
 from d2m_node.storage.database import DATABASE_NAME, open_store
+from d2m_node.storage.refusals import REFUSALS_KEPT
 from d2m_node.storage.schema import MIGRATIONS
 from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
 from protocol.hashing import keccak
@@ -171,3 +172,44 @@ async def test_a_reverted_transaction_is_not_confirmed_by_its_successor_of_anoth
         await store.transactions.settle(1, TransactionState.CONFIRMED, None)
         assert not await store.transactions.is_confirmed("commit")
         assert await store.transactions.is_confirmed("reveal")
+
+
+# --- refusals
+
+
+def make_refusal(job: int = 1, role: str = "cone", code: str = "price", block: int = 5) -> Refusal:
+    return Refusal(
+        job_id=JobId(job),
+        role=role,
+        code=code,
+        reason="too little",
+        block_number=BlockNumber(block),
+    )
+
+
+async def test_a_refusal_is_new_once_across_restarts(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        assert await store.refusals.add(make_refusal())
+        assert not await store.refusals.add(make_refusal(block=6))
+    async with open_store(tmp_path) as store:
+        assert not await store.refusals.add(make_refusal(block=7))
+        assert await store.refusals.latest(10) == (make_refusal(),)
+        for other in (make_refusal(2), make_refusal(role="seller"), make_refusal(code="stake")):
+            assert await store.refusals.add(other)
+
+
+async def test_refusals_come_newest_first_and_by_job(tmp_path: Path) -> None:
+    kept = [make_refusal(1), make_refusal(2), make_refusal(1, code="stake")]
+    async with open_store(tmp_path) as store:
+        for one in kept:
+            await store.refusals.add(one)
+        assert await store.refusals.latest(2) == (kept[2], kept[1])
+        assert await store.refusals.latest(10, JobId(1)) == (kept[2], kept[0])
+
+
+async def test_the_oldest_refusals_give_way(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        for job in range(REFUSALS_KEPT + 2):
+            await store.refusals.add(make_refusal(job))
+        found = await store.refusals.latest(2 * REFUSALS_KEPT)
+        assert [one.job_id for one in found] == list(range(REFUSALS_KEPT + 1, 1, -1))

@@ -12,6 +12,7 @@ from d2m_node.roles.cone import FINAL_BALLOTS, MAX_BALLOTS_PER_ROUND
 from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.room import Room
 from d2m_node.roles.seat import Seat
+from d2m_node.roles.shift import Shift
 from d2m_node.roles.statements import UNSIGNED, signed_part
 from protocol.events import (
     AttemptOpened,
@@ -204,6 +205,7 @@ class Cast:
             index=ConeIndex(index),
             tickets=compute_ticket_chain(ticket_secret(node), TICKETS),
             executor=HonestExecutor(),
+            shift=Shift("cone"),
         )
 
     def say(self, message: Any, *listeners: Node) -> list[Any]:

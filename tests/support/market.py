@@ -19,9 +19,13 @@ from d2m_node.calls import (
     ContractCall,
 )
 from d2m_node.errors import PeerUnreachable, TransactionReverted
-from d2m_node.ports import Ports, Reference, Samples, Verdict
+from d2m_node.ports import Ports, Reference, Refusal, Samples, Verdict
 from d2m_node.roles.library import NodeLibrary
+from d2m_node.roles.post import Post
+from d2m_node.roles.refusals import Refusals
 from d2m_node.roles.room import Room
+from d2m_node.roles.rooms import Rooms
+from d2m_node.roles.shift import Shift
 from protocol.events import (
     Event,
     RecordedEvent,
@@ -102,10 +106,26 @@ class Blobs:
         pass
 
 
+class KeptRefusals:
+    def __init__(self) -> None:
+        self.kept: list[Refusal] = []
+
+    async def add(self, refusal: Refusal) -> bool:
+        names = [(one.job_id, one.role, one.code) for one in self.kept]
+        is_new = (refusal.job_id, refusal.role, refusal.code) not in names
+        self.kept += [refusal] * is_new
+        return is_new
+
+    async def latest(self, count: int, job_id: JobId | None = None) -> tuple[Refusal, ...]:
+        found = [one for one in reversed(self.kept) if job_id in (None, one.job_id)]
+        return tuple(found[:count])
+
+
 @dataclass(frozen=True)
 class Store:
     journal: Journal = field(default_factory=Journal)
     blobs: Blobs = field(default_factory=Blobs)
+    refusals: KeptRefusals = field(default_factory=KeptRefusals)
 
 
 class Market:
@@ -300,6 +320,19 @@ class Node:
 
     async def read_blob(self, reader: Network, digest: Digest) -> bytes | None:
         return await self.library.read_blob(reader.peer_id, digest)
+
+    def post(self, role: str, nursery: trio.Nursery, shift: Shift | None = None) -> Post:
+        """Give this node's ports to a role; its rooms live in the nursery."""
+        return Post(
+            ports=self.ports,
+            rooms=Rooms(self.ports, self.rooms, nursery),
+            shift=shift or Shift(role),
+            refusals=Refusals(role, self.store.refusals),
+        )
+
+    def refusals(self) -> list[tuple[JobId, str, str]]:
+        """What its roles turned down: job, role, code, in order."""
+        return [(one.job_id, one.role, one.code) for one in self.store.refusals.kept]
 
     def restart(self) -> None:
         """Forget all but what is on disk."""

@@ -7,6 +7,7 @@ from d2m_node.calls import (
     ClaimPayout,
     ClaimSellerShare,
     ReleaseStake,
+    RequestUnbond,
     WithdrawBond,
     WithdrawStake,
 )
@@ -18,15 +19,23 @@ from protocol.events import (
     PayoutCredited,
     StakeReleased,
     StakeWithdrawn,
+    UnbondingStarted,
 )
 from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.settlement import PayeeRole
 from protocol.shares import Share, find_cone_share, find_seller_share
-from protocol.types import Address
+from protocol.types import Address, BlockNumber
+from tests.support.params import PARAMS
 
 MoneyCall = (
-    ClaimPayout | WithdrawBond | WithdrawStake | ReleaseStake | ClaimConeShare | ClaimSellerShare
+    ClaimPayout
+    | WithdrawBond
+    | RequestUnbond
+    | WithdrawStake
+    | ReleaseStake
+    | ClaimConeShare
+    | ClaimSellerShare
 )
 
 
@@ -41,6 +50,13 @@ def events_of_money(state: MarketState, sender: Address, call: MoneyCall) -> Seq
             owed = claim_of(state.bonds, call.currency, sender).owed_wei
             withdrawn = BondWithdrawn(account=sender, currency=call.currency, amount_wei=owed)
             return (withdrawn,) if owed else ()
+        case RequestUnbond():
+            unbonding = UnbondingStarted(
+                account=sender,
+                amount_wei=call.amount_wei,
+                release_block=BlockNumber(state.block_number + PARAMS.unbonding_blocks),
+            )
+            return (unbonding,) if call.amount_wei <= state.stakes[sender].free_wei else ()
         case WithdrawStake():
             owed = state.stakes[sender].withdrawable_wei(state.block_number)
             return (StakeWithdrawn(account=sender, amount_wei=owed),) if owed else ()

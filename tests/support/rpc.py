@@ -11,7 +11,8 @@ import trio
 from d2m_node.errors import UserError
 from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
-from d2m_node.rpc.methods import RoleOptions, RpcContext
+from d2m_node.role_control import RoleOptions
+from d2m_node.rpc.methods import RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
 from d2m_node.settings import RpcSettings

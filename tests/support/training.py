@@ -7,10 +7,11 @@ import numpy as np
 import trio
 
 from d2m_node.ports import Int32Array, Purpose, Reference
-from d2m_node.roles.cone import ConePolicy, run_cone
+from d2m_node.roles.cone import run_cone
 from d2m_node.roles.executor import HonestExecutor
-from d2m_node.roles.rooms import Rooms
-from d2m_node.roles.seller import SellerPolicy, run_seller
+from d2m_node.roles.policies import ConePolicy, SellerPolicy
+from d2m_node.roles.seller import run_seller
+from d2m_node.roles.shift import Shift
 from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.validation import load_split
 from protocol.ballot import Ballot
@@ -85,6 +86,10 @@ class Training:
         self.cast.start()
         self.trainers = [Trainer(100 * index) for index in range(len(self.cast.sellers))]
         self.executors: list[CountingExecutor] = []
+        self.cone_shifts = [Shift("cone") for _ in self.cast.cones]
+        self.seller_shifts = [Shift("seller") for _ in self.cast.sellers]
+        self.left: list[Shift] = []
+        """Of the roles that have drained, in order."""
         self._nursery = nursery
         self._scopes: dict[int, trio.CancelScope] = {}
 
@@ -101,8 +106,8 @@ class Training:
         """Let everybody begin, with data and terms of which `Cast` knows nothing."""
         await self._serve()
         self.drawn = await self._draw()
-        for node, trainer in zip(self.cast.sellers, self.trainers, strict=True):
-            self._nursery.start_soon(self._sell, node, trainer)
+        for index in range(len(self.cast.sellers)):
+            self._nursery.start_soon(self._sell, index)
         for index, node in enumerate(self.cast.cones):
             is_hostile = is_first_set_hostile and index in self.drawn
             self.executors.append(HostileExecutor() if is_hostile else CountingExecutor())
@@ -128,15 +133,17 @@ class Training:
     async def _run_cone(self, node: Node, index: int) -> None:
         with self._scopes[index]:
             async with trio.open_nursery() as nursery:
-                rooms = Rooms(node.ports, node.rooms, nursery)
+                post = node.post("cone", nursery, self.cone_shifts[index])
                 policy = ConePolicy(stake_wei=Wei(1))
-                await run_cone(node.ports, rooms, policy, self.executors[index])
+                await run_cone(post, policy, self.executors[index])
+                self.left.append(post.shift)
 
-    async def _sell(self, node: Node, trainer: Trainer) -> None:
+    async def _sell(self, index: int) -> None:
         async with trio.open_nursery() as nursery:
-            rooms = Rooms(node.ports, node.rooms, nursery)
+            post = self.cast.sellers[index].post("seller", nursery, self.seller_shifts[index])
             policy = SellerPolicy(dataset_path="dataset.toml")
-            await run_seller(node.ports, rooms, policy, trainer)  # type: ignore[arg-type]
+            await run_seller(post, policy, self.trainers[index])  # type: ignore[arg-type]
+            self.left.append(post.shift)
 
     async def _serve(self) -> None:
         """Let the buyer offer both parts of its validation set."""

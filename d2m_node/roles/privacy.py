@@ -1,0 +1,51 @@
+"""A seller's privacy: the ledger of its data set, and what a job may tell of the data."""
+
+import trio
+
+from d2m_node.errors import JobFailed, PrivacyBudgetSpent
+from d2m_node.ports import Ports, Samples, TrainerPort
+from d2m_node.privacy_ledger import (
+    Books,
+    PrivacyLedger,
+    PrivacyPolicy,
+    check_delta,
+    compute_dataset_id,
+)
+from d2m_node.roles.jobs import terms_of
+from d2m_node.roles.rooms import OVER
+from protocol.job import JobState
+from protocol.request import RequestBody
+from protocol.types import JobId
+
+
+async def open_ledger(
+    ports: Ports, policy: PrivacyPolicy | None, trainer: TrainerPort, samples: Samples
+) -> PrivacyLedger | None:
+    """Open the dataset's privacy ledger, if its trainings are to be private."""
+    if policy is None:
+        return None
+    chain, me = ports.chain, ports.signer.address
+
+    def is_over(job_id: JobId) -> bool:
+        job = chain.state.jobs.get(job_id)
+        return job is None or job.phase in OVER or job.is_seller_left_out(me)
+
+    dataset = await trio.to_thread.run_sync(compute_dataset_id, samples)
+    books = Books(dataset=dataset, domain=chain.domain, account=me)
+    check_delta(policy, len(samples.labels))
+    return PrivacyLedger(policy, books, ports.store.journal, trainer, is_over=is_over)
+
+
+async def promise_privacy(
+    ledger: PrivacyLedger, job: JobState, body: RequestBody, sample_count: int
+) -> None:
+    """Set aside what all rounds of a job may tell of the data.
+
+    Raises JobFailed if the dataset's budget does not allow that: nothing is signed then.
+    """
+    try:
+        await ledger.promise(
+            job.job_id, body.training, sample_count=sample_count, rounds=terms_of(job).rounds_max
+        )
+    except PrivacyBudgetSpent as error:
+        raise JobFailed(job.job_id, f"the privacy budget does not allow it: {error}") from error

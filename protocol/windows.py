@@ -1,0 +1,83 @@
+"""Windows of a job under which nobody could be heard: terms that the contracts take all the same.
+
+A node that knows this rule does not join such a job. Its stake, its deposit or its work could be
+lost there, whatever it does.
+"""
+
+from typing import Final
+
+from protocol.enrolment import HEADER_REACH_BLOCKS
+from protocol.errors import InvalidParams
+from protocol.sortition import compute_set_sizes
+from protocol.terms import WINDOW_FIELDS, JobTerms
+
+REACTION_BLOCKS: Final = 2
+"""A statement needs one block to be mined; one more is kept in reserve."""
+SLACKS: Final = frozenset({"decision_blocks"})
+"""Blocks between two windows, in which nobody has to say anything."""
+
+
+def validate_windows(
+    terms: JobTerms, seed_delay_blocks: int, *, lag_blocks: int = 0, least_blocks: int = 0
+) -> None:
+    """Check that a node can act in each window of a job, and that no seed of it gets too old.
+
+    Parameters
+    ----------
+    terms :
+        Valid by :func:`protocol.terms.validate_terms`.
+    seed_delay_blocks :
+        The deployment's: from a deadline to the block whose randomness is the seed.
+    lag_blocks :
+        How far behind the chain's tip a node acts: its confirmations.
+    least_blocks :
+        What a node wants of each window besides.
+
+    Raises
+    ------
+    InvalidParams
+        Naming the first window that is too short, or what makes a ballot too long.
+    """
+    for name in WINDOW_FIELDS:
+        value = getattr(terms, name)
+        least = max(least_blocks, _least_of(terms, name, seed_delay_blocks, lag_blocks))
+        if name not in SLACKS and value < least:
+            raise InvalidParams(name, f"is {value}; raise it to at least {least}")
+    longest = compute_longest_ballot(terms, seed_delay_blocks)
+    if longest > HEADER_REACH_BLOCKS:
+        raise InvalidParams(
+            "vote_commit_blocks",
+            f"a check of a ballot may end {longest} blocks after its seed, which can be proved for "
+            f"{HEADER_REACH_BLOCKS}; lower it, vote_open_blocks, header_blocks or appeal_blocks",
+        )
+
+
+def _least_of(terms: JobTerms, name: str, seed_delay_blocks: int, lag_blocks: int) -> int:
+    """Return how many blocks a window must have for a node so far behind the tip."""
+    least = lag_blocks + REACTION_BLOCKS
+    match name:
+        case "appeal_blocks" | "validation_blocks":
+            # The seed of an audit, or of the draw of the validation set, is mined in the window.
+            return least + seed_delay_blocks - (name == "appeal_blocks")
+        case "availability_blocks":
+            # V_t is drawn by a block behind the sellers' commitments, and needed before the vote.
+            return max(least, seed_delay_blocks - terms.update_open_blocks)
+        case _:
+            return least
+
+
+def compute_longest_ballot(terms: JobTerms, seed_delay_blocks: int) -> int:
+    """Compute how long after its seed a ballot may end: undecided to its last set, late, checked.
+
+    Openings prove the seed of the first mini-round until the end. Commitments and calls of the
+    whole pool are refused once that will be out of reach.
+    """
+    sets = compute_set_sizes(
+        terms.cones_max, terms.first_set_size, terms.growth_numerator, terms.growth_denominator
+    )
+    vote_blocks = terms.vote_commit_blocks + terms.vote_open_blocks
+    # A window starts at the tally that opens it if that is later than the seed.
+    between_blocks = max(terms.header_blocks, seed_delay_blocks)
+    undecided_blocks = len(sets) * vote_blocks + (len(sets) - 1) * between_blocks
+    check_blocks = terms.appeal_blocks + seed_delay_blocks + vote_blocks
+    return undecided_blocks + terms.header_blocks + check_blocks

@@ -1,0 +1,204 @@
+"""Roles switched on and off and drained while the node runs, and what a restart makes of it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from d2m_node.errors import UserError
+from d2m_node.role_control import RoleOptions, RoleState
+from d2m_node.roles.runner import RoleRunner, Start
+from d2m_node.storage.database import open_store
+from protocol.types import Wei
+
+NOTHING = RoleOptions()
+OPTIONS = RoleOptions(dataset=Path("/data/dataset.toml"), stake_wei=Wei(5 * 10**18))
+ON, DRAINING, OFF = RoleState.ON, RoleState.DRAINING, RoleState.OFF
+
+
+class Crew:
+    """Roles that do what a test says, in a node that can be restarted."""
+
+    def __init__(self, folder: Path, configured: bool = False) -> None:
+        self.folder = folder
+        self.configured = configured
+        self.started: list[Start] = []
+        self.done = trio.Event()
+        self.may_start = trio.Event()
+        self.may_start.set()
+        self.failure: Exception | None = None
+
+    async def _work(self, start: Start, task_status: trio.TaskStatus[None]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        await self.may_start.wait()
+        self.started.append(start)
+        task_status.started()
+        await self.done.wait()
+
+    @asynccontextmanager
+    async def run(self) -> AsyncGenerator[RoleRunner, None]:
+        """Run the roles as a node does; leaving is a crash, or a stop."""
+        self.started.clear()
+        with trio.fail_after(30):
+            async with open_store(self.folder) as store, trio.open_nursery() as nursery:
+                runner = RoleRunner(
+                    {"cone": self._work}, {"cone": self.configured}, store.journal, nursery
+                )
+                await runner.restore()
+                yield runner
+                nursery.cancel_scope.cancel()
+
+
+def state(runner: RoleRunner) -> RoleState:
+    return runner.states()["cone"]
+
+
+async def test_a_role_is_on_from_the_start_if_the_settings_say_so(tmp_path: Path) -> None:
+    for configured, expected in ((True, ON), (False, OFF)):
+        async with Crew(tmp_path, configured).run() as runner:
+            assert state(runner) is expected
+
+
+async def test_a_role_is_enabled_drained_resumed_and_disabled(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    async with crew.run() as runner:
+        await runner.enable("cone", OPTIONS)
+        assert state(runner) is ON
+        assert crew.started[0].options == OPTIONS
+        await runner.drain("cone")
+        assert state(runner) is DRAINING
+        assert crew.started[0].shift.is_draining
+        await runner.enable("cone", NOTHING)
+        assert state(runner) is ON
+        assert len(crew.started) == 1, "the role went on; it was not started anew"
+        await runner.disable("cone")
+        assert state(runner) is OFF
+
+
+async def test_a_role_that_has_drained_is_off(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    async with crew.run() as runner:
+        await runner.enable("cone", NOTHING)
+        await runner.drain("cone")
+        crew.done.set()
+        while state(runner) is not OFF:
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("configured", [False, True])
+@pytest.mark.parametrize("command", [ON, DRAINING, OFF])
+async def test_a_command_lasts_across_restarts(
+    tmp_path: Path, configured: bool, command: RoleState
+) -> None:
+    crew = Crew(tmp_path, configured)
+    async with crew.run() as runner:
+        if not configured:
+            await runner.enable("cone", OPTIONS)
+        if command is DRAINING:
+            await runner.drain("cone")
+        elif command is OFF:
+            await runner.disable("cone")
+    for _ in range(2):
+        async with crew.run() as runner:
+            assert state(runner) is command
+            options = NOTHING if configured else OPTIONS
+            assert [one.options for one in crew.started] == [options] * (command is not OFF)
+
+
+async def test_a_role_that_drained_to_its_end_stays_off_whatever_is_configured(
+    tmp_path: Path,
+) -> None:
+    crew = Crew(tmp_path, configured=True)
+    async with crew.run() as runner:
+        await runner.drain("cone")
+        crew.done.set()
+        while state(runner) is not OFF:
+            await trio.lowlevel.checkpoint()
+    async with crew.run() as runner:
+        assert state(runner) is OFF
+        await runner.enable("cone", NOTHING)
+    crew.done = trio.Event()
+    async with crew.run() as runner:
+        assert state(runner) is ON
+
+
+@pytest.mark.parametrize("configured", [False, True])
+async def test_a_changed_setting_is_the_newer_word(tmp_path: Path, configured: bool) -> None:
+    async with Crew(tmp_path, configured).run() as runner:
+        if configured:
+            await runner.disable("cone")
+        else:
+            await runner.enable("cone", NOTHING)
+    async with Crew(tmp_path, not configured).run() as runner:
+        assert state(runner) is (OFF if configured else ON)
+
+
+async def test_what_is_off_cannot_drain(tmp_path: Path) -> None:
+    async with Crew(tmp_path).run() as runner:
+        with pytest.raises(UserError, match="the cone role is off"):
+            await runner.drain("cone")
+
+
+async def test_a_role_at_work_takes_no_other_options(tmp_path: Path) -> None:
+    async with Crew(tmp_path).run() as runner:
+        await runner.enable("cone", OPTIONS)
+        await runner.enable("cone", OPTIONS)
+        with pytest.raises(UserError, match="disable it to change its options"):
+            await runner.enable("cone", RoleOptions(stake_wei=Wei(1)))
+
+
+async def test_a_role_can_be_enabled_right_after_it_was_disabled(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    async with crew.run() as runner:
+        await runner.enable("cone", NOTHING)
+        await runner.disable("cone")
+        await runner.enable("cone", OPTIONS)
+        assert state(runner) is ON
+        assert [one.options for one in crew.started] == [NOTHING, OPTIONS]
+
+
+async def test_a_role_that_is_disabled_while_it_starts_says_so(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    crew = Crew(tmp_path)
+    crew.may_start = trio.Event()
+    failures: list[str] = []
+
+    async with crew.run() as runner:
+
+        async def enable() -> None:
+            try:
+                await runner.enable("cone", NOTHING)
+            except UserError as exc:
+                failures.append(str(exc))
+
+        nursery.start_soon(enable)
+        await wait_all_tasks_blocked()
+        await runner.disable("cone")
+        await wait_all_tasks_blocked()
+        assert failures == ["the cone role was disabled while it started"]
+        assert state(runner) is OFF
+
+
+async def test_what_a_command_gave_and_is_gone_leaves_the_node_running_without_the_role(
+    tmp_path: Path,
+) -> None:
+    crew = Crew(tmp_path)
+    async with crew.run() as runner:
+        await runner.enable("cone", OPTIONS)
+    crew.failure = UserError("dataset.toml: no such file")
+    async with crew.run() as runner:
+        assert state(runner) is OFF
+
+
+async def test_what_is_configured_and_cannot_be_is_an_error(tmp_path: Path) -> None:
+    crew = Crew(tmp_path, configured=True)
+    crew.failure = UserError("roles.seller.dataset: not set")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with crew.run():
+            pass
+    assert caught.group_contains(UserError, match="not set")
