@@ -22,6 +22,7 @@ import trio
 
 from d2m_node.calls import BindPeer
 from d2m_node.chain.adapter import open_chain
+from d2m_node.clock import Clock
 from d2m_node.errors import UserError
 from d2m_node.keys import open_account
 from d2m_node.network.host import Libp2pNetwork, open_network
@@ -100,7 +101,8 @@ async def run_node(
         behaviour.open_store(settings.data_dir, settings.storage) as store,
         behaviour.open_chain(settings.chain, signer, store.transactions) as chain,
         behaviour.open_network(
-            network_settings(settings), NodeLibrary(store, chain, open_rooms)
+            network_settings(settings, first_sequence=await store.marks.reserve_sequence()),
+            NodeLibrary(store, chain, open_rooms),
         ) as network,
         trio.open_nursery() as services,
     ):
@@ -111,9 +113,7 @@ async def run_node(
             signer=signer,
             datasets=LocalDatasets(_find_data_folder()),
         )
-        services.start_soon(_keep_address_book, ports)
-        services.start_soon(run_payday, ports)
-        services.start_soon(run_collector, store, chain, make_rules(settings))
+        _start_services(services, ports, store, settings)
         await _bind_peer(ports, settings.network.announce or network.listening[0])
         async with trio.open_nursery() as roles:
             desk = BuyerDesk(ports)
@@ -136,18 +136,31 @@ async def run_node(
         services.cancel_scope.cancel()
 
 
+def _start_services(
+    services: trio.Nursery, ports: Ports, store: Store, settings: NodeSettings
+) -> None:
+    """Start what a node does whatever its roles are."""
+    services.start_soon(_keep_address_book, ports)
+    services.start_soon(run_payday, ports)
+    services.start_soon(Clock(ports.chain).watch)
+    services.start_soon(run_collector, store, ports.chain, make_rules(settings))
+
+
 def _find_data_folder() -> Path | None:
     """Return where shared data files are, if the operator said so."""
     folder = os.environ.get("D2M_DATA")
     return Path(folder) if folder else None
 
 
-def network_settings(settings: NodeSettings) -> NetworkSettings:
+def network_settings(
+    settings: NodeSettings, *, first_sequence: int | None = None
+) -> NetworkSettings:
     """Return what the network adapter needs of the settings."""
     return NetworkSettings(
         identity_path=settings.data_dir / "peer.key",
         listen=settings.network.listen,
         bootstrap=tuple(settings.network.bootstrap),
+        first_sequence=first_sequence,
     )
 
 

@@ -1,4 +1,4 @@
-"""Randomness out of a block's header, proved by the block's hash. Source: MECHANISM 4.
+"""Randomness and time out of a block's header, proved by the block's hash. Source: MECHANISM 4.
 
 The contract reads the same bytes in `contracts/modules/header.vy`: whoever sends a transaction
 brings the header along, and cannot choose what it says.
@@ -15,6 +15,11 @@ FIRST_NUMBER_AT: Final = 3 + 33 + 33 + 21 + 33 + 33 + 33 + 259
 
 FIELDS_TO_SKIP: Final = 6
 """Difficulty, number, gas limit, gas used, timestamp, extra data."""
+
+TIMESTAMP_FIELD: Final = 4
+"""Fields before the timestamp, of those that are skipped."""
+
+MAX_TIMESTAMP_BYTES: Final = 8
 
 _HASH_PREFIX: Final = 0xA0
 _SHORT_STRING: Final = 0x80
@@ -33,13 +38,26 @@ def read_randomness(header: bytes, block_hash: Digest) -> bytes:
     """
     if keccak(header) != block_hash:
         raise RuleViolation(f"the header is not of block {block_hash.hex()}")
-    position = FIRST_NUMBER_AT
-    for _ in range(FIELDS_TO_SKIP):
-        position += _measure_field(header, position)
+    position = _skip_fields(header, FIELDS_TO_SKIP)
     randomness = header[position + 1 : position + 33]
     if _byte_at(header, position) != _HASH_PREFIX or len(randomness) != 32:
         raise InvalidMessage("the header has no mix hash where it should be")
     return randomness
+
+
+def read_timestamp(header: bytes) -> int:
+    """Read the time that a block's header states, in seconds since 1970.
+
+    The caller has checked the header. Raises InvalidMessage if it has no time where it should be.
+    """
+    position = _skip_fields(header, TIMESTAMP_FIELD)
+    size = _measure_field(header, position)
+    if size == 1 and _byte_at(header, position) < _SHORT_STRING:
+        return header[position]
+    number = header[position + 1 : position + size]
+    if len(number) != size - 1 or size - 1 > MAX_TIMESTAMP_BYTES:
+        raise InvalidMessage("the header has no timestamp where it should be")
+    return int.from_bytes(number, "big")
 
 
 def compute_anchor_block(
@@ -75,6 +93,14 @@ def compute_anchor_block(
         raise RuleViolation(f"seed block {seed_block} is not mined in block {head_block}")
     steps = (head_block - seed_block - 1) // reach_blocks
     return BlockNumber(seed_block + steps * reach_blocks)
+
+
+def _skip_fields(header: bytes, count: int) -> int:
+    """Return where the field lies that comes after so many of those from the first number on."""
+    position = FIRST_NUMBER_AT
+    for _ in range(count):
+        position += _measure_field(header, position)
+    return position
 
 
 def _measure_field(header: bytes, position: int) -> int:

@@ -145,13 +145,21 @@ class HardenedGossipSub(GossipSub):
 class HardenedPubsub(Pubsub):
     """Pubsub that asks our judge, and that no message can bring down."""
 
-    def __init__(self, host: IHost, router: GossipSub, *, judge: Judge, blame: Blame) -> None:
+    def __init__(
+        self,
+        host: IHost,
+        router: GossipSub,
+        *,
+        judge: Judge,
+        blame: Blame,
+        first_sequence: int | None = None,
+    ) -> None:
         super().__init__(host, router)
         self._judge = judge
         self._blame = blame
         # Seconds, as stock has it, let a quick restart use sequence numbers twice: receivers
-        # take its messages for copies.
-        self.counter = time.time_ns()
+        # take its messages for copies. So does a clock that goes back, but not a kept mark.
+        self.counter = time.time_ns() if first_sequence is None else first_sequence
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take one message in; whatever it raises is its forwarder's fault."""

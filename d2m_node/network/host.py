@@ -53,7 +53,11 @@ class Libp2pNetwork:
         self._gossip = Gossip(self.peer_id, settings, self._peers.blame, counts)
         self._router = HardenedGossipSub(settings.heartbeat_seconds)
         self._pubsub = HardenedPubsub(
-            host, self._router, judge=self._gossip.judge, blame=self._peers.blame
+            host,
+            self._router,
+            judge=self._gossip.judge,
+            blame=self._peers.blame,
+            first_sequence=settings.first_sequence,
         )
         self._client = StreamClient(host, self._peers, settings, counts)
         StreamServer(host, library, settings, counts)

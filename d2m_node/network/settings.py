@@ -14,6 +14,8 @@ class NetworkSettings:
     """Multiaddr to listen on; port 0 lets the system choose."""
     bootstrap: tuple[str, ...] = ()
     """Multiaddrs with /p2p of peers to stay connected with."""
+    first_sequence: int | None = None
+    """Number of the first message to gossip; the clock's nanoseconds if nobody keeps a mark."""
 
     heartbeat_seconds: float = 1.0
     """How often GossipSub mends its mesh and tells what it has."""

@@ -17,6 +17,7 @@ from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
 from d2m_node.storage.connection import Database, connect, translated_errors
 from d2m_node.storage.journal import Journal, RunInTransaction
+from d2m_node.storage.marks import Marks
 from d2m_node.storage.refusals import Refusals
 from d2m_node.storage.transactions import Transactions
 
@@ -38,6 +39,7 @@ class Store:
     blobs: Blobs
     refusals: Refusals
     transactions: Transactions
+    marks: Marks
     run: RunInTransaction
     """Works on all of them at once."""
 
@@ -71,6 +73,7 @@ async def open_store(
                 blobs=blobs,
                 refusals=Refusals(database.run),
                 transactions=Transactions(database.run),
+                marks=Marks(database.run),
                 run=database.run,
             )
         finally:

@@ -84,6 +84,13 @@ MIGRATIONS: Final = (
         UNIQUE (job_id, role, code)
     ) STRICT;
     """,
+    """
+    -- Numbers that only grow.
+    CREATE TABLE marks (
+        name TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

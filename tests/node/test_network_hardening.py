@@ -171,6 +171,8 @@ async def test_stock_sequence_numbers_start_at_the_second(tmp_path: Path) -> Non
     assert abs(stock_pubsub.counter - time.time()) < 60
     async with start_network(tmp_path / "node") as node:
         assert abs(node._pubsub.counter - time.time_ns()) < 60 * 10**9
+    async with start_network(tmp_path / "node", first_sequence=2**61) as node:
+        assert node._pubsub.counter == 2**61
 
 
 def test_stock_subscriptions_hold_few_messages() -> None:

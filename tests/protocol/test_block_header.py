@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.block_header import FIRST_NUMBER_AT, compute_anchor_block, read_randomness
+from protocol.block_header import (
+    FIRST_NUMBER_AT,
+    compute_anchor_block,
+    read_randomness,
+    read_timestamp,
+)
 from protocol.errors import InvalidMessage, ProtocolError, RuleViolation
 from protocol.hashing import keccak
 from protocol.types import BlockNumber, Digest
@@ -18,6 +23,28 @@ MIX_HASH = bytes.fromhex(CASE["mix_hash"][2:])
 
 def test_randomness_of_a_header_of_a_real_client() -> None:
     assert read_randomness(HEADER, HASH) == MIX_HASH
+
+
+def test_the_timestamp_of_a_header_of_a_real_client() -> None:
+    # Prefix of four bytes of seconds, before the extra data.
+    before = swap_extra_data(b"").index(HEADER[HEADER.index(MIX_HASH) - 1 :])
+    assert read_timestamp(HEADER) == int.from_bytes(HEADER[before - 4 : before], "big")
+    assert 1_500_000_000 < read_timestamp(HEADER) < 2_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [(b"\x80", 0), (b"\x07", 7), (b"\x81\xff", 255), (b"\x88" + b"\xff" * 8, 2**64 - 1)],
+)
+def test_a_timestamp_of_any_length_is_read(field: bytes, seconds: int) -> None:
+    header = bytes(FIRST_NUMBER_AT) + b"\x80\x01\x01\x01" + field + b"\x80"
+    assert read_timestamp(header) == seconds
+
+
+@pytest.mark.parametrize("field", [b"", b"\x84abc", b"\x89" + bytes(9), b"\xb8\x40" + bytes(64)])
+def test_a_header_without_a_timestamp_is_refused(field: bytes) -> None:
+    with pytest.raises(InvalidMessage):
+        read_timestamp(bytes(FIRST_NUMBER_AT) + b"\x80\x01\x01\x01" + field)
 
 
 def test_a_header_of_another_block_is_refused() -> None:
