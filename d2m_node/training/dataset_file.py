@@ -1,6 +1,6 @@
 """`dataset.toml`: which data file to read, under which tags, and which part of it.
 
-    format = "idx"                        # "digits", "idx", "cifar-10", "npz" or "csv"
+    format = "idx"      # "digits", "idx", "cifar-10", "cifar-100", "npz", "csv" or "parquet"
     tags = ["images", "mnist"]
     inputs_path = "mnist/train-images-idx3-ubyte.gz"
     labels_path = "mnist/train-labels-idx1-ubyte.gz"
@@ -18,7 +18,7 @@
 
 A table of numbers names its columns:
 
-    format = "csv"
+    format = "csv"                        # or "parquet"
     tags = ["houses"]
     path = "houses.csv"                   # the first line holds the names of the columns
     task = "regression"                   # or "classification", the default
@@ -28,6 +28,10 @@ A table of numbers names its columns:
     column = "area"
     offset = 120
     divisor = 50
+
+A label may be text, if its classes are named in the order of their numbers:
+
+    label = { column = "species", classes = ["setosa", "versicolor", "virginica"] }
 
 What is read is (value - offset) / divisor. All sellers of a tag and its buyers must scale alike;
 values near 1 train best, and squared errors are then comparable with accuracies.
@@ -47,13 +51,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from d2m_node.errors import UserError
+from protocol.model import MAX_OUTPUTS
 from protocol.request import Tag
 
 MAX_DESCRIPTION_BYTES: Final = 64 * 1024
 MAX_PARTS: Final = 10_000
 MAX_FILES: Final = 64
 MAX_COLUMNS: Final = 1 << 12
+MAX_SAMPLES: Final = 1_000_000
 
+Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]+$")]
+"""Of a column or a class: one line, so that an error about it is one, too."""
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Task = Literal["classification", "regression"]
 FilePath = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
@@ -95,10 +103,25 @@ class IdxFile(DatasetFile, frozen=True, tag_field="format", tag="idx", kw_only=T
     labels_path: FilePath
 
 
-class Cifar10File(DatasetFile, frozen=True, tag_field="format", tag="cifar-10", kw_only=True):
-    """The binary version of CIFAR-10, plain or compressed with xz or gzip."""
+class CifarFile(DatasetFile, frozen=True, kw_only=True):
+    """The binary versions of CIFAR, each file plain or compressed with xz or gzip.
+
+    A file may also be the archive that is published, a tar; ``members`` says which of its files
+    are read, by their last names and in that order. Without it: those of the training set.
+    """
 
     paths: Annotated[list[FilePath], Meta(min_length=1, max_length=MAX_FILES)]
+    members: Annotated[list[FilePath], Meta(min_length=1, max_length=MAX_FILES)] | None = None
+
+
+class Cifar10File(CifarFile, frozen=True, tag_field="format", tag="cifar-10", kw_only=True):
+    """CIFAR-10: ten classes."""
+
+
+class Cifar100File(CifarFile, frozen=True, tag_field="format", tag="cifar-100", kw_only=True):
+    """CIFAR-100: a hundred fine classes, in twenty coarse ones."""
+
+    labels: Literal["fine", "coarse"] = "fine"
 
 
 class NpzFile(DatasetFile, frozen=True, tag_field="format", tag="npz", kw_only=True):
@@ -115,21 +138,36 @@ class NpzFile(DatasetFile, frozen=True, tag_field="format", tag="npz", kw_only=T
 class Column(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A column of a table, read as (value - offset) / divisor."""
 
-    column: Annotated[str, Meta(min_length=1, max_length=256)]
+    column: Name
     offset: float = 0.0
     divisor: Annotated[float, Meta(gt=0)] = 1.0
 
 
-class CsvFile(DatasetFile, frozen=True, tag_field="format", tag="csv", kw_only=True):
-    """Comma-separated numbers below a line of names."""
+class LabelColumn(Column, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The column with the labels: numbers, or text that names classes."""
+
+    classes: Annotated[list[Name], Meta(min_length=1, max_length=MAX_OUTPUTS)] | None = None
+    """Names of the classes 0, 1, ...: all sellers of a tag and its buyers must list them alike."""
+
+
+class TableFile(DatasetFile, frozen=True, kw_only=True):
+    """A table with a column of labels and columns of numbers."""
 
     path: FilePath
-    label: Column
+    label: LabelColumn
     features: Annotated[list[Column], Meta(min_length=1, max_length=MAX_COLUMNS)] | None = None
     task: Task = "classification"
 
 
-AnyDatasetFile = DigitsFile | IdxFile | Cifar10File | NpzFile | CsvFile
+class CsvFile(TableFile, frozen=True, tag_field="format", tag="csv", kw_only=True):
+    """Comma-separated numbers below a line of names."""
+
+
+class ParquetFile(TableFile, frozen=True, tag_field="format", tag="parquet", kw_only=True):
+    """A Parquet file of plain columns: no lists, no structs, nothing missing."""
+
+
+AnyDatasetFile = DigitsFile | IdxFile | Cifar10File | Cifar100File | NpzFile | CsvFile | ParquetFile
 
 _FORMATS: Final = {str(struct.__struct_config__.tag): struct for struct in get_args(AnyDatasetFile)}
 
@@ -151,7 +189,7 @@ def read_dataset_file(path: Path) -> AnyDatasetFile:
         described: AnyDatasetFile = msgspec.convert(table, struct)
     except msgspec.ValidationError as exc:
         raise UserError(f"{path}: {_explain(exc)}") from exc
-    if isinstance(described, CsvFile):
+    if isinstance(described, TableFile):
         _check_columns(path, described)
     partition = described.partition
     if partition is not None and partition.index >= partition.parts:
@@ -159,14 +197,23 @@ def read_dataset_file(path: Path) -> AnyDatasetFile:
     return described
 
 
-def _check_columns(path: Path, described: CsvFile) -> None:
-    """Refuse an offset or divisor that is no number to compute with."""
-    columns = {"label": described.label}
+def _check_columns(path: Path, described: TableFile) -> None:
+    """Refuse numbers that one cannot compute with, and classes that are not told apart."""
+    columns: dict[str, Column] = {"label": described.label}
     columns |= {f"features[{i}]": column for i, column in enumerate(described.features or ())}
     for key, column in columns.items():
         for name in ("offset", "divisor"):
             if not isfinite(getattr(column, name)):
                 raise UserError(f"{path}: {key}.{name}: give a finite number")
+    classes = described.label.classes
+    if classes is None:
+        return
+    if len(set(classes)) != len(classes):
+        raise UserError(f"{path}: label.classes: two classes have one name")
+    if described.task == "regression":
+        raise UserError(f"{path}: label.classes: a regression has none; remove it")
+    if (described.label.offset, described.label.divisor) != (0, 1):
+        raise UserError(f"{path}: label.offset, label.divisor: classes are not scaled; remove them")
 
 
 def _read_toml(path: Path) -> dict[str, object]:

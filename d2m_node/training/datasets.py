@@ -9,8 +9,8 @@ from d2m_node.errors import UserError
 from d2m_node.ports import Samples
 from d2m_node.training.dataset_file import (
     AnyDatasetFile,
-    CsvFile,
     NpzFile,
+    TableFile,
     read_dataset_file,
 )
 from d2m_node.training.formats import DataFolders, read_samples
@@ -63,7 +63,7 @@ def _select(samples: Samples, described: AnyDatasetFile) -> Samples:
         positions = select_split(len(positions), described.split)
     if described.partition is not None:
         labels = samples.labels[positions]
-        if isinstance(described, NpzFile | CsvFile) and described.task == "regression":
+        if isinstance(described, NpzFile | TableFile) and described.task == "regression":
             labels = group_targets(labels)
         positions = positions[select_partition(labels, described.partition)]
     return Samples(inputs=samples.inputs[positions], labels=samples.labels[positions])

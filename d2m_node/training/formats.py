@@ -22,31 +22,29 @@ import numpy.typing as npt
 
 from d2m_node.errors import UserError
 from d2m_node.ports import Samples
+from d2m_node.training import archives
+from d2m_node.training.archives import check_size, read_file, read_tar
 from d2m_node.training.dataset_file import (
+    MAX_SAMPLES,
     AnyDatasetFile,
     Cifar10File,
+    Cifar100File,
     CsvFile,
     DigitsFile,
     IdxFile,
     NpzFile,
+    ParquetFile,
     Task,
 )
+from d2m_node.training.parquet import read_parquet
 from d2m_node.training.tables import MAX_LABEL, parse_table
 from d2m_node.user_input import expand_home
 from protocol.samples import DTYPES, MAX_TARGET_Q16, SampleArray
 
-MAX_DATA_BYTES: Final = 1 << 29
-"""Of one dataset, unpacked; the CIFAR-10 training set has 154 MB."""
-
-MAX_SAMPLES: Final = 1_000_000
-
-_LZMA_MEMORY_BYTES: Final = 256 << 20
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_XZ_MAGIC: Final = b"\xfd7zXZ\x00"
-
 _IDX_UBYTE: Final = 8
 _CIFAR_SHAPE: Final = (3, 32, 32)
-_CIFAR_RECORD_BYTES: Final = 1 + prod(_CIFAR_SHAPE)
+_CIFAR_PIXELS: Final = prod(_CIFAR_SHAPE)
+_TAR_MAGIC: Final = (257, b"ustar")
 _DIGITS_LARGEST: Final = 16
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -86,13 +84,20 @@ def read_samples(described: AnyDatasetFile, folders: DataFolders) -> Samples:
             return _read_digits()
         case IdxFile(inputs_path=inputs_path, labels_path=labels_path):
             return _read_idx_pair(folders.find(inputs_path), folders.find(labels_path))
-        case Cifar10File(paths=paths):
-            return _read_cifar([folders.find(path) for path in paths])
+        case Cifar10File(paths=paths, members=members):
+            return _read_cifar([folders.find(path) for path in paths], members, CIFAR_10)
+        case Cifar100File(paths=paths, members=members, labels=labels):
+            found_paths = [folders.find(path) for path in paths]
+            return _read_cifar(found_paths, members, CIFAR_100[labels])
         case NpzFile(path=path, task=task):
             return _read_npz(folders.find(path), task)
         case CsvFile(path=path):
             found = folders.find(path)
-            return parse_table(found, _read_file(found, MAX_DATA_BYTES), described)
+            return parse_table(found, read_file(found, archives.MAX_DATA_BYTES), described)
+        case ParquetFile(path=path):
+            found = folders.find(path)
+            check_size(found, archives.MAX_DATA_BYTES)
+            return read_parquet(found, described)
 
 
 def _read_digits() -> Samples:
@@ -111,8 +116,8 @@ def _read_digits() -> Samples:
 
 
 def _read_idx_pair(inputs_path: Path, labels_path: Path) -> Samples:
-    inputs = _parse_idx(inputs_path, _read_file(inputs_path, MAX_DATA_BYTES))
-    labels = _parse_idx(labels_path, _read_file(labels_path, MAX_DATA_BYTES))
+    inputs = _parse_idx(inputs_path, read_file(inputs_path, archives.MAX_DATA_BYTES))
+    labels = _parse_idx(labels_path, read_file(labels_path, archives.MAX_DATA_BYTES))
     if inputs.ndim == 3:  # grey images carry no channel axis
         inputs = inputs[:, np.newaxis]
     return _build_samples(inputs, labels, inputs_path, labels_path)
@@ -130,23 +135,71 @@ def _parse_idx(path: Path, data: bytes) -> UInt8Array:
     return np.frombuffer(data, dtype=np.uint8, offset=offset).reshape(shape)
 
 
-def _read_cifar(paths: list[Path]) -> Samples:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cifar:
+    """How one version of CIFAR is laid out: label bytes, then the pixels of three colours."""
+
+    name: str
+    label_bytes: int
+    label_position: int
+    classes: int
+    training_members: tuple[str, ...]
+
+
+CIFAR_10: Final = _Cifar(
+    name="CIFAR-10",
+    label_bytes=1,
+    label_position=0,
+    classes=10,
+    training_members=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+)
+CIFAR_100: Final = {
+    labels: _Cifar(
+        name="CIFAR-100",
+        label_bytes=2,
+        label_position=position,
+        classes=classes,
+        training_members=("train.bin",),
+    )
+    for labels, position, classes in (("coarse", 0, 20), ("fine", 1, 100))
+}
+
+
+def _read_cifar(paths: list[Path], members: list[str] | None, kind: _Cifar) -> Samples:
     inputs: list[UInt8Array] = []
     labels: list[UInt8Array] = []
-    remaining = MAX_DATA_BYTES
+    remaining = archives.MAX_DATA_BYTES
     for path in paths:
-        data = _read_file(path, remaining)
+        data = read_file(path, remaining)
         remaining -= len(data)
-        if not data or len(data) % _CIFAR_RECORD_BYTES:
-            raise UserError(
-                f"{path}: not a row of CIFAR-10 records, {_CIFAR_RECORD_BYTES} bytes each"
-            )
-        records = np.frombuffer(data, dtype=np.uint8).reshape(-1, _CIFAR_RECORD_BYTES)
-        if records[:, 0].max() > 9:
-            raise UserError(f"{path}: a CIFAR-10 record has a label above 9")
-        labels.append(records[:, 0])
-        inputs.append(records[:, 1:].reshape(-1, *_CIFAR_SHAPE))
+        for place, records in _list_batches(path, data, members, kind):
+            own = _parse_cifar(place, records, kind)
+            labels.append(own[:, kind.label_position])
+            inputs.append(own[:, kind.label_bytes :].reshape(-1, *_CIFAR_SHAPE))
     return _build_samples(np.concatenate(inputs), np.concatenate(labels), paths[0], paths[0])
+
+
+def _list_batches(
+    path: Path, data: bytes, members: list[str] | None, kind: _Cifar
+) -> list[tuple[str, bytes]]:
+    """Return the batches of a file, each with where it is from: itself, or those of its archive."""
+    start, magic = _TAR_MAGIC
+    if data[start : start + len(magic)] == magic:
+        names = kind.training_members if members is None else members
+        return read_tar(path, data, names)
+    if members is not None:
+        raise UserError(f"{path}: is no tar archive; remove members")
+    return [(str(path), data)]
+
+
+def _parse_cifar(place: str, data: bytes, kind: _Cifar) -> UInt8Array:
+    record_bytes = kind.label_bytes + _CIFAR_PIXELS
+    if not data or len(data) % record_bytes:
+        raise UserError(f"{place}: not a row of {kind.name} records, {record_bytes} bytes each")
+    records = np.frombuffer(data, dtype=np.uint8).reshape(-1, record_bytes)
+    if records[:, kind.label_position].max() >= kind.classes:
+        raise UserError(f"{place}: a {kind.name} record has a label above {kind.classes - 1}")
+    return records
 
 
 _ZIP_ERRORS: Final = (
@@ -163,7 +216,7 @@ _ZIP_ERRORS: Final = (
 
 
 def _read_npz(path: Path, task: Task) -> Samples:
-    _check_size(path, MAX_DATA_BYTES)
+    check_size(path, archives.MAX_DATA_BYTES)
     try:
         with zipfile.ZipFile(path) as archive:
             inputs = _parse_npy(path, "inputs", _read_member(archive, "inputs.npy"))
@@ -183,8 +236,10 @@ def _read_npz(path: Path, task: Task) -> Samples:
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     info = archive.getinfo(name)
-    if info.file_size > MAX_DATA_BYTES:
-        raise ValueError(f"{name} unpacks to {info.file_size} bytes, at most {MAX_DATA_BYTES}")
+    if info.file_size > archives.MAX_DATA_BYTES:
+        raise ValueError(
+            f"{name} unpacks to {info.file_size} bytes, at most {archives.MAX_DATA_BYTES}"
+        )
     with archive.open(info) as member:  # reads no further than file_size
         return member.read()
 
@@ -236,46 +291,3 @@ def _build_samples(
             f"{labels_path}: targets must be 32-bit integers; they have 16 fractional bits"
         )
     return Samples(inputs=inputs, labels=labels.astype(np.int64))
-
-
-def _check_size(path: Path, max_bytes: int) -> None:
-    try:
-        size = path.stat().st_size
-    except OSError as exc:
-        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
-    if size > max_bytes:
-        raise UserError(f"{path}: {size} bytes; a dataset has at most {MAX_DATA_BYTES}")
-
-
-def _read_file(path: Path, max_bytes: int) -> bytes:
-    """Read a file and unpack it if it begins like gzip or xz, whatever its name says."""
-    _check_size(path, max_bytes)
-    try:
-        data = path.read_bytes()
-        if data.startswith(_GZIP_MAGIC):
-            data = _unpack_gzip(data, max_bytes)
-        elif data.startswith(_XZ_MAGIC):
-            data = _unpack_xz(data, max_bytes)
-    except OSError as exc:
-        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except (zlib.error, lzma.LZMAError, EOFError) as exc:
-        raise UserError(f"{path}: damaged archive: {exc}") from exc
-    if len(data) > max_bytes:
-        raise UserError(f"{path}: unpacks to more than a dataset's {MAX_DATA_BYTES} bytes")
-    return data
-
-
-def _unpack_gzip(data: bytes, max_bytes: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    unpacked = unpacker.decompress(data, max_bytes + 1)
-    if len(unpacked) <= max_bytes and (not unpacker.eof or unpacker.unused_data):
-        raise EOFError("gzip stream cut off, or followed by other bytes")
-    return unpacked
-
-
-def _unpack_xz(data: bytes, max_bytes: int) -> bytes:
-    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY_BYTES)
-    unpacked = unpacker.decompress(data, max_bytes + 1)
-    if len(unpacked) <= max_bytes and (not unpacker.eof or unpacker.unused_data):
-        raise EOFError("xz stream cut off, or followed by other bytes")
-    return unpacked

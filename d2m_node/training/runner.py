@@ -4,14 +4,11 @@ A thread would share the interpreter's lock with the network: training of small 
 twice as long, and the event loop waits for milliseconds each time.
 """
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -22,6 +19,7 @@ import trio
 from d2m_node.errors import TrainingStopped, UserError
 from d2m_node.ports import PrivateTraining, Samples, TrainingTask
 from d2m_node.settings import Device
+from d2m_node.training.child import build_command, build_environment
 from d2m_node.training.pipe import (
     PREFIX,
     AnyRequest,
@@ -55,7 +53,6 @@ CANCEL_SECONDS: Final = 5.0
 START_SECONDS: Final = 120.0
 """Importing torch takes seconds, on a machine under load many."""
 
-_CODE_FOLDER: Final = Path(__file__).resolve().parents[2]
 _CHUNK_BYTES: Final = 1 << 20
 
 Int32Array = npt.NDArray[np.int32]
@@ -181,15 +178,13 @@ class ProcessTrainer:
 
 
 async def _start_worker() -> "_Worker":
-    paths = [str(_CODE_FOLDER), os.environ.get("PYTHONPATH", "")]
     # Shielded: nobody would end a process whose start was cancelled half way.
     with trio.CancelScope(shield=True):
         process = await trio.lowlevel.open_process(
-            # -P: what lies in the working directory is no module of ours.
-            [sys.executable, "-P", "-m", "d2m_node.training.worker"],
+            build_command("d2m_node.training.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+            env=build_environment(),
             start_new_session=True,
         )
     log.info("training_process_started", pid=process.pid)

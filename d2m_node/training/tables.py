@@ -13,7 +13,13 @@ import numpy as np
 
 from d2m_node.errors import UserError
 from d2m_node.ports import Samples
-from d2m_node.training.dataset_file import MAX_COLUMNS, Column, CsvFile
+from d2m_node.training.dataset_file import (
+    MAX_COLUMNS,
+    MAX_SAMPLES,
+    Column,
+    CsvFile,
+    LabelColumn,
+)
 from protocol.model import MAX_OUTPUTS
 from protocol.samples import MAX_TARGET_Q16, TABULAR_BITS, TARGET_BITS
 
@@ -47,7 +53,7 @@ class _Reader:
         except ValueError:
             value = float("nan")
         if not isfinite(value):
-            raise UserError(f"{line.place}: {self.column.column} is {text!r}, no number")
+            raise UserError(f"{line.place}: {self.column.column} is {text[:80]!r}, no number")
         return value
 
 
@@ -68,9 +74,11 @@ def parse_table(path: Path, data: bytes, described: CsvFile) -> Samples:
                 f"{line.place}: {len(line.fields)} fields below {len(header.fields)} names"
             )
         values.extend(_to_feature(reader.read(line)) for reader in features)
-        labels.append(_to_label(label.read(line), line, described))
+        labels.append(_read_label(label, described.label, line, described))
         if len(values) > MAX_VALUES:
             raise UserError(f"{path}: more than {MAX_VALUES} values; use fewer columns or rows")
+        if len(labels) > MAX_SAMPLES:
+            raise UserError(f"{path}: more than {MAX_SAMPLES} rows; use fewer")
     if not labels:
         raise UserError(f"{path}: no samples below the names of the columns")
     return Samples(
@@ -101,7 +109,7 @@ def _find_columns(header: _Line, described: CsvFile) -> tuple[_Reader, list[_Rea
     def find(column: Column) -> _Reader:
         if column.column not in names:
             raise UserError(
-                f"{header.place}: no column {column.column!r} among {', '.join(names)[:200]}"
+                f"{header.place}: no column {column.column!r} among {list_names(names)}"
             )
         return _Reader(column, names.index(column.column))
 
@@ -113,6 +121,23 @@ def _find_columns(header: _Line, described: CsvFile) -> tuple[_Reader, list[_Rea
     if not features or label.position in {reader.position for reader in features}:
         raise UserError(f"{header.place}: give features other than the label's column")
     return label, features
+
+
+def list_names(names: Sequence[str]) -> str:
+    """List what a file calls its columns, in one line of moderate length."""
+    return ", ".join(repr(name[:40]) for name in names[:8]) + (", ..." if len(names) > 8 else "")
+
+
+def _read_label(reader: _Reader, column: LabelColumn, line: _Line, described: CsvFile) -> int:
+    if column.classes is None:
+        return _to_label(reader.read(line), line, described)
+    text = line.fields[reader.position]
+    try:
+        return column.classes.index(text)
+    except ValueError as exc:
+        raise UserError(
+            f"{line.place}: {column.column} is {text[:80]!r}, none of label.classes"
+        ) from exc
 
 
 def _to_feature(value: float) -> int:

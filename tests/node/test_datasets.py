@@ -61,7 +61,7 @@ def test_a_key_of_another_format_is_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "format must be one of cifar-10, csv, digits, idx, npz"),
+        ("", "format must be one of cifar-10, cifar-100, csv, digits, idx, npz, parquet"),
         ("format = 3", "format must be one of"),
         ('format = "digits"', "missing required field `tags`"),
         ('format = "digits"\ntags = []', "tags: expected `array` of length >= 1"),

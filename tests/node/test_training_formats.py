@@ -1,6 +1,8 @@
 import gzip
+import io
 import lzma
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2m_node.errors import UserError
-from d2m_node.training import formats
+from d2m_node.training import archives
 from d2m_node.training.datasets import load_samples
 
 
@@ -120,7 +122,7 @@ def test_an_empty_dataset_is_refused(tmp_path: Path) -> None:
 def test_an_archive_that_unpacks_too_far_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_DATA_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_DATA_BYTES", 1000)
     bomb = pack(bytes(100_000))
     assert len(bomb) < 1000
     with pytest.raises(UserError, match="unpacks to more than"):
@@ -130,7 +132,7 @@ def test_an_archive_that_unpacks_too_far_is_stopped(
 def test_a_file_that_is_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_DATA_BYTES", 10)
+    monkeypatch.setattr(archives, "MAX_DATA_BYTES", 10)
     path = idx_file(tmp_path, inputs=idx_bytes(IMAGES), labels=idx_bytes(LABELS))
     with pytest.raises(UserError, match="76 bytes; a dataset has at most 10"):
         load_samples(path)
@@ -165,7 +167,7 @@ def test_a_hostile_cifar_batch_is_one_clear_error(
 
 
 def test_cifar_batches_share_one_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "MAX_DATA_BYTES", 2 * 3073)
+    monkeypatch.setattr(archives, "MAX_DATA_BYTES", 2 * 3073)
     load_samples(cifar_file(tmp_path, cifar_batch(0, 0), cifar_batch(0, 0)))
     with pytest.raises(UserError, match=r"batch2: .* at most 6146"):
         load_samples(cifar_file(tmp_path, *[cifar_batch(0, 0)] * 3))
@@ -241,7 +243,7 @@ def test_an_npz_member_that_unpacks_too_far_is_not_unpacked(
         tmp_path / "data.npz", inputs=np.zeros((3, 100_000), np.uint8), labels=LABELS
     )
     path = write_dataset(tmp_path, 'format = "npz"\ntags = ["x"]\npath = "data.npz"\n')
-    monkeypatch.setattr(formats, "MAX_DATA_BYTES", 10_000)
+    monkeypatch.setattr(archives, "MAX_DATA_BYTES", 10_000)
     with pytest.raises(UserError, match=r"inputs\.npy unpacks to"):
         load_samples(path)
 
@@ -282,3 +284,88 @@ def test_a_home_of_nobody_is_one_clear_error(tmp_path: Path) -> None:
     text = 'format = "cifar-10"\ntags = ["x"]\npaths = ["~nosuchuser/batch.bin"]\n'
     with pytest.raises(UserError, match=r"^~nosuchuser/batch\.bin: "):
         load_samples(write_dataset(tmp_path, text))
+
+
+# --- the archives that CIFAR is published in ----------------------------------------------------
+
+
+def tar_bytes(members: dict[str, bytes], *, kind: bytes = tarfile.REGTYPE) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.size = kind, len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return stream.getvalue()
+
+
+BATCHES = {
+    f"cifar-10-batches-bin/data_batch_{number}.bin": cifar_batch(number, 1)
+    for number in (5, 3, 1, 4, 2)
+} | {"cifar-10-batches-bin/test_batch.bin": cifar_batch(0, 2), "cifar-10/readme.html": b"<html>"}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_the_training_set_is_read_from_the_published_archive(tmp_path: Path, pack) -> None:
+    samples = load_samples(cifar_file(tmp_path, pack(tar_bytes(BATCHES))))
+    assert samples.labels.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_other_files_of_an_archive_are_read_by_name(tmp_path: Path) -> None:
+    path = cifar_file(tmp_path, tar_bytes(BATCHES))
+    path.write_text(path.read_text() + 'members = ["test_batch.bin", "data_batch_4.bin"]\n')
+    assert load_samples(path).labels.tolist() == [0, 4]
+
+
+def test_cifar_100_has_two_labels_per_image(tmp_path: Path) -> None:
+    record = bytes([19, 99]) + bytes(3072)
+    path = cifar_file(tmp_path, tar_bytes({"cifar-100-binary/train.bin": record * 2}))
+    path.write_text(path.read_text().replace("cifar-10", "cifar-100"))
+    assert load_samples(path).labels.tolist() == [99, 99]
+    path.write_text(path.read_text() + 'labels = "coarse"\n')
+    assert load_samples(path).labels.tolist() == [19, 19]
+    (tmp_path / "batch0").write_bytes(bytes([20, 99]) + bytes(3072))
+    with pytest.raises(UserError, match="a CIFAR-100 record has a label above 19"):
+        load_samples(path)
+
+
+@pytest.mark.parametrize(
+    ("archive", "complaint"),
+    [
+        (tar_bytes({"test_batch.bin": b""}), "holds no file 'data_batch_1.bin'; name others in"),
+        (tar_bytes(BATCHES)[:4000], "damaged tar archive"),
+        (tar_bytes(BATCHES, kind=tarfile.SYMTYPE), "holds no file"),
+        (
+            tar_bytes(BATCHES | {"x/data_batch_2.bin": b"short"}),
+            r"batch0: data_batch_2\.bin: not a row of CIFAR-10 records",
+        ),
+        (tar_bytes({f"{n}": b"" for n in range(1025)}), "an archive of more than 1024 files"),
+    ],
+)
+def test_a_hostile_archive_is_one_clear_error(
+    tmp_path: Path, archive: bytes, complaint: str
+) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_samples(cifar_file(tmp_path, archive))
+
+
+def test_a_sparse_file_of_an_archive_is_not_unfolded(tmp_path: Path) -> None:
+    """Two blocks that say: a terabyte of zeros."""
+    member = tarfile.TarInfo("data_batch_1.bin")
+    member.pax_headers = {
+        "GNU.sparse.map": "0,0",
+        "GNU.sparse.size": str(1 << 40),
+        "GNU.sparse.name": "data_batch_1.bin",
+    }
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member)
+    with pytest.raises(UserError, match=r"holds no file 'data_batch_1\.bin'"):
+        load_samples(cifar_file(tmp_path, stream.getvalue()))
+
+
+def test_members_belong_to_an_archive(tmp_path: Path) -> None:
+    path = cifar_file(tmp_path, cifar_batch(0, 0))
+    path.write_text(path.read_text() + 'members = ["test_batch.bin"]\n')
+    with pytest.raises(UserError, match="batch0: is no tar archive; remove members"):
+        load_samples(path)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from d2m_node.errors import UserError
 from d2m_node.training import tables
-from d2m_node.training.dataset_file import Column, CsvFile
+from d2m_node.training.dataset_file import CsvFile, LabelColumn
 from d2m_node.training.datasets import load_samples
 from d2m_node.training.tables import parse_table
 
 PATH = Path("table.csv")
-CLASSES = CsvFile(tags=["x"], path="table.csv", label=Column(column="kind"))
-NUMBERS = CsvFile(tags=["x"], path="table.csv", label=Column(column="kind"), task="regression")
+CLASSES = CsvFile(tags=["x"], path="table.csv", label=LabelColumn(column="kind"))
+NUMBERS = CsvFile(tags=["x"], path="table.csv", label=LabelColumn(column="kind"), task="regression")
 
 
 def dataset(folder: Path, data: bytes, tables: str = 'label = { column = "kind" }\n') -> Path:
@@ -71,7 +71,7 @@ def test_a_packed_table_with_quotes_a_mark_and_blank_lines_is_read(tmp_path: Pat
     [
         (b"", "is empty; the first line must name the columns"),
         (b"a,kind\n", "no samples below"),
-        (b"a,b\n1,2\n", "line 1: no column 'kind' among a, b"),
+        (b"a,b\n1,2\n", "line 1: no column 'kind' among 'a', 'b'"),
         (b"kind\n1\n", "line 1: give features other than the label's column"),
         (b"a,a,kind\n1,2,0\n", "line 1: two columns have one name"),
         (b"a,kind\n1,0\n2\n", "line 3: 1 fields below 2 names"),
@@ -150,3 +150,35 @@ def test_any_bytes_load_or_give_a_user_error_only(data: bytes) -> None:
     except UserError as error:
         message = str(error)
     assert "\n" not in message
+
+
+def test_labels_of_text_are_numbered_as_their_classes_are_listed(tmp_path: Path) -> None:
+    tables = 'label = { column = "kind", classes = ["no", "yes"] }\n'
+    samples = load_samples(dataset(tmp_path, b"a,kind\n1,yes\n2,no\n3,yes\n", tables))
+    assert samples.labels.tolist() == [1, 0, 1]
+    with pytest.raises(UserError, match=r"line 2: kind is 'Yes', none of label\.classes"):
+        load_samples(dataset(tmp_path, b"a,kind\n1,Yes\n", tables))
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        ('label = { column = "k", classes = ["x", "x"] }', "label.classes: two classes have"),
+        ('label = { column = "k", classes = [] }', "label.classes: expected `array` of length"),
+        ('label = { column = "k", classes = ["x"], offset = 1 }', "classes are not scaled"),
+        (
+            'label = { column = "k", classes = ["x"] }\ntask = "regression"',
+            "label.classes: a regression has none",
+        ),
+        ('label = { column = "k\\nl" }', "label.column: expected `str` matching"),
+    ],
+)
+def test_classes_that_cannot_be_are_named(tmp_path: Path, tables: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_samples(dataset(tmp_path, b"a,k\n1,x\n", tables))
+
+
+def test_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_SAMPLES", 2)
+    with pytest.raises(UserError, match="more than 2 rows"):
+        parse_table(PATH, b"kind,a\n1,0\n1,0\n1,0\n", CLASSES)
