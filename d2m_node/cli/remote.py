@@ -63,10 +63,26 @@ def status(*, as_json: bool) -> None:
             ("chain", f"{node.chain_id}, block {node.block_number}"),
             ("market", node.market),
             ("peers", f"{node.peers_connected} connected of {node.peers_known} known"),
-            ("roles", ", ".join(one for one, on in node.roles.items() if on) or "none (observer)"),
+            ("roles", _join_roles(node.roles)),
             ("jobs", ", ".join(f"{count} {phase}" for phase, count in node.jobs.items()) or "none"),
         ]
     )
+    _show_refusals(node.refusals)
+
+
+def _show_refusals(found: list[api.RefusalView]) -> None:
+    """Say which jobs this node turned down or could not go on with, and why."""
+    if found:
+        click.echo()
+        rows = [[str(one.job), one.role, one.reason, str(one.block)] for one in found]
+        print_table(("job refused", "role", "why", "block"), rows)
+
+
+def _join_roles(roles: dict[str, api.RoleStateName]) -> str:
+    """Write which roles are on, and which of them drain."""
+    words = {"on": "", "draining": " (draining)"}
+    named = [role + words[state] for role, state in roles.items() if state in words]
+    return ", ".join(named) or "none (observer)"
 
 
 @click.command()
@@ -155,6 +171,7 @@ def job_show(*, job_id: int, as_json: bool) -> None:
     )
     _show_rounds(found)
     _show_money(found)
+    _show_refusals(found.refusals)
 
 
 def _format_refund(found: api.JobView) -> str:
@@ -229,15 +246,15 @@ def job_model(*, job_id: int, output: Path, as_json: bool) -> None:
 @data_dir_option()
 @json_option
 def roles(*, as_json: bool) -> None:
-    """List the roles, on or off."""
+    """List the roles: on, draining or off."""
     _show_roles(ask(api.LIST_ROLES, api.NoParams()), as_json=as_json)
 
 
 def _show_roles(found: list[api.RoleView], *, as_json: bool) -> None:
     if as_json:
-        print_json({one.role: one.enabled for one in found})
+        print_json({one.role: one.state for one in found})
     else:
-        print_facts([(one.role, "on" if one.enabled else "off") for one in found])
+        print_facts([(one.role, one.state) for one in found])
 
 
 _role_argument = click.argument("name", type=click.Choice(["buyer", "seller", "cone"]))
@@ -245,7 +262,7 @@ _role_argument = click.argument("name", type=click.Choice(["buyer", "seller", "c
 
 @click.group()
 def role() -> None:
-    """Switch a role on or off."""
+    """Switch a role on or off, or let it finish and leave."""
 
 
 @role.command("enable")
@@ -259,7 +276,7 @@ def role() -> None:
 @click.option("--stake", metavar="AMOUNT", help='For a CONE node: what it stakes, like "5ether".')
 @json_option
 def role_enable(*, name: api.Role, dataset: Path | None, stake: str | None, as_json: bool) -> None:
-    """Switch a role on until the node stops; config.toml says what is on from the start."""
+    """Switch a role on, or undo its drain. It stays on across restarts, until another command."""
     params = api.EnableRoleParams(
         role=name,
         dataset=None if dataset is None else str(dataset.absolute()),
@@ -269,12 +286,27 @@ def role_enable(*, name: api.Role, dataset: Path | None, stake: str | None, as_j
     _show_roles(ask(api.ENABLE_ROLE, params), as_json=as_json)
 
 
+@role.command("drain")
+@data_dir_option()
+@_role_argument
+@json_option
+def role_drain(*, name: api.Role, as_json: bool) -> None:
+    """Let a role finish its round, take no new job, and be off then.
+
+    A CONE node takes its stake out as soon as its jobs are settled. `role enable` undoes it.
+    """
+    _show_roles(ask(api.DRAIN_ROLE, api.RoleParams(role=name)), as_json=as_json)
+
+
 @role.command("disable")
 @data_dir_option()
 @_role_argument
 @json_option
 def role_disable(*, name: api.Role, as_json: bool) -> None:
-    """Switch a role off at once; its jobs go on when it is on again."""
+    """Switch a role off at once; its jobs go on when it is on again.
+
+    A CONE node that has committed a vote and does not open it loses stake: drain it instead.
+    """
     _show_roles(ask(api.DISABLE_ROLE, api.RoleParams(role=name)), as_json=as_json)
 
 

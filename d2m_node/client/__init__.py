@@ -27,7 +27,6 @@ from d2m_node.client.jobs import (
     LIST_JOBS,
     BidView,
     DepositView,
-    JobNumber,
     JobParams,
     JobSummary,
     JobView,
@@ -40,6 +39,7 @@ from d2m_node.client.method import (
     MAX_REQUEST_BYTES,
     ErrorCode,
     IdempotencyKey,
+    JobNumber,
     Method,
     NoParams,
     P,
@@ -69,6 +69,11 @@ from d2m_node.client.places import (
     NodeUnreachable,
     TcpPlace,
 )
+from d2m_node.client.refusals import (
+    LIST_REFUSALS,
+    RefusalsParams,
+    RefusalView,
+)
 from d2m_node.client.requests import (
     SUBMIT_REQUEST,
     SubmitRequestParams,
@@ -76,11 +81,13 @@ from d2m_node.client.requests import (
 )
 from d2m_node.client.roles import (
     DISABLE_ROLE,
+    DRAIN_ROLE,
     ENABLE_ROLE,
     LIST_ROLES,
     EnableRoleParams,
     Role,
     RoleParams,
+    RoleStateName,
     RoleView,
 )
 from d2m_node.client.tokens import (
@@ -92,6 +99,7 @@ from d2m_node.client.tokens import (
 __all__ = [
     "DISABLE_ROLE",
     "DISCOVER",
+    "DRAIN_ROLE",
     "ENABLE_ROLE",
     "EXPLAIN_PAYOUTS",
     "GET_JOB",
@@ -99,6 +107,7 @@ __all__ = [
     "LIST_EARNINGS",
     "LIST_JOBS",
     "LIST_METHODS",
+    "LIST_REFUSALS",
     "LIST_ROLES",
     "MAX_REQUEST_BYTES",
     "NODE_PEERS",
@@ -136,9 +145,12 @@ __all__ = [
     "PeerView",
     "PositionView",
     "R",
+    "RefusalView",
+    "RefusalsParams",
     "Result",
     "Role",
     "RoleParams",
+    "RoleStateName",
     "RoleView",
     "RotateTokensParams",
     "RoundView",

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from d2m_node.client.jobs import JobNumber
-from d2m_node.client.method import Method, Params, Result, Scope
+from d2m_node.client.method import JobNumber, Method, Params, Result, Scope
 from d2m_node.client.payouts import EventView
 
 

@@ -1,12 +1,11 @@
 """Methods about the market's jobs."""
 
-from typing import Annotated, Final
+from typing import Final
 
-from msgspec import Meta
+from msgspec import field
 
-from d2m_node.client.method import Method, NoParams, Params, Result, Scope
-
-JobNumber = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+from d2m_node.client.method import JobNumber, Method, NoParams, Params, Result, Scope
+from d2m_node.client.refusals import RefusalView
 
 
 class JobParams(Params, frozen=True, kw_only=True):
@@ -91,6 +90,8 @@ class JobView(Result, frozen=True, kw_only=True):
     payouts: list[PayoutView]
     refund_wei: int | None
     slashes: list[SlashView]
+    refusals: list[RefusalView] = field(default_factory=list)
+    """Why roles of this node turned it down, or could not go on with it."""
 
 
 class ModelFile(Result, frozen=True, kw_only=True):

@@ -2,7 +2,11 @@
 
 from typing import Final
 
+from msgspec import field
+
 from d2m_node.client.method import Method, NoParams, Result, Scope
+from d2m_node.client.refusals import RefusalView
+from d2m_node.client.roles import RoleStateName
 
 
 class MethodView(Result, frozen=True, kw_only=True):
@@ -19,9 +23,11 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     block_number: int
     peers_connected: int
     peers_known: int
-    roles: dict[str, bool]
+    roles: dict[str, RoleStateName]
     jobs: dict[str, int]
     """How many jobs are in each phase."""
+    refusals: list[RefusalView] = field(default_factory=list)
+    """The latest jobs that a role turned down or could not go on with."""
 
 
 class PeerView(Result, frozen=True, kw_only=True):

@@ -28,13 +28,17 @@ class EnableRoleParams(Params, frozen=True, kw_only=True):
     """For a CONE node, which stakes: the same key never stakes twice. Required there."""
 
 
+RoleStateName = Literal["on", "draining", "off"]
+
+
 class RoleView(Result, frozen=True, kw_only=True):
     role: str
-    enabled: bool
+    state: RoleStateName
+    """Draining: it takes no new job, finishes what it began, and is off then."""
 
 
 LIST_ROLES: Final = Method(
-    "roles.list", NoParams, list[RoleView], "roles, on or off", scope=Scope.READ
+    "roles.list", NoParams, list[RoleView], "roles: on, draining or off", scope=Scope.READ
 )
 ENABLE_ROLE: Final = Method(
     "roles.enable",
@@ -45,5 +49,12 @@ ENABLE_ROLE: Final = Method(
     pays=True,
 )
 DISABLE_ROLE: Final = Method(
-    "roles.disable", RoleParams, list[RoleView], "switch a role off", scope=SCOPES
+    "roles.disable", RoleParams, list[RoleView], "switch a role off at once", scope=SCOPES
+)
+DRAIN_ROLE: Final = Method(
+    "roles.drain",
+    RoleParams,
+    list[RoleView],
+    "let a role finish what it began, take nothing new, and be off then",
+    scope=SCOPES,
 )

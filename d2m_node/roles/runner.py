@@ -51,10 +51,6 @@ class RoleRunner:
         self._nursery = nursery
         self._running: dict[str, _Running] = {}
 
-    def enabled(self) -> dict[str, bool]:
-        """Return every role, and whether it is on; one that drains is."""
-        return {name: name in self._running for name in self._starters}
-
     def states(self) -> dict[str, RoleState]:
         """Return where every role stands."""
         return {name: self._state_of(name) for name in self._starters}

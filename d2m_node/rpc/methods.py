@@ -17,13 +17,13 @@ from d2m_node import client as api
 from d2m_node.errors import UserError
 from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
-from d2m_node.role_control import RoleOptions
+from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.rpc.discovery import describe_methods
 from d2m_node.rpc.earnings import view_earnings
 from d2m_node.rpc.explanations import view_explanation
 from d2m_node.rpc.once import OnceDesk, PaidCall, hash_plan
 from d2m_node.rpc.tokens import Tokens
-from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer
+from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer, view_refusal
 from d2m_node.user_input import parse_wei
 from protocol.job import JobState
 from protocol.market import MarketState
@@ -33,6 +33,9 @@ from protocol.types import JobId
 P = TypeVar("P", bound=api.Params)
 R = TypeVar("R")
 Plan = TypeVar("Plan")
+
+STATUS_REFUSALS: Final = 5
+"""The latest ones, in the status of a node."""
 
 
 class BuyerDesk(Protocol):
@@ -51,14 +54,17 @@ class BuyerDesk(Protocol):
 class RoleControl(Protocol):
     """Switches roles while the node runs."""
 
-    def enabled(self) -> dict[str, bool]:
-        """Return every role, and whether it is on."""
+    def states(self) -> dict[str, RoleState]:
+        """Return where every role stands."""
 
     async def enable(self, name: str, options: RoleOptions) -> None:
-        """Start a role; return when it is ready. Raises UserError."""
+        """Start a role, or undo its drain; return when it is ready. Raises UserError."""
+
+    async def drain(self, name: str) -> None:
+        """Let a role take nothing new, and be off when it has finished. Raises UserError."""
 
     async def disable(self, name: str) -> None:
-        """Stop a role. Raises UserError."""
+        """Stop a role at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +109,9 @@ async def discover(context: RpcContext, params: api.NoParams) -> dict[str, objec
 
 async def node_status(context: RpcContext, params: api.NoParams) -> api.NodeStatus:  # noqa: ARG001
     """Summarise this node."""
-    return view_node(context.ports, context.roles.enabled())
+    status = view_node(context.ports, _name_states(context))
+    latest = await list_refusals(context, api.RefusalsParams(count=STATUS_REFUSALS))
+    return msgspec.structs.replace(status, refusals=latest)
 
 
 async def node_peers(context: RpcContext, params: api.NoParams) -> list[api.PeerView]:  # noqa: ARG001
@@ -120,7 +128,9 @@ async def list_jobs(context: RpcContext, params: api.NoParams) -> list[api.JobSu
 
 async def get_job(context: RpcContext, params: api.JobParams) -> api.JobView:
     """Describe one job. Raises UserError."""
-    return view_job(_find_job(context.ports.chain.state, params.job))
+    view = view_job(_find_job(context.ports.chain.state, params.job))
+    refusals = await list_refusals(context, api.RefusalsParams(job=params.job))
+    return msgspec.structs.replace(view, refusals=refusals)
 
 
 async def explain_job_payouts(context: RpcContext, params: api.JobParams) -> api.ExplanationView:
@@ -166,8 +176,14 @@ async def enable_role(
     return _view_roles(context)
 
 
+async def drain_role(context: RpcContext, params: api.RoleParams) -> list[api.RoleView]:
+    """Let a role finish and be off then. Raises UserError if it is off."""
+    await context.roles.drain(params.role)
+    return _view_roles(context)
+
+
 async def disable_role(context: RpcContext, params: api.RoleParams) -> list[api.RoleView]:
-    """Switch a role off."""
+    """Switch a role off at once."""
     await context.roles.disable(params.role)
     return _view_roles(context)
 
@@ -187,8 +203,9 @@ async def submit_request(
     context: RpcContext, params: api.SubmitRequestParams, request: RequestFile
 ) -> api.SubmittedRequest:
     """Bid for a request. Raises UserError, and what the desk raises."""
-    if not context.roles.enabled().get("buyer", False):
-        raise UserError("the buyer role is off; run d2m-node role enable buyer")
+    state = context.roles.states()["buyer"]
+    if state is not RoleState.ON:
+        raise UserError(f"the buyer role is {state.value}; run d2m-node role enable buyer")
     job_id = await context.buyer.submit(request, idempotency_key=params.idempotency_key)
     return api.SubmittedRequest(job=job_id)
 
@@ -216,8 +233,19 @@ def _find_job(state: MarketState, number: int) -> JobState:
 
 
 def _view_roles(context: RpcContext) -> list[api.RoleView]:
-    enabled = context.roles.enabled()
-    return [api.RoleView(role=name, enabled=enabled[name]) for name in sorted(enabled)]
+    states = _name_states(context)
+    return [api.RoleView(role=name, state=states[name]) for name in sorted(states)]
+
+
+def _name_states(context: RpcContext) -> dict[str, api.RoleStateName]:
+    return {name: state.value for name, state in context.roles.states().items()}
+
+
+async def list_refusals(context: RpcContext, params: api.RefusalsParams) -> list[api.RefusalView]:
+    """List what was turned down, newest first."""
+    job_id = None if params.job is None else JobId(params.job)
+    found = await context.ports.store.refusals.latest(params.count, job_id)
+    return [view_refusal(one) for one in found]
 
 
 def _check_path(key: str, text: str) -> Path:
@@ -281,7 +309,9 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
         _serve(api.LIST_EARNINGS, list_earnings),
         _serve(api.LIST_ROLES, list_roles),
         _serve_once(api.ENABLE_ROLE, plan_role, enable_role),
+        _serve(api.DRAIN_ROLE, drain_role),
         _serve(api.DISABLE_ROLE, disable_role),
+        _serve(api.LIST_REFUSALS, list_refusals),
         _serve_once(api.SUBMIT_REQUEST, plan_request, submit_request),
         _serve(api.JOB_MODEL, job_model),
         _serve(api.ROTATE_TOKENS, rotate_tokens),

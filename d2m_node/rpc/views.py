@@ -11,10 +11,12 @@ from d2m_node.client import (
     NodeStatus,
     PayoutView,
     PeerView,
+    RefusalView,
+    RoleStateName,
     RoundView,
     SlashView,
 )
-from d2m_node.ports import PeerStatus, Ports
+from d2m_node.ports import PeerStatus, Ports, Refusal
 from protocol.ballot import DecidedBallot
 from protocol.bitmap import decode_bitmap
 from protocol.digest import RoundHeader
@@ -35,7 +37,7 @@ def to_hex(value: bytes) -> str:
     return "0x" + value.hex()
 
 
-def view_node(ports: Ports, roles: dict[str, bool]) -> NodeStatus:
+def view_node(ports: Ports, roles: dict[str, RoleStateName]) -> NodeStatus:
     """Summarise a running node."""
     state = ports.chain.state
     peers = ports.network.peers()
@@ -60,6 +62,17 @@ def view_peer(peer: PeerStatus, state: MarketState) -> PeerView:
         connected=peer.connected,
         last_error=peer.last_error,
         accounts=sorted(to_hex(one) for one in state.accounts_of_peer(peer.peer_id)),
+    )
+
+
+def view_refusal(refusal: Refusal) -> RefusalView:
+    """Describe a job that this node turned down."""
+    return RefusalView(
+        job=refusal.job_id,
+        role=refusal.role,
+        code=refusal.code,
+        reason=refusal.reason,
+        block=refusal.block_number,
     )
 
 

@@ -17,7 +17,7 @@ from d2m_node.errors import (
     TransactionReverted,
     UserError,
 )
-from d2m_node.ports import PeerStatus
+from d2m_node.ports import PeerStatus, Refusal
 from d2m_node.rpc.server import serve_rpc
 from d2m_node.settings import RpcSettings
 from d2m_node.user_input import read_toml
@@ -86,7 +86,7 @@ async def test_the_status_says_who_and_where_the_node_is(
     assert status.account == "0x" + ACCOUNT.hex()
     assert status.chain_id == 31337
     assert status.jobs == {"auction": 1}
-    assert status.roles == {"buyer": False, "seller": False, "cone": False}
+    assert status.roles == {"buyer": "off", "seller": "off", "cone": "off"}
 
 
 async def test_peers_carry_the_accounts_that_name_them(
@@ -150,9 +150,46 @@ async def test_roles_take_their_own_options_only(node: FakeNode, client: AsyncRp
     await client.call(api.ENABLE_ROLE, CONE)
     assert node.roles.on["cone"].stake_wei == 5 * 10**18
     roles = await client.call(api.DISABLE_ROLE, api.RoleParams(role="cone"))
-    assert not any(role.enabled for role in roles)
+    assert {role.state for role in roles} == {"off"}
     with pytest.raises(CallRefused, match="only a CONE node has one"):
         await client.call(api.ENABLE_ROLE, api.EnableRoleParams(role="buyer", stake_wei=1))
+
+
+async def test_a_role_drains_and_its_drain_is_undone(
+    node: FakeNode, client: AsyncRpcClient
+) -> None:
+    with pytest.raises(CallRefused, match="the buyer role is off: it has nothing to drain"):
+        await client.call(api.DRAIN_ROLE, api.RoleParams(role="buyer"))
+    await client.call(api.ENABLE_ROLE, api.EnableRoleParams(role="buyer"))
+    roles = await client.call(api.DRAIN_ROLE, api.RoleParams(role="buyer"))
+    assert {one.role: one.state for one in roles}["buyer"] == "draining"
+    assert (await client.call(api.NODE_STATUS, api.NoParams())).roles["buyer"] == "draining"
+    params = api.SubmitRequestParams(idempotency_key="k1", path=str(REQUEST))
+    with pytest.raises(CallRefused, match="the buyer role is draining"):
+        await client.call(api.SUBMIT_REQUEST, params)
+    roles = await client.call(api.ENABLE_ROLE, api.EnableRoleParams(role="buyer"))
+    assert {one.role: one.state for one in roles}["buyer"] == "on"
+
+
+async def test_refusals_are_listed_newest_first_and_stand_in_status_and_job(
+    node: FakeNode, client: AsyncRpcClient
+) -> None:
+    for block in range(1, 8):
+        refusal = Refusal(
+            job_id=JobId(block % 2 + 1),
+            role="cone",
+            code=f"code {block}",
+            reason="too little",
+            block_number=BlockNumber(block),
+        )
+        await node.store.refusals.add(refusal)
+    listed = await client.call(api.LIST_REFUSALS, api.RefusalsParams())
+    assert [one.block for one in listed] == [7, 6, 5, 4, 3, 2, 1]
+    assert listed[0].code == "code 7"
+    of_job = await client.call(api.LIST_REFUSALS, api.RefusalsParams(job=1, count=2))
+    assert [one.block for one in of_job] == [6, 4]
+    status = await client.call(api.NODE_STATUS, api.NoParams())
+    assert [one.block for one in status.refusals] == [7, 6, 5, 4, 3]
 
 
 async def test_the_only_error_of_a_group_is_answered(client: AsyncRpcClient) -> None:
@@ -231,6 +268,8 @@ async def test_every_method_is_listed(client: AsyncRpcClient) -> None:
         "roles.list",
         "roles.enable",
         "roles.disable",
+        "roles.drain",
+        "refusals.list",
         "request.submit",
     } == {method.name for method in methods}
 

@@ -11,7 +11,7 @@ import trio
 from d2m_node.errors import UserError
 from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
-from d2m_node.role_control import RoleOptions
+from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.rpc.methods import RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
@@ -20,7 +20,7 @@ from protocol.hashing import Domain
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
 from protocol.types import Address, JobId
-from tests.support.market import Journal
+from tests.support.market import Journal, Store
 from tests.support.params import PARAMS
 
 ACCOUNT = Address(b"\x0a" * 20)
@@ -70,14 +70,27 @@ class FakeDesk:
 class FakeRoles:
     on: dict[str, RoleOptions] = field(default_factory=dict)
 
-    def enabled(self) -> dict[str, bool]:
-        return {name: name in self.on for name in ("buyer", "seller", "cone")}
+    draining: set[str] = field(default_factory=set)
+
+    def states(self) -> dict[str, RoleState]:
+        return {name: self._state_of(name) for name in ("buyer", "seller", "cone")}
+
+    def _state_of(self, name: str) -> RoleState:
+        if name not in self.on:
+            return RoleState.OFF
+        return RoleState.DRAINING if name in self.draining else RoleState.ON
 
     async def enable(self, name: str, options: RoleOptions) -> None:
         if name == "seller" and options.dataset is None:
             # As a nursery would hand it over.
             raise ExceptionGroup("role", [UserError("roles.seller.dataset: not set")])
         self.on[name] = options
+        self.draining.discard(name)
+
+    async def drain(self, name: str) -> None:
+        if name not in self.on:
+            raise UserError(f"the {name} role is off: it has nothing to drain")
+        self.draining.add(name)
 
     async def disable(self, name: str) -> None:
         self.on.pop(name, None)
@@ -93,13 +106,14 @@ class FakeNode:
     roles: FakeRoles = field(default_factory=FakeRoles)
     stop: trio.Event = field(default_factory=trio.Event)
     journal: JournalPort = field(default_factory=Journal)
+    store: Store = field(default_factory=Store)
 
     def context(self) -> RpcContext:
         # Methods touch nothing else of the ports.
         ports = Ports(
             chain=cast(Any, self.chain),
             network=cast(Any, self.network),
-            store=cast(Any, None),
+            store=cast(Any, self.store),
             signer=cast(Any, FakeSigner()),
             datasets=cast(Any, None),
         )
