@@ -14,7 +14,6 @@ from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
 from d2m_node.devnet.launcher import PARAMS_FILE, Devnet, Staging, open_devnet
 from d2m_node.devnet.layout import ChainPlace, NodePlan
 from d2m_node.devnet.options import DevnetOptions
-from protocol.deposits import compute_deposit_range
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
@@ -25,64 +24,11 @@ from tests.faults.switchboard import Switchboard, Wire
 from tests.faults.table import Cell
 from tests.faults.token import deploy_token, mint
 from tests.support.anvil import find_free_port
+from tests.support.small_request import SmallJob, write_small_request
 
 BUYERS = 2
-ROUNDS = 2
 BID_WEI = 10 * 10**18
 JOB_SECONDS = 240.0
-
-REQUEST = """\
-tags = ["digits", "images"]
-bid_wei = "{bid_wei}"
-
-[auction]
-mode = "{mode}"
-currency = "{currency}"
-reserve_wei = "1ether"
-commit_blocks = 6
-{sealing}
-
-[model]
-preset = "cnn"
-input_shape = [1, 8, 8]
-outputs = 10
-
-[training]
-learning_rate = 0.01
-batch_size = 32
-epochs = 1
-
-[validation]
-dataset = "dataset.toml"
-final_count = 197
-subset_count = 200
-
-[terms]
-metric = "accuracy"
-target = 0.999
-rounds_max = {rounds}
-sellers_per_round = {sellers_per_round}
-sellers_min = {sellers_min}
-sellers_max = {sellers}
-cones_min = {cones_min}
-cones_max = {cones}
-stake_wei = "1ether"
-seller_deposit_wei = "{seller_deposit_wei}"
-lead = 3
-first_set_size = {first_set_size}
-growth_numerator = 3
-growth_denominator = 2
-enrolment_blocks = 16
-validation_blocks = 16
-update_commit_blocks = 6
-update_open_blocks = 5
-availability_blocks = 3
-vote_commit_blocks = 5
-vote_open_blocks = 8
-decision_blocks = 1
-appeal_blocks = 2
-header_blocks = 12
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,24 +187,13 @@ def _find_over(job_id: JobId, state: MarketState) -> JobState | None:
 
 
 def _write_request(folder: Path, setup: Setup, bid_wei: Wei) -> Path:
-    path = folder / "request.toml"
-    sellers_min = setup.sellers - setup.spare_sellers
-    least_wei, _ = compute_deposit_range(bid_wei, sellers_min, load_params(PARAMS_FILE))
-    sealing = 'deposit_wei = "15ether"\nreveal_blocks = 5'
-    path.write_text(
-        REQUEST.format(
-            bid_wei=bid_wei,
-            mode=setup.mode,
-            currency="token" if setup.in_token else "ether",
-            sealing="" if setup.mode == "open" else sealing,
-            rounds=ROUNDS,
-            sellers_per_round=setup.sellers - 1,
-            sellers_min=sellers_min,
-            sellers=setup.sellers,
-            cones_min=setup.cones - 1,
-            cones=setup.cones,
-            first_set_size=setup.first_set_size,
-            seller_deposit_wei=least_wei,
-        )
+    wish = SmallJob(
+        bid_wei=bid_wei,
+        sellers=setup.sellers,
+        sellers_min=setup.sellers - setup.spare_sellers,
+        cones=setup.cones,
+        mode=setup.mode,
+        is_in_token=setup.in_token,
+        first_set_size=setup.first_set_size,
     )
-    return path
+    return write_small_request(folder, wish)
