@@ -32,22 +32,18 @@ NO_REVEAL = 2
 
 @dataclass
 class Watch:
-    """Every ballot of a job as the chain told it last; the state keeps the open one only."""
+    """Every ballot as the chain told it last; the state keeps the open one of a job only."""
 
-    ballots: dict[tuple[int, int], Ballot] = field(default_factory=dict)
+    ballots: dict[JobId, dict[tuple[int, int], Ballot]] = field(default_factory=dict)
 
-    def see(self, job: JobState) -> None:
-        """Take note of the open ballot."""
-        if job.ballot is not None:
-            self.ballots[job.ballot.opened_at] = job.ballot
-
-    async def follow(self, market: FaultyMarket, job_id: JobId) -> None:
+    async def follow(self, market: FaultyMarket) -> None:
         """Take note of ballots until cancelled."""
         chain = market.devnet.chain
         while True:
             await chain.wait_block(BlockNumber(chain.state.block_number + 1))
-            if job_id in chain.state.jobs:
-                self.see(chain.state.jobs[job_id])
+            for job in chain.state.jobs.values():
+                if job.ballot is not None:
+                    self.ballots.setdefault(job.job_id, {})[job.ballot.opened_at] = job.ballot
 
 
 async def check_job(market: FaultyMarket, job_id: JobId, watch: Watch) -> list[str]:
@@ -122,7 +118,7 @@ def _check_slashes(
             excuses(outage, ballot, index)
             for outage in outages
             if outage.node == name
-            for ballot in watch.ballots.values()
+            for ballot in watch.ballots.get(job.job_id, {}).values()
             for index in [job.cone_index(slash.account)]
             if index in ballot.committed and index not in ballot.opened
         ):

@@ -14,7 +14,7 @@ from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
 from d2m_node.devnet.launcher import PARAMS_FILE, Devnet, Staging, open_devnet
 from d2m_node.devnet.layout import ChainPlace, NodePlan
 from d2m_node.devnet.options import DevnetOptions
-from protocol.job import JobPhase, JobState
+from protocol.job import JobPhase
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
 from protocol.types import NO_ACCOUNT, Address, JobId, Wei
@@ -28,6 +28,8 @@ from tests.support.small_request import SmallJob, write_small_request
 
 BUYERS = 2
 BID_WEI = 10 * 10**18
+BID_BLOCKS = 12
+"""Long enough for a buyer to be started again and still bid in the other one's auction."""
 JOB_SECONDS = 240.0
 
 
@@ -145,28 +147,29 @@ async def _listen(path: Path) -> trio.SocketListener:
     return trio.SocketListener(listening)
 
 
-async def run_job(market: FaultyMarket, number: int, cells: list[Cell]) -> bool:
-    """Let the buyers bid, and see the job to its end while the faults fall.
+async def run_jobs(market: FaultyMarket, number: int, cells: list[Cell]) -> list[JobId] | None:
+    """Let the buyers bid, and see their jobs to the end while the faults fall.
 
-    Returns whether it came to its end.
+    It is one job, unless a fault made a bid too late for the auction: that opens another one.
+    Returns the jobs, or None if one did not come to its end.
     """
     market.director.arm(cells, market.setup.provocations)
     chain = market.devnet.chain
-    job_id = JobId(len(chain.state.jobs) + 1)
+    first = len(chain.state.jobs) + 1
     with trio.move_on_after(JOB_SECONDS):
         for place in range(BUYERS):
-            await _bid(market, f"buyer-{place + 1}", f"job-{number}", place, job_id)
-        await chain.wait_for(partial(_find_over, job_id))
-        return True
-    return False
+            await _bid(market, f"buyer-{place + 1}", f"job-{number}", place, first)
+        await chain.wait_for(partial(_are_over, first))
+        return [JobId(one) for one in range(first, len(chain.state.jobs) + 1)]
+    return None
 
 
-async def _bid(market: FaultyMarket, name: str, key: str, place: int, job_id: JobId) -> None:
+async def _bid(market: FaultyMarket, name: str, key: str, place: int, first: int) -> None:
     """Ask for a model, again and again under one key while the node is away."""
     plan = market.plan(name)
     path = _write_request(plan.folder, market.setup, Wei(BID_WEI + place * 10**18))
     params = SubmitRequestParams(path=str(path), idempotency_key=key)
-    while not _has_bid(job_id, plan.account, market.devnet.chain.state):
+    while not _has_bid(first, plan.account, market.devnet.chain.state):
         with trio.move_on_after(20):
             try:
                 async with AsyncRpcClient(plan.folder / "rpc.sock") as client:
@@ -174,16 +177,17 @@ async def _bid(market: FaultyMarket, name: str, key: str, place: int, job_id: Jo
                 break
             except Exception:  # noqa: BLE001 - the node died, is away, or the bid was late
                 await trio.sleep(0.2)
-    await market.devnet.chain.wait_for(partial(_has_bid, job_id, plan.account))
+    await market.devnet.chain.wait_for(partial(_has_bid, first, plan.account))
 
 
-def _has_bid(job_id: JobId, bidder: Address, state: MarketState) -> bool | None:
-    return True if job_id in state.jobs and bidder in state.jobs[job_id].bids else None
+def _has_bid(first: int, bidder: Address, state: MarketState) -> bool | None:
+    return any(bidder in job.bids for job in state.jobs.values() if job.job_id >= first) or None
 
 
-def _find_over(job_id: JobId, state: MarketState) -> JobState | None:
-    job = state.jobs[job_id]
-    return job if job.phase in (JobPhase.SETTLED, JobPhase.CANCELLED) else None
+def _are_over(first: int, state: MarketState) -> bool | None:
+    jobs = [job for job in state.jobs.values() if job.job_id >= first]
+    over = (JobPhase.SETTLED, JobPhase.CANCELLED)
+    return (bool(jobs) and all(job.phase in over for job in jobs)) or None
 
 
 def _write_request(folder: Path, setup: Setup, bid_wei: Wei) -> Path:
@@ -195,5 +199,6 @@ def _write_request(folder: Path, setup: Setup, bid_wei: Wei) -> Path:
         mode=setup.mode,
         is_in_token=setup.in_token,
         first_set_size=setup.first_set_size,
+        bid_blocks=BID_BLOCKS,
     )
     return write_small_request(folder, wish)

@@ -23,7 +23,7 @@ from tests.faults.checks import (
     check_statements,
     check_transactions,
 )
-from tests.faults.market import FaultyMarket, open_faulty_market, run_job
+from tests.faults.market import FaultyMarket, open_faulty_market, run_jobs
 from tests.faults.setups import SETUPS
 from tests.faults.table import Cell
 
@@ -39,7 +39,7 @@ class Outcome:
     cell: str
     verdict: str
     """passed, failed, or missed: nobody came to its point."""
-    job: int
+    jobs: tuple[int, ...]
     node: str | None
     problems: tuple[str, ...]
 
@@ -62,40 +62,46 @@ async def run_market(plan: Plan, say: Say) -> list[Outcome]:
     joining = [cell for job in plan.jobs for cell in job if cell.step.stage == "joining"]
     problems: list[str] = []
     plans: list[NodePlan] = []
-    async with open_faulty_market(
-        plan.folder, SETUPS[plan.market], block_seconds=plan.block_seconds, joining=joining
-    ) as market:
+    setup = SETUPS[plan.market]
+    job_count = 0
+    async with (
+        open_faulty_market(
+            plan.folder, setup, block_seconds=plan.block_seconds, joining=joining
+        ) as market,
+        trio.open_nursery() as nursery,
+    ):
         plans = market.devnet.plans
+        watch = Watch()
+        nursery.start_soon(watch.follow, market)
         for number, cells in enumerate(plan.jobs, start=1):
             started = time.monotonic()
             here = [cell for cell in cells if cell not in joining]
-            found = await _run_one(market, number, here)
-            judged = list(_judge(market, number, cells, found))
+            found = await _run_one(market, watch, number, here)
+            first, job_count = job_count + 1, len(market.devnet.chain.state.jobs)
+            judged = list(_judge(market, range(first, job_count + 1), cells, found))
             outcomes += judged
             say(_tell(number, judged, found, time.monotonic() - started))
         problems += await check_money(market)
+        nursery.cancel_scope.cancel()
     problems += [text for one in plans for text in check_transactions(one)]
-    if not SETUPS[plan.market].is_cancelled:
-        problems += await _audit(plans, len(plan.jobs))
+    if not setup.is_cancelled:
+        problems += await _audit(plans, job_count)
     if problems:
         say("\n".join(["of the market:", *problems]))
         outcomes = [_with_problems(one, problems) for one in outcomes]
     return outcomes
 
 
-async def _run_one(market: FaultyMarket, number: int, cells: list[Cell]) -> list[str]:
-    job_id = JobId(number)
-    watch = Watch()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.follow, market, job_id)
-        is_over = await run_job(market, number, cells)
-        nursery.cancel_scope.cancel()
-    if not is_over:
-        job = market.devnet.chain.state.jobs.get(job_id)
-        phase = "without a bid" if job is None else f"in {job.phase.value}"
-        return [f"the job was still {phase} when its time was over"]
-    found = await check_job(market, job_id, watch)
-    found += await _check_model(market, market.devnet.chain.state.jobs[job_id])
+async def _run_one(market: FaultyMarket, watch: Watch, number: int, cells: list[Cell]) -> list[str]:
+    """Run the jobs of one schedule; return what is wrong with them."""
+    jobs = await run_jobs(market, number, cells)
+    if jobs is None:
+        phases = [job.phase.value for job in market.devnet.chain.state.jobs.values()]
+        return [f"time was over when the market's jobs were {', '.join(phases) or 'not there'}"]
+    found = []
+    for job_id in jobs:
+        found += await check_job(market, job_id, watch)
+        found += await _check_model(market, market.devnet.chain.state.jobs[job_id])
     # Points that come after the settlement may still be armed.
     with trio.move_on_after(LATE_SECONDS):
         await market.director.all_hit.wait()
@@ -149,7 +155,7 @@ async def _audit(plans: Sequence[NodePlan], job_count: int) -> list[str]:
 
 
 def _judge(
-    market: FaultyMarket, number: int, cells: Sequence[Cell], problems: Sequence[str]
+    market: FaultyMarket, jobs: Sequence[int], cells: Sequence[Cell], problems: Sequence[str]
 ) -> Iterator[Outcome]:
     hits = market.director.records.hits
     for cell in cells:
@@ -158,14 +164,14 @@ def _judge(
         yield Outcome(
             cell=cell.cell_id,
             verdict=verdict,
-            job=number,
+            jobs=tuple(jobs),
             node=None if hit is None else hit.node,
             problems=tuple(problems),
         )
 
 
 def _with_problems(outcome: Outcome, problems: Sequence[str]) -> Outcome:
-    own = [one for one in problems if not one.startswith("job ") or _is_of(outcome.job, one)]
+    own = [one for one in problems if not one.startswith("job ") or _is_of(outcome.jobs, one)]
     if not own:
         return outcome
     verdict = "missed" if outcome.verdict == "missed" else "failed"
@@ -173,8 +179,8 @@ def _with_problems(outcome: Outcome, problems: Sequence[str]) -> Outcome:
     return Outcome(**{**asdict(outcome), "verdict": verdict, "problems": told})
 
 
-def _is_of(job: int, problem: str) -> bool:
-    return problem.startswith((f"job {job}:", f"job {job},"))
+def _is_of(jobs: Sequence[int], problem: str) -> bool:
+    return any(problem.startswith((f"job {job}:", f"job {job},")) for job in jobs)
 
 
 def _tell(number: int, judged: Sequence[Outcome], problems: Sequence[str], seconds: float) -> str:

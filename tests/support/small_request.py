@@ -54,8 +54,8 @@ growth_denominator = 2
 """
 
 PATIENT_WINDOWS = {
-    "enrolment": 16,
-    "validation": 16,
+    "enrolment": 14,
+    "validation": 14,
     "update_commit": 6,
     "update_open": 5,
     "availability": 3,
