@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from d2m_node.ports import ChainPort, NetworkPort
+from d2m_node.ports import ChainPort, NetworkPort, StorePort
 from protocol.types import Wei
 
 
@@ -64,6 +64,18 @@ class NetworkReading:
     queue_limits: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreReading:
+    """The store at one moment."""
+
+    blob_bytes: int
+    quota_bytes: int
+    kept_bytes: int
+    """Of the blobs, what no collection would free, and what is promised to jobs."""
+    free_bytes: int
+    """What the disk would still take, less the reserve."""
+
+
 class MeasuredChain(ChainPort, Protocol):
     """The chain port, and its measures."""
 
@@ -79,3 +91,13 @@ class MeasuredNetwork(NetworkPort, Protocol):
 
     def measure(self) -> NetworkReading:
         """Return the measures of now."""
+
+
+class MeasuredStore(StorePort, Protocol):
+    """The store port, and its measures."""
+
+    async def measure(self) -> StoreReading:
+        """Return the measures of now. Raises FatalError."""
+
+    async def check_writable(self) -> None:
+        """Write something durably. Raises FatalError that says why it cannot be."""

@@ -3,10 +3,11 @@
 trio.run
 └── run_node
     ├── open_store                  closes last
-    │   └── open_chain              follower, sender
-    │       └── open_network        host, gossip, streams
-    │           ├── serve_rpc
-    │           └── roles           one task per enabled role
+    │   └── open_watch              health, metrics, word to systemd
+    │       └── open_chain          follower, sender
+    │           └── open_network    host, gossip, streams
+    │               ├── serve_rpc
+    │               └── roles       one task per enabled role
     └── signals                     set `stop`
 """
 
@@ -14,7 +15,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -54,6 +55,8 @@ from d2m_node.training.datasets import LocalDatasets
 from d2m_node.training.devices import select_evaluator
 from d2m_node.training.runner import open_trainer
 from d2m_node.transaction_store import TransactionStore
+from d2m_node.watch.service import open_watch
+from d2m_node.watch.sources import Sources
 from protocol.market import MarketState
 from protocol.types import JobId
 
@@ -99,6 +102,7 @@ async def run_node(
     open_rooms: dict[JobId, Room] = {}
     async with (
         behaviour.open_store(settings.data_dir, settings.storage) as store,
+        open_watch(settings.watch, store) as watch,
         behaviour.open_chain(settings.chain, signer, store.transactions) as chain,
         behaviour.open_network(
             network_settings(settings, first_sequence=await store.marks.reserve_sequence()),
@@ -114,11 +118,13 @@ async def run_node(
             datasets=LocalDatasets(_find_data_folder()),
         )
         _start_services(services, ports, store, settings)
+        watch.note_step("binding the peer identity to the account")
         await _bind_peer(ports, settings.network.announce or network.listening[0])
         async with trio.open_nursery() as roles:
             desk = BuyerDesk(ports)
             rooms = Rooms(ports, open_rooms, roles)
-            starters = _make_starters(ports, rooms, desk, settings, behaviour)
+            timed = replace(behaviour, open_trainer=watch.time_trainings(behaviour.open_trainer))
+            starters = _make_starters(ports, rooms, desk, settings, timed)
             runner = RoleRunner(starters, settings.roles.enabled(), store.journal, roles)
             context = RpcContext(
                 ports=ports,
@@ -127,11 +133,24 @@ async def run_node(
                 stop=stop,
                 once=OnceDesk(store.journal),
             )
+            watch.attach(
+                Sources(
+                    account=signer.address,
+                    chain=chain,
+                    network=network,
+                    store=store,
+                    roles=runner.enabled,
+                    calls=context.calls,
+                )
+            )
             await services.start(serve_rpc, settings.rpc, context)
             task_status.started()
             log.info("node_ready", account=signer.address.hex())
+            watch.note_step("the roles")
             await runner.restore()
+            watch.note_started()
             await stop.wait()
+            watch.note_stopping()
             roles.cancel_scope.cancel()
         services.cancel_scope.cancel()
 

@@ -157,6 +157,19 @@ class RpcSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSettings:
+    """Health and metrics over HTTP, without a token: whoever reaches it may read."""
+
+    listen: str | None = None
+    """An address like "127.0.0.1:9395" for /healthz, /readyz and /metrics. Port 0 takes a free
+    one; "" is off."""
+    allow_remote: bool = False
+    """Whether `listen` may be more than loopback. Balances and jobs are told to whoever asks."""
+    hosts: tuple[str, ...] = ()
+    """Names besides its address and localhost by which the listener may be called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     level: LogLevel = "info"
     format: LogFormat = "console"
@@ -202,6 +215,7 @@ class NodeSettings:
     chain: ChainSettings
     network: NetworkSettings
     rpc: RpcSettings
+    watch: WatchSettings
     logs: LogSettings
     storage: StorageSettings
     keys: KeySettings
@@ -380,17 +394,32 @@ def _check_together(settings: NodeSettings) -> None:
             f"chain.reorg_blocks: with chain.confirmations at most {KEPT_STATES - 2} together; "
             "endpoints keep no older state"
         )
-    if settings.rpc.tcp is not None:
-        try:
-            host, _ = parse_listen_address(settings.rpc.tcp)
-        except UserError as exc:
-            raise UserError(f"rpc.tcp: {exc}") from exc
-        if not settings.rpc.allow_remote and not ip_address(host).is_loopback:
-            raise UserError(
-                f"rpc.tcp: {host} is no loopback address, and tokens would travel unencrypted; "
-                "set rpc.allow_remote if a proxy or tunnel protects them"
-            )
+    _check_listener(
+        "rpc.tcp", settings.rpc.tcp, None if settings.rpc.allow_remote else _UNENCRYPTED
+    )
+    may_be_far = settings.watch.allow_remote
+    _check_listener("watch.listen", settings.watch.listen, None if may_be_far else _READABLE)
     check_roles(settings.roles)
+
+
+def _check_listener(name: str, text: str | None, danger: str | None) -> None:
+    """Check an address to listen on; with a ``danger`` it must be of loopback."""
+    if text is None:
+        return
+    try:
+        host, _ = parse_listen_address(text)
+    except UserError as exc:
+        raise UserError(f"{name}: {exc}") from exc
+    if danger is not None and not ip_address(host).is_loopback:
+        raise UserError(f"{name}: {host} is no loopback address, and {danger}")
+
+
+_UNENCRYPTED: Final = (
+    "tokens would travel unencrypted; set rpc.allow_remote if a proxy or tunnel protects them"
+)
+_READABLE: Final = (
+    "whoever reaches it may read; set watch.allow_remote if a firewall or proxy guards it"
+)
 
 
 def default_data_dir(environment: Mapping[str, str] = os.environ) -> Path:

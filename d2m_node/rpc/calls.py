@@ -58,7 +58,13 @@ class Dispatcher:
         self.failure: FatalError | None = None
 
     async def run(self, call: Call, held: Scope) -> Outcome:
-        """Call a method for someone who has a scope."""
+        """Call a method for someone who has a scope, and count it."""
+        outcome = await self._answer(call, held)
+        method = call.method if call.method in ENDPOINTS else "unknown"
+        self._context.calls[method, _name_result(outcome)] += 1
+        return outcome
+
+    async def _answer(self, call: Call, held: Scope) -> Outcome:
         endpoint = ENDPOINTS.get(call.method)
         if endpoint is None:
             message = explain_unknown_key(call.method[:100], ENDPOINTS)
@@ -103,6 +109,14 @@ def decode_call(body: bytes) -> Call:
 def describe_error(code: ErrorCode, message: str) -> Outcome:
     """Return the outcome of a call that failed: one line."""
     return {"error": {"code": code.value, "message": " ".join(message.split())}}
+
+
+def _name_result(outcome: Outcome) -> str:
+    """Return "ok", or the name of the error's code."""
+    error = outcome.get("error")
+    if not isinstance(error, dict):
+        return "ok"
+    return ErrorCode(error["code"]).name.lower()
 
 
 def make_answer(call_id: int | str | None, outcome: Outcome) -> dict[str, object]:

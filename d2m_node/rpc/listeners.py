@@ -149,8 +149,10 @@ def open_unix_listener(path: Path) -> Iterator[trio.SocketListener]:
 
 
 @contextmanager
-def open_tcp_listener(address: str, port: int) -> Iterator[trio.SocketListener]:
-    """Listen on an address; port 0 takes a free one. Raises UserError."""
+def open_tcp_listener(
+    address: str, port: int, *, setting: str = "rpc.tcp"
+) -> Iterator[trio.SocketListener]:
+    """Listen on an address; port 0 takes a free one. Raises UserError that names the setting."""
     family = sockets.AF_INET6 if ":" in address else sockets.AF_INET
     listener = sockets.socket(family, sockets.SOCK_STREAM)
     try:
@@ -159,7 +161,7 @@ def open_tcp_listener(address: str, port: int) -> Iterator[trio.SocketListener]:
         listener.listen(BACKLOG)
     except OSError as exc:
         listener.close()
-        raise UserError(f"rpc.tcp: {address} port {port}: {exc.strerror or exc}") from exc
+        raise UserError(f"{setting}: {address} port {port}: {exc.strerror or exc}") from exc
     try:
         yield trio.SocketListener(trio.socket.from_stdlib_socket(listener))
     finally:

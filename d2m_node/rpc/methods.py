@@ -5,8 +5,9 @@ may move money has two functions: one that reads and checks what is asked, and o
 and may be called again under the same idempotency key.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -78,6 +79,8 @@ class RpcContext:
     once: OnceDesk
     tokens: Tokens | None = None
     """Where the node listens on TCP."""
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often each method was called, by what came of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Final, TypeVar, TypeVarTuple
 import structlog
 import trio
 
+from d2m_node.measures import StoreReading
 from d2m_node.ports import Purpose, Reference
 from d2m_node.storage import room
 from d2m_node.storage.blob_files import BlobFiles, is_intact
@@ -119,6 +120,20 @@ class Blobs:
     async def check_room(self, size_bytes: int) -> None:
         """Raise DiskFull if the disk could not take so many bytes now."""
         await self._in_thread(self.files.check_room, size_bytes)
+
+    async def measure(self) -> StoreReading:
+        """Return how full the folder and the disk are. Raises FatalError."""
+        free = await self._in_thread(self.files.measure_free)
+
+        def work(connection: sqlite3.Connection) -> StoreReading:
+            return StoreReading(
+                blob_bytes=room.count_used(connection),
+                quota_bytes=self._quota_bytes,
+                kept_bytes=room.count_kept(connection) + room.count_promised(connection),
+                free_bytes=max(free, 0),
+            )
+
+        return await self.run(work)
 
     async def note_uses(self) -> None:
         """Write down which blobs were read since this was last called."""

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
+from d2m_node.measures import StoreReading
 from d2m_node.settings import StorageSettings
 from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
@@ -42,6 +43,15 @@ class Store:
     marks: Marks
     run: RunInTransaction
     """Works on all of them at once."""
+
+    async def measure(self) -> StoreReading:
+        """See `MeasuredStore.measure`."""
+        return await self.blobs.measure()
+
+    async def check_writable(self) -> None:
+        """See `MeasuredStore.check_writable`."""
+        await self.run(_rewrite_version)
+        await self.blobs.check_room(1)
 
 
 @asynccontextmanager
@@ -78,6 +88,12 @@ async def open_store(
             )
         finally:
             connection.close()
+
+
+def _rewrite_version(connection: sqlite3.Connection) -> None:
+    """Change nothing, and have it written all the same: the file's first page, with a sync."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {int(version)}")
 
 
 @contextmanager

@@ -1,0 +1,119 @@
+"""Everything that is exported, read from the ports at one moment."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+
+from d2m_node.errors import ChainUnavailable, FatalError
+from d2m_node.measures import (
+    ChainReading,
+    MeasuredChain,
+    MeasuredStore,
+    NetworkReading,
+    StoreReading,
+)
+from d2m_node.ports import PeerStatus
+from d2m_node.watch.figures import AccountFigures, Bookkeeper
+from d2m_node.watch.health import Check, Health
+from d2m_node.watch.sources import Sources
+from protocol.types import Address, Wei
+
+PATIENCE_SECONDS = 2.0
+"""For what an endpoint or the disk must answer; without it those samples are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReading:
+    """The parts of a node at one moment."""
+
+    chain_id: int
+    account: Address
+    block_number: int
+    chain: ChainReading
+    balance_wei: Wei | None
+    """None if no endpoint told it in time."""
+    network: NetworkReading
+    peers: Sequence[PeerStatus]
+    store: StoreReading | None
+    """None if the disk did not answer in time."""
+    figures: AccountFigures
+    roles: Mapping[str, bool]
+    threads: tuple[int, int]
+    """Worker threads in use, and how many there may be."""
+    calls: Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """All that is known at one moment."""
+
+    checks: Sequence[Check]
+    node: NodeReading | None
+    """None while the parts are not open yet."""
+
+
+class Reader:
+    """Reads the sources."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._sources: Sources | None = None
+        self._books: Bookkeeper | None = None
+
+    def attach(self, sources: Sources) -> None:
+        """Name the parts, once they are open."""
+        self._sources = sources
+        self._books = Bookkeeper(sources.account)
+
+    async def read(self) -> Reading:
+        """Ask endpoint and disk, for at most `PATIENCE_SECONDS`, then read all that is at hand."""
+        sources = self._sources
+        balance_wei: Wei | None = None
+        store: StoreReading | None = None
+        checks: Sequence[Check] = ()
+
+        async def ask_health() -> None:
+            nonlocal checks
+            checks = await self._health.check_readiness()
+
+        async def ask_chain(chain: MeasuredChain) -> None:
+            nonlocal balance_wei
+            with suppress(ChainUnavailable):  # `chain_silent_seconds` tells of it
+                balance_wei = await chain.read_balance()
+
+        async def ask_store(asked: MeasuredStore) -> None:
+            nonlocal store
+            with suppress(FatalError):  # the check "store" tells of it
+                store = await asked.measure()
+
+        with trio.move_on_after(PATIENCE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask_health)
+                if sources is not None:
+                    nursery.start_soon(ask_chain, sources.chain)
+                    nursery.start_soon(ask_store, sources.store)
+        node = None if sources is None else self._read_node(sources, balance_wei, store)
+        return Reading(checks=checks, node=node)
+
+    def _read_node(
+        self, sources: Sources, balance_wei: Wei | None, store: StoreReading | None
+    ) -> NodeReading:
+        assert self._books is not None, "the books are opened with the sources"
+        state = sources.chain.state
+        limiter = trio.to_thread.current_default_thread_limiter()
+        return NodeReading(
+            chain_id=sources.chain.domain.chain_id,
+            account=sources.account,
+            block_number=state.block_number,
+            chain=sources.chain.measure(),
+            balance_wei=balance_wei,
+            network=sources.network.measure(),
+            peers=sources.network.peers(),
+            store=store,
+            figures=self._books.add_up(state),
+            roles=sources.roles(),
+            threads=(limiter.borrowed_tokens, int(limiter.total_tokens)),
+            calls=dict(sources.calls),
+        )

@@ -1,0 +1,21 @@
+"""Where health and metrics are read from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from d2m_node.measures import MeasuredChain, MeasuredNetwork, MeasuredStore
+from protocol.types import Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the figures are from."""
+
+    account: Address
+    chain: MeasuredChain
+    network: MeasuredNetwork
+    store: MeasuredStore
+    roles: Callable[[], Mapping[str, bool]]
+    """Every role, and whether it is on."""
+    calls: Mapping[tuple[str, str], int]
+    """Calls of the local RPC by method and result."""
