@@ -26,9 +26,10 @@ from d2m_node.chain.adapter import open_chain
 from d2m_node.clock import Clock
 from d2m_node.errors import UserError
 from d2m_node.keys import open_account
+from d2m_node.measures import MeasuredChain
 from d2m_node.network.host import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import ChainPort, Library, Ports, SignerPort, TrainerPort
+from d2m_node.ports import Library, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import PrivacyPolicy
 from d2m_node.request_file import METRICS
 from d2m_node.role_control import RoleOptions
@@ -79,7 +80,7 @@ class Behaviour:
     make_executor: Callable[[Device], Awaitable[Executor]] = make_honest_executor
     open_store: Callable[[Path, StorageSettings], AbstractAsyncContextManager[Store]] = open_store
     open_chain: Callable[
-        [ChainSettings, SignerPort, TransactionStore], AbstractAsyncContextManager[ChainPort]
+        [ChainSettings, SignerPort, TransactionStore], AbstractAsyncContextManager[MeasuredChain]
     ] = open_chain
     open_network: Callable[
         [NetworkSettings, Library], AbstractAsyncContextManager[Libp2pNetwork]
@@ -141,6 +142,7 @@ async def run_node(
                     store=store,
                     roles=runner.enabled,
                     calls=context.calls,
+                    epsilon_budget=settings.roles.seller.privacy.epsilon_budget,
                 )
             )
             await services.start(serve_rpc, settings.rpc, context)

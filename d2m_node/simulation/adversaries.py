@@ -17,11 +17,11 @@ import numpy as np
 
 from d2m_node.chain.adapter import open_chain
 from d2m_node.logs import configure_logs
+from d2m_node.measures import MeasuredChain
 from d2m_node.network.host import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
 from d2m_node.ports import (
-    ChainPort,
     Int32Array,
     Library,
     PrivateTraining,
@@ -172,7 +172,7 @@ def make_equivocator() -> Behaviour:
     @asynccontextmanager
     async def open_own_chain(
         settings: ChainSettings, signer: SignerPort, store: TransactionStore
-    ) -> AsyncGenerator[ChainPort, None]:
+    ) -> AsyncGenerator[MeasuredChain, None]:
         async with open_chain(settings, signer, store) as chain:
             account.append((signer, chain.domain))
             yield chain

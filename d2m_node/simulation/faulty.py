@@ -22,10 +22,11 @@ from typing import Any, cast
 
 from d2m_node.calls import ContractCall
 from d2m_node.logs import configure_logs
+from d2m_node.measures import MeasuredChain
 from d2m_node.network.host import Libp2pNetwork
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
-from d2m_node.ports import ChainPort, Int32Array, Library, SignerPort, TrainerPort, TrainingTask
+from d2m_node.ports import Int32Array, Library, SignerPort, TrainerPort, TrainingTask
 from d2m_node.roles.executor import Executor
 from d2m_node.settings import ChainSettings, Device, StorageSettings, load_settings
 from d2m_node.simulation.adversaries import make_behaviour
@@ -248,9 +249,9 @@ def watch(honest: Behaviour, reporter: Reporter) -> Behaviour:
     @asynccontextmanager
     async def watched_chain(
         settings: ChainSettings, signer: SignerPort, store: TransactionStore
-    ) -> AsyncGenerator[ChainPort, None]:
+    ) -> AsyncGenerator[MeasuredChain, None]:
         async with honest.open_chain(settings, signer, store) as chain:
-            yield cast("ChainPort", WatchedChain(chain, reporter, calls))
+            yield cast("MeasuredChain", WatchedChain(chain, reporter, calls))
 
     @asynccontextmanager
     async def watched_network(

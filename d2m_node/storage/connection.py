@@ -61,6 +61,12 @@ class Database:
             return work(self._connection)
 
 
+def rewrite_version(connection: sqlite3.Connection) -> None:
+    """Change nothing, and have it written all the same: the file's first page, with a sync."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {int(version)}")
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file, which is made if there is none, as the newest version has it.
 

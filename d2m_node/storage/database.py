@@ -16,7 +16,7 @@ from d2m_node.measures import StoreReading
 from d2m_node.settings import StorageSettings
 from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
-from d2m_node.storage.connection import Database, connect, translated_errors
+from d2m_node.storage.connection import Database, connect, rewrite_version, translated_errors
 from d2m_node.storage.journal import Journal, RunInTransaction
 from d2m_node.storage.marks import Marks
 from d2m_node.storage.refusals import Refusals
@@ -50,7 +50,7 @@ class Store:
 
     async def check_writable(self) -> None:
         """See `MeasuredStore.check_writable`."""
-        await self.run(_rewrite_version)
+        await self.run(rewrite_version)
         await self.blobs.check_room(1)
 
 
@@ -88,12 +88,6 @@ async def open_store(
             )
         finally:
             connection.close()
-
-
-def _rewrite_version(connection: sqlite3.Connection) -> None:
-    """Change nothing, and have it written all the same: the file's first page, with a sync."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    connection.execute(f"PRAGMA user_version = {int(version)}")
 
 
 @contextmanager

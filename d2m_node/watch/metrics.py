@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final
 
 MAX_JOBS: Final = 100
+MAX_DATASETS: Final = 20
 
 
 class Kind(Enum):
@@ -138,6 +139,15 @@ BLOB_KEPT: Final = _gauge(
     "store_blob_kept_bytes", "Of the blobs, what no collection would free, and what is promised."
 )
 DISK_FREE: Final = _gauge("disk_free_bytes", "What the disk would still take, less the reserve.")
+
+EPSILON: Final = _gauge(
+    "privacy_epsilon",
+    "Epsilon spent on a dataset, by the first digits of its hash; at most 20 datasets.",
+    "dataset",
+)
+EPSILON_BUDGET: Final = _gauge(
+    "privacy_epsilon_budget", "What roles.seller.privacy.epsilon_budget allows, if it is set."
+)
 
 RPC_CALLS: Final = _counter(
     "rpc_calls", "Calls of the local RPC; result: ok, or what kind of error.", "method", "result"

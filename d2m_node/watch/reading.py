@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
 import trio
 
 from d2m_node.errors import ChainUnavailable, FatalError
@@ -15,10 +16,13 @@ from d2m_node.measures import (
     StoreReading,
 )
 from d2m_node.ports import PeerStatus
+from d2m_node.privacy_ledger import PrivacyAccount, read_accounts
 from d2m_node.watch.figures import AccountFigures, Bookkeeper
 from d2m_node.watch.health import Check, Health
 from d2m_node.watch.sources import Sources
 from protocol.types import Address, Wei
+
+log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 2.0
 """For what an endpoint or the disk must answer; without it those samples are left out."""
@@ -38,6 +42,8 @@ class NodeReading:
     peers: Sequence[PeerStatus]
     store: StoreReading | None
     """None if the disk did not answer in time."""
+    privacy: Sequence[PrivacyAccount]
+    epsilon_budget: float | None
     figures: AccountFigures
     roles: Mapping[str, bool]
     threads: tuple[int, int]
@@ -52,6 +58,15 @@ class Reading:
     checks: Sequence[Check]
     node: NodeReading | None
     """None while the parts are not open yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What had to be waited for."""
+
+    balance_wei: Wei | None
+    store: StoreReading | None
+    privacy: Sequence[PrivacyAccount]
 
 
 class Reader:
@@ -72,6 +87,7 @@ class Reader:
         sources = self._sources
         balance_wei: Wei | None = None
         store: StoreReading | None = None
+        privacy: Sequence[PrivacyAccount] = ()
         checks: Sequence[Check] = ()
 
         async def ask_health() -> None:
@@ -84,9 +100,12 @@ class Reader:
                 balance_wei = await chain.read_balance()
 
         async def ask_store(asked: MeasuredStore) -> None:
-            nonlocal store
-            with suppress(FatalError):  # the check "store" tells of it
+            nonlocal store, privacy
+            try:
                 store = await asked.measure()
+                privacy = await read_accounts(asked.journal)
+            except FatalError as exc:  # whoever needs the store will stop the node; not a scrape
+                log.warning("store_not_measured", reason=str(exc))
 
         with trio.move_on_after(PATIENCE_SECONDS):
             async with trio.open_nursery() as nursery:
@@ -94,12 +113,11 @@ class Reader:
                 if sources is not None:
                     nursery.start_soon(ask_chain, sources.chain)
                     nursery.start_soon(ask_store, sources.store)
-        node = None if sources is None else self._read_node(sources, balance_wei, store)
+        asked = _Asked(balance_wei, store, privacy)
+        node = None if sources is None else self._read_node(sources, asked)
         return Reading(checks=checks, node=node)
 
-    def _read_node(
-        self, sources: Sources, balance_wei: Wei | None, store: StoreReading | None
-    ) -> NodeReading:
+    def _read_node(self, sources: Sources, asked: _Asked) -> NodeReading:
         assert self._books is not None, "the books are opened with the sources"
         state = sources.chain.state
         limiter = trio.to_thread.current_default_thread_limiter()
@@ -108,10 +126,12 @@ class Reader:
             account=sources.account,
             block_number=state.block_number,
             chain=sources.chain.measure(),
-            balance_wei=balance_wei,
+            balance_wei=asked.balance_wei,
             network=sources.network.measure(),
             peers=sources.network.peers(),
-            store=store,
+            store=asked.store,
+            privacy=asked.privacy,
+            epsilon_budget=sources.epsilon_budget,
             figures=self._books.add_up(state),
             roles=sources.roles(),
             threads=(limiter.borrowed_tokens, int(limiter.total_tokens)),

@@ -36,6 +36,7 @@ def list_samples(reading: Reading, version: str) -> Iterator[Sample]:
         _list_network,
         _list_queues,
         _list_store,
+        _list_privacy,
     ):
         yield from list_some(node)
     for names, count in sorted(node.calls.items()):
@@ -141,3 +142,11 @@ def _list_store(reading: NodeReading) -> Iterator[Sample]:
         yield Sample(metrics.BLOB_QUOTA, store.quota_bytes)
         yield Sample(metrics.BLOB_KEPT, store.kept_bytes)
         yield Sample(metrics.DISK_FREE, store.free_bytes)
+
+
+def _list_privacy(reading: NodeReading) -> Iterator[Sample]:
+    dearest = sorted(reading.privacy, key=lambda one: -one.epsilon)[: metrics.MAX_DATASETS]
+    spent = {account.dataset[:12]: account.epsilon for account in dearest}
+    yield from _by_label(metrics.EPSILON, spent)
+    if reading.epsilon_budget is not None:
+        yield Sample(metrics.EPSILON_BUDGET, reading.epsilon_budget)

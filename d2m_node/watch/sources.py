@@ -19,3 +19,5 @@ class Sources:
     """Every role, and whether it is on."""
     calls: Mapping[tuple[str, str], int]
     """Calls of the local RPC by method and result."""
+    epsilon_budget: float | None
+    """What may be spent on each dataset's privacy; None if trainings are not private."""

@@ -60,6 +60,7 @@ async def test_every_metric_in_the_table_is_exported_as_it_says() -> None:
     record_votes(cast, [0, 1])
     decide_first_round(cast, DIGEST, appeal_end=50, header=HEADER)
     node = watched(cast)
+    await node.spend_epsilon(2.5)
     found = {family.name: family for family in parse_text(await scrape(node))}
     for metric in METRICS:
         name = metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name
@@ -221,6 +222,14 @@ async def test_a_sellers_deposit_is_told_until_it_is_lost() -> None:
     samples = list_samples(await scrape(node))
     assert samples["d2m_deposits_ether", ()] == 0
     assert samples["d2m_deposits_forfeited_total", ()] == 1
+
+
+async def test_what_a_datasets_privacy_has_cost_is_told_beside_its_budget() -> None:
+    node = WatchedNode()
+    await node.spend_epsilon(2.5)
+    samples = list_samples(await scrape(node))
+    assert samples["d2m_privacy_epsilon", ("ab" * 6,)] == 2.5
+    assert samples["d2m_privacy_epsilon_budget", ()] == 8.0
 
 
 async def test_a_job_of_others_is_no_label() -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import httpx
+import msgspec
 import trio
 
 from d2m_node.errors import ChainUnavailable, FatalError
 from d2m_node.measures import CallTotals, ChainReading, NetworkReading, StoreReading
-from d2m_node.ports import PeerStatus
+from d2m_node.ports import PeerStatus, PrivateTraining
+from d2m_node.privacy_ledger import TRAININGS
 from d2m_node.settings import WatchSettings
 from d2m_node.watch.server import serve_watch
 from d2m_node.watch.service import Watch
@@ -30,6 +32,7 @@ from protocol.types import (
     UtilityQ20,
     Wei,
 )
+from tests.support.market import Journal
 
 ACCOUNT = Address(b"\x0a" * 20)
 DOMAIN = Domain(31337, Address(b"\x0b" * 20))
@@ -107,6 +110,7 @@ class WatchedNetwork:
 
 @dataclass
 class WatchedStore:
+    journal: Journal = field(default_factory=Journal)
     failure: FatalError | None = None
     writes: int = 0
 
@@ -144,7 +148,17 @@ class WatchedNode:
             store=cast(Any, self.store),
             roles=lambda: self.roles,
             calls=self.calls,
+            epsilon_budget=8.0,
         )
+
+    async def spend_epsilon(self, epsilon: float) -> None:
+        """Let a private training be written down."""
+        private = PrivateTraining(
+            noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=0.1, steps=10
+        )
+        key = f"{'ab' * 32}/31337-0b/1/000000/000000"
+        entry = msgspec.msgpack.encode((private, epsilon, 1e-5))
+        await self.store.journal.remember(TRAININGS, key, entry)
 
     def watch(self, supervisor: Supervisor | None = None) -> Watch:
         return Watch(cast(Any, self.store), supervisor or Supervisor(None, 1.0))
