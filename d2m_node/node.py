@@ -140,7 +140,7 @@ async def run_node(
                     chain=chain,
                     network=network,
                     store=store,
-                    roles=runner.enabled,
+                    roles=runner.states,
                     calls=context.calls,
                     epsilon_budget=settings.roles.seller.privacy.epsilon_budget,
                 )

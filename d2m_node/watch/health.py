@@ -13,6 +13,7 @@ import trio
 
 from d2m_node.errors import FatalError
 from d2m_node.measures import MeasuredStore
+from d2m_node.role_control import RoleState
 from d2m_node.watch.loop import LoopMonitor
 from d2m_node.watch.sources import Sources
 
@@ -101,8 +102,12 @@ class Health:
             return Check("roles", is_ok=False, detail="the node is stopping")
         if not self._startup.is_complete or self._sources is None:
             return Check("roles", is_ok=False, detail=f"starting: {self._startup.step}")
-        on = sorted(name for name, is_on in self._sources.roles().items() if is_on)
-        return Check("roles", is_ok=True, detail=", ".join(on) or "none: the node observes")
+        told = [
+            name if state is RoleState.ON else f"{name} ({state.value})"
+            for name, state in sorted(self._sources.roles().items())
+            if state is not RoleState.OFF
+        ]
+        return Check("roles", is_ok=True, detail=", ".join(told) or "none: the node observes")
 
 
 def check_chain(sources: Sources) -> Check:

@@ -53,7 +53,15 @@ INFO: Final = _gauge(
     "node_info", "1; the labels say what runs where.", "version", "chain_id", "account"
 )
 READY: Final = _gauge("ready", "1 if a check of /readyz passes.", "check")
-ROLE_ENABLED: Final = _gauge("role_enabled", "1 if a role is on.", "role")
+ROLE_STATE: Final = _gauge(
+    "role_state", "1 at where a role stands; state: on, draining, off.", "role", "state"
+)
+REFUSALS: Final = _gauge(
+    "refusals",
+    "Jobs that a role refused or could not go on with, of the last 1000; code: why.",
+    "role",
+    "code",
+)
 
 HEAD_BLOCK: Final = _gauge("chain_head_block", "Newest block that an endpoint named.")
 FOLLOWED_BLOCK: Final = _gauge("chain_followed_block", "Newest block that has been followed.")

@@ -1,5 +1,6 @@
 """Everything that is exported, read from the ports at one moment."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from d2m_node.measures import (
 )
 from d2m_node.ports import PeerStatus
 from d2m_node.privacy_ledger import PrivacyAccount, read_accounts
+from d2m_node.role_control import RoleState
 from d2m_node.watch.figures import AccountFigures, Bookkeeper
 from d2m_node.watch.health import Check, Health
 from d2m_node.watch.sources import Sources
@@ -24,6 +26,7 @@ from protocol.types import Address, Wei
 
 log = structlog.get_logger(__name__)
 
+REFUSALS_READ = 1000
 PATIENCE_SECONDS = 2.0
 """For what an endpoint or the disk must answer; without it those samples are left out."""
 
@@ -45,7 +48,9 @@ class NodeReading:
     privacy: Sequence[PrivacyAccount]
     epsilon_budget: float | None
     figures: AccountFigures
-    roles: Mapping[str, bool]
+    roles: Mapping[str, RoleState]
+    refusals: Mapping[tuple[str, str], int]
+    """By role and code."""
     threads: tuple[int, int]
     """Worker threads in use, and how many there may be."""
     calls: Mapping[tuple[str, str], int]
@@ -67,6 +72,7 @@ class _Asked:
     balance_wei: Wei | None
     store: StoreReading | None
     privacy: Sequence[PrivacyAccount]
+    refusals: Mapping[tuple[str, str], int]
 
 
 class Reader:
@@ -88,6 +94,7 @@ class Reader:
         balance_wei: Wei | None = None
         store: StoreReading | None = None
         privacy: Sequence[PrivacyAccount] = ()
+        refusals: Mapping[tuple[str, str], int] = {}
         checks: Sequence[Check] = ()
 
         async def ask_health() -> None:
@@ -100,10 +107,12 @@ class Reader:
                 balance_wei = await chain.read_balance()
 
         async def ask_store(asked: MeasuredStore) -> None:
-            nonlocal store, privacy
+            nonlocal store, privacy, refusals
             try:
                 store = await asked.measure()
                 privacy = await read_accounts(asked.journal)
+                latest = await asked.refusals.latest(REFUSALS_READ)
+                refusals = Counter((one.role, one.code) for one in latest)
             except FatalError as exc:  # whoever needs the store will stop the node; not a scrape
                 log.warning("store_not_measured", reason=str(exc))
 
@@ -113,7 +122,7 @@ class Reader:
                 if sources is not None:
                     nursery.start_soon(ask_chain, sources.chain)
                     nursery.start_soon(ask_store, sources.store)
-        asked = _Asked(balance_wei, store, privacy)
+        asked = _Asked(balance_wei, store, privacy, refusals)
         node = None if sources is None else self._read_node(sources, asked)
         return Reading(checks=checks, node=node)
 
@@ -134,6 +143,7 @@ class Reader:
             epsilon_budget=sources.epsilon_budget,
             figures=self._books.add_up(state),
             roles=sources.roles(),
+            refusals=asked.refusals,
             threads=(limiter.borrowed_tokens, int(limiter.total_tokens)),
             calls=dict(sources.calls),
         )

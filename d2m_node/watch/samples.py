@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from d2m_node.role_control import RoleState
 from d2m_node.watch import metrics
 from d2m_node.watch.metrics import Metric
 from d2m_node.watch.reading import NodeReading, Reading
@@ -28,7 +29,11 @@ def list_samples(reading: Reading, version: str) -> Iterator[Sample]:
         return
     labels = (version, str(node.chain_id), "0x" + node.account.hex())
     yield Sample(metrics.INFO, 1, labels)
-    yield from _by_label(metrics.ROLE_ENABLED, node.roles)
+    for role, stands in sorted(node.roles.items()):
+        for state in RoleState:
+            yield Sample(metrics.ROLE_STATE, state is stands, (role, state.value))
+    for (role, code), count in sorted(node.refusals.items()):
+        yield Sample(metrics.REFUSALS, count, (role, code))
     for list_some in (
         _list_chain,
         _list_money,

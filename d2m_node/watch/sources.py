@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from d2m_node.measures import MeasuredChain, MeasuredNetwork, MeasuredStore
+from d2m_node.role_control import RoleState
 from protocol.types import Address
 
 
@@ -15,8 +16,8 @@ class Sources:
     chain: MeasuredChain
     network: MeasuredNetwork
     store: MeasuredStore
-    roles: Callable[[], Mapping[str, bool]]
-    """Every role, and whether it is on."""
+    roles: Callable[[], Mapping[str, RoleState]]
+    """Every role, and where it stands."""
     calls: Mapping[tuple[str, str], int]
     """Calls of the local RPC by method and result."""
     epsilon_budget: float | None

@@ -61,6 +61,7 @@ async def test_every_metric_in_the_table_is_exported_as_it_says() -> None:
     decide_first_round(cast, DIGEST, appeal_end=50, header=HEADER)
     node = watched(cast)
     await node.spend_epsilon(2.5)
+    node.store.refusals.add("seller", "min-price")
     found = {family.name: family for family in parse_text(await scrape(node))}
     for metric in METRICS:
         name = metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name
@@ -109,8 +110,9 @@ async def test_adapters_are_told_as_they_are() -> None:
         ("d2m_queue_length", ("deliver",)): 9,
         ("d2m_queue_limit", ("publish",)): 256,
         ("d2m_store_blob_quota_bytes", ()): 10,
-        ("d2m_role_enabled", ("cone",)): 1,
-        ("d2m_role_enabled", ("buyer",)): 0,
+        ("d2m_role_state", ("cone", "on")): 1,
+        ("d2m_role_state", ("cone", "off")): 0,
+        ("d2m_role_state", ("buyer", "off")): 1,
         ("d2m_ready", ("chain",)): 1,
         ("d2m_rpc_calls_total", ("node.status", "ok")): 3,
         ("d2m_training_seconds_count", ("done",)): 1,
@@ -230,6 +232,15 @@ async def test_what_a_datasets_privacy_has_cost_is_told_beside_its_budget() -> N
     samples = list_samples(await scrape(node))
     assert samples["d2m_privacy_epsilon", ("ab" * 6,)] == 2.5
     assert samples["d2m_privacy_epsilon_budget", ()] == 8.0
+
+
+async def test_refusals_are_counted_by_role_and_reason() -> None:
+    node = WatchedNode()
+    for code in ("min-price", "min-price", "metric"):
+        node.store.refusals.add("seller", code)
+    samples = list_samples(await scrape(node))
+    assert samples["d2m_refusals", ("min-price", "seller")] == 2
+    assert samples["d2m_refusals", ("metric", "seller")] == 1
 
 
 async def test_a_job_of_others_is_no_label() -> None:

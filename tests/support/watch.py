@@ -12,8 +12,9 @@ import trio
 
 from d2m_node.errors import ChainUnavailable, FatalError
 from d2m_node.measures import CallTotals, ChainReading, NetworkReading, StoreReading
-from d2m_node.ports import PeerStatus, PrivateTraining
+from d2m_node.ports import PeerStatus, PrivateTraining, Refusal
 from d2m_node.privacy_ledger import TRAININGS
+from d2m_node.role_control import RoleState
 from d2m_node.settings import WatchSettings
 from d2m_node.watch.server import serve_watch
 from d2m_node.watch.service import Watch
@@ -109,8 +110,30 @@ class WatchedNetwork:
 
 
 @dataclass
+class Refused:
+    """What roles turned down."""
+
+    kept: list[Refusal] = field(default_factory=list)
+
+    def add(self, role: str, code: str) -> None:
+        self.kept.append(
+            Refusal(
+                job_id=JobId(len(self.kept)),
+                role=role,
+                code=code,
+                reason="",
+                block_number=BlockNumber(1),
+            )
+        )
+
+    async def latest(self, count: int, job_id: JobId | None = None) -> tuple[Refusal, ...]:
+        return tuple(self.kept[-count:])
+
+
+@dataclass
 class WatchedStore:
     journal: Journal = field(default_factory=Journal)
+    refusals: Refused = field(default_factory=Refused)
     failure: FatalError | None = None
     writes: int = 0
 
@@ -132,8 +155,12 @@ class WatchedNode:
     chain: WatchedChain = field(default_factory=WatchedChain)
     network: WatchedNetwork = field(default_factory=WatchedNetwork)
     store: WatchedStore = field(default_factory=WatchedStore)
-    roles: dict[str, bool] = field(
-        default_factory=lambda: {"buyer": False, "seller": False, "cone": True}
+    roles: dict[str, RoleState] = field(
+        default_factory=lambda: {
+            "buyer": RoleState.OFF,
+            "seller": RoleState.OFF,
+            "cone": RoleState.ON,
+        }
     )
     calls: Counter[tuple[str, str]] = field(
         default_factory=lambda: Counter({("node.status", "ok"): 3})
