@@ -46,6 +46,7 @@ from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.runner import RoleRunner, Start, Starter
 from d2m_node.roles.seller import run_seller
+from d2m_node.rpc.herald import Herald
 from d2m_node.rpc.methods import RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
@@ -118,6 +119,7 @@ async def run_node(
             signer=signer,
             datasets=LocalDatasets(_find_data_folder()),
         )
+        herald = await Herald.open(store.facts)
         _start_services(services, ports, store, settings)
         watch.note_step("binding the peer identity to the account")
         await _bind_peer(ports, settings.network.announce or network.listening[0])
@@ -133,6 +135,7 @@ async def run_node(
                 roles=runner,
                 stop=stop,
                 once=OnceDesk(store.journal),
+                herald=herald,
             )
             watch.attach(
                 Sources(

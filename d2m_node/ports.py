@@ -4,17 +4,18 @@ Each port has one adapter in the package of the same name; tests and the simulat
 others. Methods say what they raise.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import trio
 
 from d2m_node.calls import ContractCall
+from protocol.events import BitmapsLogged, CourseChanged, RecordedEvent
 from protocol.hashing import Domain
 from protocol.market import MarketState
 from protocol.model import ModelDescription
@@ -26,6 +27,36 @@ from protocol.wire.messages import GossipMessage, MessagesRequest
 
 Found = TypeVar("Found")
 Int32Array = npt.NDArray[np.int32]
+
+
+UNTOLD: Final = (BitmapsLogged, CourseChanged)
+"""Events that are not kept for those who ask later: bitmaps are whatever anybody sends, and a
+course is of use to the next call alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """The chain turned: what was told of blocks after this one holds no more."""
+
+    block_number: BlockNumber
+
+
+class HistoryPort(Protocol):
+    """What the chain said, numbered in the order in which it was followed.
+
+    The newest entries are kept, across restarts too, because a restart follows again.
+    """
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest entry that is kept; `end` if there is none."""
+
+    @property
+    def end(self) -> int:
+        """Number of the entry that comes next."""
+
+    def read(self, number: int) -> RecordedEvent | TakenBack:
+        """Return an entry from `first` to before `end`."""
 
 
 class ChainPort(Protocol):
@@ -42,6 +73,10 @@ class ChainPort(Protocol):
     @property
     def state(self) -> MarketState:
         """The fold of all events up to `MarketState.block_number`."""
+
+    @property
+    def history(self) -> HistoryPort:
+        """What led to the state, as far back as it is kept."""
 
     async def wait_block(self, number: BlockNumber) -> None:
         """Return when block ``number`` has been followed."""
@@ -240,6 +275,35 @@ class RefusalPort(Protocol):
 
     async def latest(self, count: int, job_id: JobId | None = None) -> tuple[Refusal, ...]:
         """Return the latest refusals, of one job if it is named, newest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFact:
+    """Something that happened at this node: a role was switched, a job was refused."""
+
+    number: int
+    """Ascending from 1, across restarts too."""
+    kind: str
+    """Like role.enabled."""
+    job_id: JobId | None
+    details: Mapping[str, str]
+
+
+class FactPort(Protocol):
+    """The latest facts of this node: so many are kept, and older ones give way."""
+
+    async def add(self, kind: str, details: Mapping[str, str], job_id: JobId | None) -> NodeFact:
+        """Keep a fact durably."""
+
+    async def latest(self) -> Sequence[NodeFact]:
+        """Return the facts that are kept, oldest first."""
+
+
+class HeraldPort(Protocol):
+    """Tells whoever subscribed what happens at this node."""
+
+    async def tell(self, kind: str, job_id: JobId | None = None, /, **details: str) -> None:
+        """Keep a fact, then show it to subscribers; it waits for none of them."""
 
 
 class StorePort(Protocol):

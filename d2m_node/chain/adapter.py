@@ -26,7 +26,7 @@ from d2m_node.chain.reverts import explain_refusal
 from d2m_node.chain.transactions import TransactionSender
 from d2m_node.errors import ChainUnavailable, TransactionReverted, WrongNetwork
 from d2m_node.measures import ChainReading, MeasuredChain
-from d2m_node.ports import SignerPort
+from d2m_node.ports import HistoryPort, SignerPort
 from d2m_node.retry import retry_transient
 from d2m_node.settings import ChainSettings
 from d2m_node.transaction_store import TransactionStore
@@ -116,6 +116,10 @@ class _Chain:
     @property
     def state(self) -> MarketState:
         return self._follower.state
+
+    @property
+    def history(self) -> HistoryPort:
+        return self._follower.history
 
     async def wait_block(self, number: BlockNumber) -> None:
         await self._follower.wait_block(number)

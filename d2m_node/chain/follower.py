@@ -30,6 +30,7 @@ from d2m_node.chain.blocks import (
 )
 from d2m_node.chain.client import RpcClient
 from d2m_node.chain.endpoint import AnswerTooLarge
+from d2m_node.chain.history import History
 from d2m_node.chain.json_rpc import Json, Request, RequestRefused, to_hex
 from d2m_node.errors import ChainUnavailable
 from d2m_node.retry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
@@ -66,6 +67,7 @@ class Follower:
         self._origin = _Checkpoint(before, None, advance(MarketState(), before))
         self._checkpoints = deque([self._origin], maxlen=settings.reorg_blocks + 1)
         self._shown = self._origin.state
+        self._history = History()
         self._shown_hashes: dict[int, bytes] = {}
         self._range_blocks = settings.range_blocks
         self._masks = compute_bloom_masks(bindings.addresses)
@@ -79,6 +81,11 @@ class Follower:
     def state(self) -> MarketState:
         """The fold of all events up to its ``block_number``."""
         return self._shown
+
+    @property
+    def history(self) -> History:
+        """The newest events that led to the state."""
+        return self._history
 
     def is_followed(self, block: BlockId) -> bool | None:
         """Tell whether the state includes a block; None if it is too old to be remembered."""
@@ -233,6 +240,7 @@ class Follower:
         log.warning("chain_reorganised", from_block=kept[-1].number, to_block=last.number)
         self._checkpoints.clear()
         self._checkpoints.extend(survivors or [self._origin])
+        self._history.take_back(last.number)
 
     async def _read_blocks(self, first: int, last: int, head: Block) -> list[Block]:
         """Read a short stretch of blocks; the head is at hand already."""
@@ -283,17 +291,20 @@ class Follower:
             # The contracts write no such history: the endpoint left something out, now or before.
             self._checkpoints.clear()
             self._checkpoints.append(self._origin)
+            self._history.take_back(self._origin.number)
             self._client.distrust_endpoint()
             raise ChainUnavailable(f"the logs of block {block.number} do not fit: {exc!r}") from exc
         self._checkpoints.append(
             _Checkpoint(block.number, block.block_hash, advance(state, block.number))
         )
+        self._history.add(events)
         if block.number >= self._shown.block_number:
             await self._show()
 
     async def _show(self) -> None:
         """Let those who wait look at the newest state."""
         self._shown = self._checkpoints[-1].state
+        self._history.publish()
         self._shown_hashes = {
             one.number: one.block_hash for one in self._checkpoints if one.block_hash is not None
         }

@@ -9,7 +9,6 @@ Hex stands for bytes and begins with 0x; amounts are whole wei; a model's bytes 
 
 from d2m_node.client.connection import (
     AsyncRpcClient,
-    CallRefused,
     RpcClient,
 )
 from d2m_node.client.earnings import (
@@ -20,6 +19,15 @@ from d2m_node.client.earnings import (
     PositionView,
     SumView,
     ZeroView,
+)
+from d2m_node.client.events import (
+    BLOCK_FOLLOWED,
+    CHAIN_REORGANISED,
+    START,
+    STREAM_ENDED,
+    STREAM_OPENED,
+    Cursor,
+    NodeEvent,
 )
 from d2m_node.client.jobs import (
     GET_JOB,
@@ -66,6 +74,7 @@ from d2m_node.client.payouts import (
     NumberView,
 )
 from d2m_node.client.places import (
+    CallRefused,
     NodeUnreachable,
     TcpPlace,
 )
@@ -90,6 +99,10 @@ from d2m_node.client.roles import (
     RoleStateName,
     RoleView,
 )
+from d2m_node.client.streams import (
+    AsyncEventStream,
+    EventStream,
+)
 from d2m_node.client.tokens import (
     ROTATE_TOKENS,
     RotateTokensParams,
@@ -97,6 +110,8 @@ from d2m_node.client.tokens import (
 )
 
 __all__ = [
+    "BLOCK_FOLLOWED",
+    "CHAIN_REORGANISED",
     "DISABLE_ROLE",
     "DISCOVER",
     "DRAIN_ROLE",
@@ -114,16 +129,22 @@ __all__ = [
     "NODE_STATUS",
     "NODE_STOP",
     "ROTATE_TOKENS",
+    "START",
+    "STREAM_ENDED",
+    "STREAM_OPENED",
     "SUBMIT_REQUEST",
+    "AsyncEventStream",
     "AsyncRpcClient",
     "BidView",
     "CallRefused",
+    "Cursor",
     "DepositView",
     "EarningsParams",
     "EarningsView",
     "EnableRoleParams",
     "EntryView",
     "ErrorCode",
+    "EventStream",
     "EventView",
     "ExplainedPayoutView",
     "ExplanationView",
@@ -136,6 +157,7 @@ __all__ = [
     "MethodView",
     "ModelFile",
     "NoParams",
+    "NodeEvent",
     "NodeStatus",
     "NodeUnreachable",
     "NumberView",

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -10,18 +11,10 @@ import httpx
 import msgspec
 
 from d2m_node.client.method import ErrorCode, Method, P, R
-from d2m_node.client.places import TIMEOUT, Place, TcpPlace
-from d2m_node.errors import NodeError
+from d2m_node.client.places import TIMEOUT, CallRefused, Place, TcpPlace, read_answer
+from d2m_node.client.streams import AsyncEventStream, EventQuery, EventStream
 
 _HEADERS: Final = {"content-type": "application/json"}
-
-
-class CallRefused(NodeError):
-    """The node answered with an error."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class RpcClient:
@@ -61,7 +54,17 @@ class RpcClient:
             response = self._http.post("", content=_write(next(self._ids), method, params))
         except httpx.TransportError as exc:
             raise self._place.explain(exc) from exc
-        return _unwrap(response)
+        return read_answer(response)
+
+    def events(
+        self, kinds: Iterable[str] = (), *, job: int | None = None, after: str | None = None
+    ) -> EventStream:
+        """Return the events of these kinds, or groups of kinds, and of this job.
+
+        From a cursor on, from START, or from now; see `d2m_node.client.streams`.
+        """
+        query = EventQuery(kinds=tuple(kinds), job=job, after=after)
+        return EventStream(self._http, self._place, query)
 
 
 class AsyncRpcClient:
@@ -101,27 +104,22 @@ class AsyncRpcClient:
             response = await self._http.post("", content=_write(next(self._ids), method, params))
         except httpx.TransportError as exc:
             raise self._place.explain(exc) from exc
-        return _unwrap(response)
+        return read_answer(response)
+
+    def events(
+        self, kinds: Iterable[str] = (), *, job: int | None = None, after: str | None = None
+    ) -> AsyncEventStream:
+        """Return the events of these kinds, or groups of kinds, and of this job.
+
+        From a cursor on, from START, or from now; see `d2m_node.client.streams`.
+        """
+        query = EventQuery(kinds=tuple(kinds), job=job, after=after)
+        return AsyncEventStream(self._http, self._place, query)
 
 
 def _write(call_id: int, method: str, params: object) -> bytes:
     call = {"jsonrpc": "2.0", "id": call_id, "method": method, "params": params}
     return json.dumps(call).encode()
-
-
-def _unwrap(response: httpx.Response) -> object:
-    """Return the result in an answer. Raises CallRefused."""
-    if response.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
-        raise CallRefused(ErrorCode.INTERNAL, "the node failed inside; its log says where")
-    try:
-        answer = response.json()
-    except ValueError as exc:
-        raise CallRefused(ErrorCode.NO_JSON, "the answer is no JSON; is it a d2m-node?") from exc
-    error = answer.get("error")
-    if error is not None:
-        raise CallRefused(int(error["code"]), str(error["message"]))
-    result: object = answer.get("result")
-    return result
 
 
 def _read(method: Method[P, R], plain: object) -> R:

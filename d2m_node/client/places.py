@@ -7,7 +7,8 @@ from typing import Final
 
 import httpx
 
-from d2m_node.errors import TransientError, UserError
+from d2m_node.client.method import ErrorCode
+from d2m_node.errors import NodeError, TransientError, UserError
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 600.0
@@ -18,6 +19,29 @@ TIMEOUT: Final = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
 
 class NodeUnreachable(TransientError):
     """No node answers there."""
+
+
+class CallRefused(NodeError):
+    """The node answered with an error."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def read_answer(response: httpx.Response) -> object:
+    """Return the result in an answer. Raises CallRefused."""
+    if response.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+        raise CallRefused(ErrorCode.INTERNAL, "the node failed inside; its log says where")
+    try:
+        answer = response.json()
+    except ValueError as exc:
+        raise CallRefused(ErrorCode.NO_JSON, "the answer is no JSON; is it a d2m-node?") from exc
+    error = answer.get("error")
+    if error is not None:
+        raise CallRefused(int(error["code"]), str(error["message"]))
+    result: object = answer.get("result")
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +78,15 @@ class Place:
 
     def check(self) -> None:
         """Raise NodeUnreachable if there is no socket: httpcore would leave its own one open."""
+        try:
+            self.check_connect()
+        except httpx.ConnectError as exc:
+            raise self.explain(exc) from exc
+
+    def check_connect(self) -> None:
+        """Raise httpx.ConnectError if there is no socket, as connecting would."""
         if self._socket is not None and not self._socket.exists():
-            raise self.explain(httpx.ConnectError("no such file"))
+            raise httpx.ConnectError("no such file")
 
     def explain(self, error: httpx.TransportError) -> NodeUnreachable:
         """Return what a failed request means."""

@@ -22,6 +22,7 @@ from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.rpc.discovery import describe_methods
 from d2m_node.rpc.earnings import view_earnings
 from d2m_node.rpc.explanations import view_explanation
+from d2m_node.rpc.herald import Herald
 from d2m_node.rpc.once import OnceDesk, PaidCall, hash_plan
 from d2m_node.rpc.tokens import Tokens
 from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer, view_refusal
@@ -77,6 +78,7 @@ class RpcContext:
     roles: RoleControl
     stop: trio.Event
     once: OnceDesk
+    herald: Herald
     tokens: Tokens | None = None
     """Where the node listens on TCP."""
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)

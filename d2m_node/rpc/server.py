@@ -23,6 +23,7 @@ from d2m_node.rpc.calls import (
     describe_error,
     make_answer,
 )
+from d2m_node.rpc.events import EventDesk
 from d2m_node.rpc.gates import Gate, Refused, SocketGate, TokenGate
 from d2m_node.rpc.listeners import open_tcp_listener, open_unix_listener, serve_connections
 from d2m_node.rpc.methods import RpcContext
@@ -62,16 +63,17 @@ async def serve_rpc(
     if settings.tcp is not None:
         tokens = Tokens(settings.tokens, settings.token_days * DAY_SECONDS)
         await trio.to_thread.run_sync(tokens.open)
-    context = replace(context, tokens=tokens)
-    dispatcher = Dispatcher(context)
+    house = _House(replace(context, tokens=tokens))
+    dispatcher = house.dispatcher
     with open_unix_listener(settings.socket) as listener:
         async with trio.open_nursery() as nursery:
-            app = _Door(context, dispatcher, SocketGate()).app
+            nursery.start_soon(house.events.run, context.stop)
+            app = _Door(house, SocketGate()).app
             await nursery.start(serve_connections, app, listener)
             port = None
             if tokens is not None:
                 nursery.start_soon(tokens.run)
-                port = await nursery.start(_serve_tcp, settings, context, dispatcher)
+                port = await nursery.start(_serve_tcp, settings, house, tokens)
             log.info("rpc_ready", socket=str(settings.socket))
             task_status.started(port)
             await dispatcher.failed.wait()
@@ -81,33 +83,46 @@ async def serve_rpc(
 
 async def _serve_tcp(
     settings: RpcSettings,
-    context: RpcContext,
-    dispatcher: Dispatcher,
+    house: "_House",
+    tokens: Tokens,
     *,
     task_status: trio.TaskStatus[int],
 ) -> None:
     assert settings.tcp is not None
-    assert context.tokens is not None
     address, asked = parse_listen_address(settings.tcp)
-    gate = TokenGate(context.tokens, [address, *settings.hosts])
+    gate = TokenGate(tokens, [address, *settings.hosts])
     with open_tcp_listener(address, asked) as listener:
         port: int = listener.socket.getsockname()[1]
         log.info("rpc_tcp_ready", address=address, port=port)
         async with trio.open_nursery() as nursery:
-            app = _Door(context, dispatcher, gate).app
+            app = _Door(house, gate).app
             await nursery.start(serve_connections, app, listener)
             task_status.started(port)
+
+
+class _House:
+    """What all doors lead to."""
+
+    def __init__(self, context: RpcContext) -> None:
+        self.context = context
+        self.dispatcher = Dispatcher(context)
+        self.events = EventDesk(context.ports.chain, context.herald)
 
 
 class _Door:
     """The HTTP application of one listener: who comes in by its gate may call."""
 
-    def __init__(self, context: RpcContext, dispatcher: Dispatcher, gate: Gate) -> None:
-        self._context = context
-        self._dispatcher = dispatcher
+    def __init__(self, house: _House, gate: Gate) -> None:
+        self._context = house.context
+        self._dispatcher = house.dispatcher
+        self._events = house.events
         self._gate = gate
         self._calls = 0
-        self.app = Starlette(routes=[Route("/", self._post, methods=["POST"])])
+        routes = [
+            Route("/", self._post, methods=["POST"]),
+            Route("/events", self._subscribe, methods=["GET"]),
+        ]
+        self.app = Starlette(routes=routes)
 
     async def _post(self, request: Request) -> Response:
         try:
@@ -119,6 +134,13 @@ class _Door:
         except Refused as refused:
             return _answer_refused(refused)
         return self._answer(call, outcome)
+
+    async def _subscribe(self, request: Request) -> Response:
+        try:
+            self._gate.admit(request.headers)  # every scope may look
+            return self._events.subscribe(request)
+        except Refused as refused:
+            return _answer_refused(refused)
 
     def _answer(self, call: Call, outcome: Outcome) -> Response:
         stops = call.method == NODE_STOP.name and "result" in outcome

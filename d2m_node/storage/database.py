@@ -17,6 +17,7 @@ from d2m_node.settings import StorageSettings
 from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
 from d2m_node.storage.connection import Database, connect, rewrite_version, translated_errors
+from d2m_node.storage.facts import Facts
 from d2m_node.storage.journal import Journal, RunInTransaction
 from d2m_node.storage.marks import Marks
 from d2m_node.storage.refusals import Refusals
@@ -41,6 +42,7 @@ class Store:
     refusals: Refusals
     transactions: Transactions
     marks: Marks
+    facts: Facts
     run: RunInTransaction
     """Works on all of them at once."""
 
@@ -84,6 +86,7 @@ async def open_store(
                 refusals=Refusals(database.run),
                 transactions=Transactions(database.run),
                 marks=Marks(database.run),
+                facts=Facts(database.run),
                 run=database.run,
             )
         finally:

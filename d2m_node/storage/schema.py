@@ -91,6 +91,15 @@ MIGRATIONS: Final = (
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- What happened at this node, for those who subscribed. Numbers are never used again.
+    CREATE TABLE facts (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        job_id INTEGER,
+        details BLOB NOT NULL -- JSON
+    ) STRICT;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -7,8 +7,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from d2m_node.chain.follower import Follower
+from d2m_node.chain.history import History
 from d2m_node.chain.json_rpc import Json
 from d2m_node.errors import ChainUnavailable
+from d2m_node.ports import TakenBack
 from d2m_node.transaction_store import BlockId
 from protocol.events import AuctionOpened, BidReclaimed, PayoutClaimed, PeerBound, StakeLocked
 from protocol.market import MarketState
@@ -405,3 +407,53 @@ async def test_a_header_is_not_read_before_its_block_is_followed() -> None:
     chain.mine()
     with pytest.raises(ChainUnavailable):
         await follower.read_header(1)
+
+
+async def test_the_history_holds_what_led_to_the_state_and_what_was_taken_back() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"first"))
+    chain.mine(peer_bound(CONE, b"old"))
+    await follow_all(follower)
+    chain.drop(1)
+    chain.mine(peer_bound(CONE, b"new"))
+    chain.mine()
+    await follow_all(follower)
+    told = [follower.history.read(number) for number in range(follower.history.end)]
+    names = [
+        one.block_number if isinstance(one, TakenBack) else one.event.multiaddr  # type: ignore[union-attr]
+        for one in told
+    ]
+    assert names == [b"first", b"old", 1, b"new"]
+    assert follower.history.first == 0
+
+
+async def test_the_history_of_a_turn_shows_with_its_state() -> None:
+    chain = ScriptedChain()
+    follower = make_follower(chain)
+    chain.mine(peer_bound(SELLER, b"old"))
+    chain.mine_many(2)
+    await follow_all(follower)
+    chain.drop(3)
+    chain.mine_many(4)
+    seen = [follower.history.end]
+    while await follower.follow():
+        seen.append(follower.history.end)
+    assert (seen[0], follower.history.end) == (1, 2)
+    assert follower.state.peers == {}
+
+
+def test_a_long_history_keeps_its_newest_part_and_its_numbers() -> None:
+    history = History(kept=3)
+    for block in range(1, 6):
+        history.take_back(BlockNumber(block))
+    assert (history.first, history.end) == (0, 0), "nothing shows before it is published"
+    history.publish()
+    assert (history.first, history.end) == (2, 5)
+    assert [history.read(number) for number in (2, 4)] == [
+        TakenBack(BlockNumber(3)),
+        TakenBack(BlockNumber(5)),
+    ]
+    history.take_back(BlockNumber(6))
+    history.publish()
+    assert (history.first, history.end) == (3, 6)

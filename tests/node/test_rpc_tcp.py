@@ -228,8 +228,8 @@ async def test_a_client_that_takes_nothing_is_hung_up_on_and_stalls_nobody(
     hung_up, hang_up = trio.Event(), listeners._hang_up
 
     async def note(stream: trio.SocketStream) -> None:
-        await hang_up(stream)
         hung_up.set()
+        await hang_up(stream)
 
     monkeypatch.setattr(listeners, "_hang_up", note)
     node = FakeNode()

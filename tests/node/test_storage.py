@@ -12,6 +12,7 @@ import pytest
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
 from d2m_node.ports import Purpose, Reference, Refusal, StorePort
 from d2m_node.storage.database import DATABASE_NAME, open_store
+from d2m_node.storage.facts import Facts
 from d2m_node.storage.refusals import REFUSALS_KEPT
 from d2m_node.storage.schema import MIGRATIONS
 from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
@@ -213,3 +214,21 @@ async def test_the_oldest_refusals_give_way(tmp_path: Path) -> None:
             await store.refusals.add(make_refusal(job))
         found = await store.refusals.latest(2 * REFUSALS_KEPT)
         assert [one.job_id for one in found] == list(range(REFUSALS_KEPT + 1, 1, -1))
+
+
+# --- facts of the node
+
+
+async def test_facts_of_the_node_are_numbered_across_restarts_and_old_ones_give_way(
+    tmp_path: Path,
+) -> None:
+    async with open_store(tmp_path) as store:
+        first = await store.facts.add("role.enabled", {"role": "cone"}, None)
+        assert first.number == 1
+    async with open_store(tmp_path) as store:
+        facts = Facts(store.run, kept=2)
+        second = await facts.add("job.refused", {"reason": "the price is low"}, JobId(4))
+        assert await facts.latest() == [first, second]
+        third = await facts.add("role.disabled", {}, None)
+        assert await facts.latest() == [second, third]
+        assert third.number == 3

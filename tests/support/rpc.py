@@ -1,37 +1,93 @@
 """A node's RPC over a real socket, with the node behind it faked."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import trio
 
+from d2m_node.chain.history import History
 from d2m_node.errors import UserError
-from d2m_node.ports import JournalPort, PeerStatus, Ports
+from d2m_node.ports import JournalPort, NodeFact, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
 from d2m_node.role_control import RoleOptions, RoleState
+from d2m_node.rpc.herald import Herald
 from d2m_node.rpc.methods import RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
 from d2m_node.settings import RpcSettings
+from protocol.events import RecordedEvent
 from protocol.hashing import Domain
-from protocol.market import MarketState
+from protocol.market import MarketState, advance
 from protocol.params import ProtocolParams
-from protocol.types import Address, JobId
+from protocol.types import Address, BlockNumber, JobId
 from tests.support.market import Journal, Store
 from tests.support.params import PARAMS
+
+Found = TypeVar("Found")
 
 ACCOUNT = Address(b"\x0a" * 20)
 DOMAIN = Domain(31337, Address(b"\x0b" * 20))
 
 
-@dataclass
 class FakeChain:
-    state: MarketState
+    """A state that a test sets, and a history that it writes."""
+
     domain: Domain = DOMAIN
     params: ProtocolParams = PARAMS
+
+    def __init__(self, state: MarketState) -> None:
+        self._state = state
+        self._shown = trio.Event()
+        self.history = History()
+
+    @property
+    def state(self) -> MarketState:
+        return self._state
+
+    @state.setter
+    def state(self, state: MarketState) -> None:
+        self._state = state
+        self._shown.set()
+        self._shown = trio.Event()
+
+    def follow(self, *events: RecordedEvent, block: int) -> None:
+        """Follow a block, with what it says."""
+        self.history.add(events)
+        self.history.publish()
+        self.state = advance(self.state, BlockNumber(block))
+
+    def turn(self, block: int) -> None:
+        """Take back what was said after a block."""
+        self.history.take_back(BlockNumber(block))
+        self.history.publish()
+        self.state = advance(self.state, BlockNumber(block))
+
+    async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
+        while True:
+            shown = self._shown
+            found = find(self._state)
+            if found is not None:
+                return found
+            await shown.wait()
+
+
+class MemoryFacts:
+    """`FactPort` without a disk."""
+
+    def __init__(self) -> None:
+        self.facts: list[NodeFact] = []
+
+    async def add(self, kind: str, details: Mapping[str, str], job_id: JobId | None) -> NodeFact:
+        number = len(self.facts) + 1
+        fact = NodeFact(number=number, kind=kind, job_id=job_id, details=dict(details))
+        self.facts.append(fact)
+        return fact
+
+    async def latest(self) -> list[NodeFact]:
+        return list(self.facts)
 
 
 @dataclass
@@ -107,6 +163,7 @@ class FakeNode:
     stop: trio.Event = field(default_factory=trio.Event)
     journal: JournalPort = field(default_factory=Journal)
     store: Store = field(default_factory=Store)
+    herald: Herald = field(default_factory=lambda: Herald(MemoryFacts()))
 
     def context(self) -> RpcContext:
         # Methods touch nothing else of the ports.
@@ -123,6 +180,7 @@ class FakeNode:
             roles=self.roles,
             stop=self.stop,
             once=OnceDesk(self.journal),
+            herald=self.herald,
         )
 
 
