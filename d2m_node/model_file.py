@@ -37,7 +37,9 @@ from protocol.update import (
 CARD_KEY: Final = "d2m_card"
 """One metadata entry with the whole card: safetensors writes several in no fixed order."""
 
-MAX_FILE_BYTES: Final = 8 * MAX_PARAMETERS + 8 * MAX_DESCRIPTION_BYTES
+MAX_HEADER_BYTES: Final = 8 * MAX_DESCRIPTION_BYTES
+"""Of names, types and places of the tensors, and the card."""
+MAX_FILE_BYTES: Final = 8 * MAX_PARAMETERS + MAX_HEADER_BYTES
 
 Int32Array = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -102,6 +104,8 @@ def read_card(data: bytes) -> ModelCard:
     if len(data) > MAX_FILE_BYTES:
         raise UserError(f"a model file has at most {MAX_FILE_BYTES} bytes, not {len(data)}")
     end = 8 + int.from_bytes(data[:8], "little")
+    if end > MAX_HEADER_BYTES:
+        raise UserError(f"no model file: its header has at most {MAX_HEADER_BYTES} bytes")
     try:
         header = msgspec.json.decode(data[8:end], type=_Header)
         card = msgspec.json.decode(header.metadata[CARD_KEY], type=_CardText)

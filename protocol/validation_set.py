@@ -22,6 +22,8 @@ DEFAULT_SUBSET_COUNT = 1000
 MAX_SAMPLES = 1_000_000
 MAX_PART_BYTES = 1 << 30
 _DIGEST_BYTES = 32
+_PART_FRAME_BYTES = 64
+"""Of MessagePack around five fields."""
 _LEAF_DOMAIN = b"D2M/v1/val"
 
 
@@ -139,6 +141,14 @@ def encode_part(part: ValidationPart) -> bytes:
         other_leaves=b"".join(part.other_leaves),
     )
     return msgspec.msgpack.encode(encoded)
+
+
+def bound_part_bytes(total: int, sample_bytes: int) -> int:
+    """Return what no part of a set of ``total`` samples exceeds, each of so many bytes.
+
+    Of each sample a part holds index, label and bytes, or a leaf.
+    """
+    return min(MAX_PART_BYTES, total * max(8 + sample_bytes, _DIGEST_BYTES) + _PART_FRAME_BYTES)
 
 
 def decode_part(data: bytes) -> ValidationPart:

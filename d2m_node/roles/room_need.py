@@ -8,10 +8,8 @@ from protocol.samples import count_sample_bytes
 from protocol.terms import JobTerms
 from protocol.types import JobId
 from protocol.update import TENSOR_HEADER_BYTES
+from protocol.validation_set import bound_part_bytes
 
-_SAMPLE_OVERHEAD_BYTES = 4 + 4 + 32
-"""Of each sample in a part of the validation set: its index, its label, another sample's leaf."""
-_PART_OVERHEAD_BYTES = 1024
 _WEIGHT_BYTES = 8
 
 
@@ -28,8 +26,7 @@ async def set_room_aside(ports: Ports, job_id: JobId, size_bytes: int) -> None:
 def estimate_cone_bytes(body: RequestBody, terms: JobTerms) -> int:
     """Return the most that a CONE node keeps of a job: all updates, all states, both parts."""
     updates = terms.rounds_max * terms.sellers_per_round * _tensor_bytes(body)
-    sample_bytes = count_sample_bytes(body.model) + _SAMPLE_OVERHEAD_BYTES
-    parts = 2 * (body.validation.sample_count * sample_bytes + _PART_OVERHEAD_BYTES)
+    parts = 2 * bound_part_bytes(body.validation.sample_count, count_sample_bytes(body.model))
     return updates + _state_bytes(body, terms) + parts + MAX_BODY_BYTES
 
 

@@ -16,12 +16,14 @@ from protocol.bitmap import decode_bitmap
 from protocol.errors import ProtocolError
 from protocol.job import JobState
 from protocol.request import RequestBody
+from protocol.samples import count_sample_bytes
 from protocol.signatures import compact
 from protocol.sortition import compute_fin_seed
 from protocol.types import BlockNumber, Digest
 from protocol.validation_set import (
     ValidationPart,
     ValidationSplit,
+    bound_part_bytes,
     decode_part,
     split_validation_set,
     validate_part_contents,
@@ -80,12 +82,14 @@ async def _fetch_part(
     buyer = seat.job.buyer
     assert buyer is not None
     reference = Reference(Purpose.VALIDATION, seat.job_id)
+    sample_bytes = count_sample_bytes(seat.body.model)
+    most = bound_part_bytes(seat.body.validation.sample_count, sample_bytes)
     try:
         data = await fetch(
             seat.ports,
             digest,
             [buyer, *seat.pool],
-            max_bytes=min(offer.size_bytes, MAX_PART_BYTES),
+            max_bytes=min(offer.size_bytes, most),
             reference=reference,
         )
         part = await trio.to_thread.run_sync(_check_part, data, seat.body, indices)

@@ -29,12 +29,12 @@ from protocol.samples import TABULAR_BITS
 Float32Array = npt.NDArray[np.float32]
 
 
-class TokensAsImage(nn.Module):
-    """The rows of an embedding (n, tokens, features), as images (n, features, tokens, 1)."""
+class EmbedAsImage(nn.Embedding):
+    """Rows of a table for tokens (n, tokens), as images (n, features, tokens, 1)."""
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Turn."""
-        return rows.transpose(1, 2).unsqueeze(3)
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Look the tokens up."""
+        return super().forward(tokens).transpose(1, 2).unsqueeze(3)
 
 
 class Divide(nn.Module):
@@ -77,7 +77,7 @@ def _build_layer(layer: AnyLayer, shape: Shape) -> nn.Module:
         case Linear(out_features=out, bias=bias):
             return nn.Linear(shape[0], out, bias=bias)
         case Embedding(vocabulary=vocabulary, features=features):
-            return nn.Sequential(nn.Embedding(vocabulary, features), TokensAsImage())
+            return EmbedAsImage(vocabulary, features)
         case MaxPool2d(kernel=kernel, stride=stride):
             return nn.MaxPool2d(kernel, stride)
         case AvgPool2d(kernel=kernel, stride=stride):

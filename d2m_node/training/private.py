@@ -17,13 +17,14 @@ import torch
 from opacus import GradSampleModule
 from opacus.grad_sample import register_grad_sampler
 from opacus.grad_sample.conv import compute_conv_grad_sample
+from opacus.grad_sample.embedding import compute_embedding_grad_sample
 from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
 from torch import nn
 
 from d2m_node.ports import PrivateTraining, TrainingTask
 from d2m_node.training.local import compute_loss, load_inputs
-from d2m_node.training.models import read_inputs
+from d2m_node.training.models import EmbedAsImage, read_inputs
 from protocol.errors import InvalidParams
 
 MAX_GRADIENT_VALUES: Final = 1 << 26
@@ -46,6 +47,18 @@ def compute_convolution_gradients(
     contiguous = [activations[0].contiguous(), *activations[1:]]
     gradients: dict[nn.Parameter, torch.Tensor] = compute_conv_grad_sample(
         layer, contiguous, backprops
+    )
+    return gradients
+
+
+@register_grad_sampler([EmbedAsImage])  # type: ignore[untyped-decorator]
+def compute_embedding_gradients(
+    layer: EmbedAsImage, activations: list[torch.Tensor], backprops: torch.Tensor
+) -> dict[nn.Parameter, torch.Tensor]:
+    """Compute the gradient of each sample for our embedding, whose rows are turned into images."""
+    rows = backprops.squeeze(3).transpose(1, 2).contiguous()
+    gradients: dict[nn.Parameter, torch.Tensor] = compute_embedding_grad_sample(
+        layer, activations, rows
     )
     return gradients
 

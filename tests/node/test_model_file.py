@@ -12,6 +12,7 @@ from d2m_node.errors import UserError
 from d2m_node.model_file import (
     CARD_KEY,
     MAX_FILE_BYTES,
+    MAX_HEADER_BYTES,
     encode_model_file,
     read_card,
     read_parameters,
@@ -164,3 +165,57 @@ def test_a_safetensors_file_of_somebody_else_is_named_as_such() -> None:
 def test_a_file_that_is_too_large_is_not_parsed() -> None:
     with pytest.raises(UserError, match="a model file has at most"):
         read_card(bytes(MAX_FILE_BYTES + 1))
+
+
+# --- files that lie about themselves --------------------------------------------------------------
+
+
+def rebuild(change, *, body: bytes | None = None) -> bytes:
+    """Change the header of a valid file as text, and leave its card as it is."""
+    data = encode()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = change(data[8:end].decode().rstrip()).encode()
+    return len(header).to_bytes(8, "little") + header + (data[end:] if body is None else body)
+
+
+def replace_entry(name: str, **changes) -> object:
+    """Return a change of one tensor's entry in the header."""
+
+    def change(text: str) -> str:
+        header = json.loads(text)
+        header[name].update(changes)
+        return json.dumps(header)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ((1 << 62).to_bytes(8, "little") + encode()[8:], "its header has at most"),
+        ((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + bytes(MAX_HEADER_BYTES + 1), "at most"),
+        (rebuild(replace_entry("0.bias", data_offsets=[4, 36])), "no model file"),
+        (rebuild(replace_entry("0.bias", data_offsets=[8, 4])), "no model file"),
+        (rebuild(replace_entry("0.bias", data_offsets=[0, 1 << 63])), "no model file"),
+        (rebuild(replace_entry("0.bias", shape=[1 << 62, 1 << 62])), "no model file"),
+        (rebuild(replace_entry("0.bias", shape=[-8])), "no model file"),
+        (rebuild(replace_entry("0.bias", dtype="F16")), "no model file"),
+        (rebuild(replace_entry("0.bias", dtype="BF16")), "no model file"),
+        (rebuild(replace_entry("0.bias", dtype="O")), "no model file"),
+        (
+            rebuild(
+                lambda text: (
+                    text[:-1] + ',"0.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+                )
+            ),
+            "no model file",
+        ),
+        (rebuild(lambda text: text, body=b""), "no model file"),
+        (encode() + bytes(4), "no model file"),
+    ],
+)
+def test_a_file_that_lies_about_its_tensors_is_refused(data: bytes, complaint: str) -> None:
+    """Lengths, offsets that overlap or run back, shapes that overflow, types, names given twice."""
+    with pytest.raises(UserError, match=complaint) as raised:
+        read_parameters(data)
+    assert "\n" not in str(raised.value)

@@ -11,7 +11,9 @@ from protocol.hashing import Stream, keccak, word
 from protocol.model import InputKind, ModelDescription, bag_of_tokens, logreg
 from protocol.samples import encode_samples
 from protocol.validation_set import (
+    MAX_PART_BYTES,
     ValidationPart,
+    bound_part_bytes,
     compute_leaf,
     compute_validation_root,
     decode_part,
@@ -171,3 +173,17 @@ def test_bytes_that_are_not_the_only_encoding_are_refused() -> None:
 def test_random_bytes_are_no_part(data: bytes) -> None:
     with pytest.raises(InvalidMessage):
         decode_part(data)
+
+
+@given(st.integers(1, 40), st.integers(1, 70), st.data())
+def test_no_part_of_a_set_is_longer_than_its_bound(
+    total: int, sample_bytes: int, data: st.DataObject
+) -> None:
+    rows = np.zeros((total, sample_bytes), dtype=np.uint8)
+    indices = data.draw(st.sets(st.integers(0, total - 1), min_size=1))
+    encoded = encode_part(select_part(rows, [0] * total, sorted(indices)))
+    assert len(encoded) <= bound_part_bytes(total, sample_bytes)
+
+
+def test_the_bound_of_a_part_is_bounded_itself() -> None:
+    assert bound_part_bytes(1_000_000, 1 << 20) == MAX_PART_BYTES
