@@ -297,7 +297,12 @@ def describe_kernels() -> dict[str, Any]:
     """Say which kernels are in use, so that a test can tell that a variant took effect."""
     from numpy._core._multiarray_umath import __cpu_features__ as numpy_features
 
-    (blas,) = (one for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas")
+    # Scipy, if something has imported it, brings another one.
+    (blas,) = (
+        one
+        for one in threadpoolctl.threadpool_info()
+        if one["user_api"] == "blas" and "numpy" in one["filepath"]
+    )
     kernels: dict[str, Any] = {
         "blas": blas["architecture"],
         "blas_threads": blas["num_threads"],
