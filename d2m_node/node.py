@@ -112,6 +112,7 @@ async def run_node(
         ) as network,
         trio.open_nursery() as services,
     ):
+        await store.marks.trust_from(chain.state.block_number)
         ports = Ports(
             chain=chain,
             network=network,

@@ -310,6 +310,13 @@ class StorePort(Protocol):
     """The node's memory."""
 
     @property
+    def trusted_from(self) -> BlockNumber:
+        """From this block on the journal knows all that the node says.
+
+        Zero but for a store that was restored from a backup: then the block after that.
+        """
+
+    @property
     def journal(self) -> JournalPort:
         """First-write-wins records."""
 

@@ -21,6 +21,7 @@ from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.evidence import report_equivocations
 from d2m_node.roles.executor import Executor
 from d2m_node.roles.jobs import check_place, job_in, terms_of
+from d2m_node.roles.old_copy import check_tickets
 from d2m_node.roles.policies import ConePolicy, is_enrolling
 from d2m_node.roles.post import Post
 from d2m_node.roles.records import (
@@ -191,12 +192,20 @@ async def _take_seat(cone: _Cone, job_id: JobId) -> Seat | None:
 
 
 async def _load_tickets(ports: Ports, job: JobState) -> TicketChain:
-    """Return the job's ticket chain; its secret is journaled before its root is registered."""
-    secret = await ports.store.journal.remember(
-        TICKET_KIND, str(job.job_id), secrets.token_bytes(32)
-    )
+    """Return the job's ticket chain; its secret is journaled before its root is registered.
+
+    Raises JobFailed if the root on the chain is not that of the journal's secret.
+    """
+    me, journal = ports.signer.address, ports.store.journal
+    secret = await journal.recall(TICKET_KIND, str(job.job_id))
+    if secret is None:
+        check_tickets(job, me, None)
+        fresh = secrets.token_bytes(32)
+        secret = await journal.remember(TICKET_KIND, str(job.job_id), fresh)
     length = terms_of(job).rounds_max * MAX_BALLOTS_PER_ROUND + FINAL_BALLOTS
-    return compute_ticket_chain(secret, length)
+    tickets = compute_ticket_chain(secret, length)
+    check_tickets(job, me, tickets)
+    return tickets
 
 
 async def _run_job(seat: Seat) -> None:

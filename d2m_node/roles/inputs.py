@@ -12,6 +12,7 @@ import trio
 from d2m_node.calls import LogBitmaps
 from d2m_node.errors import PeerUnreachable
 from d2m_node.ports import Int32Array, Purpose, Reference
+from d2m_node.roles.old_copy import find_said, is_restored_since
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
@@ -194,10 +195,18 @@ async def agree_inputs(
 async def _tell_availability(seat: Seat, ballot: Ballot, holdings: Holdings) -> None:
     """Sign which updates this node holds, once, and gossip it."""
     key = f"{seat.job_id}/{ballot.ballot_number}"
+    journal = seat.ports.store.journal
+    if await journal.recall("availability", key) is None:
+        if is_restored_since(seat.ports, ballot):
+            return
+        step = availability_step(ballot.round_index, ballot.attempt)
+        said = await find_said(seat, ballot, wire.AvailabilityBitmap, step)
+        if said is not None:  # by a life of this node that the journal does not know
+            await journal.remember("availability", key, msgspec.msgpack.encode(said.bitmap))
     # An equivocator is lacking: others may hold another update of it under the same bit.
     own = msgspec.msgpack.encode(word(encode_bitmap(holdings.updates.keys() - seat.equivocators)))
     # What was signed first stays: a restarted node must not tell two stories.
-    remembered = await seat.ports.store.journal.remember("availability", key, own)
+    remembered = await journal.remember("availability", key, own)
     bitmap = msgspec.msgpack.decode(remembered, type=bytes)
     await seat.room.sign_and_publish(
         wire.AvailabilityBitmap(

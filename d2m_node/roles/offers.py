@@ -19,6 +19,7 @@ from d2m_node.ports import (
 from d2m_node.privacy_ledger import PrivacyLedger
 from d2m_node.retry import retry_transient
 from d2m_node.roles.jobs import check_place, job_in
+from d2m_node.roles.old_copy import OLD_COPY, find_said, is_restored_since
 from d2m_node.roles.room import Room
 from d2m_node.roles.shift import Shift
 from d2m_node.roles.sources import load_model_state
@@ -85,6 +86,8 @@ async def offer_update(stall: Stall, ballot: Ballot) -> None:
     if stored is None:
         if chain.state.block_number >= ballot.update_commit_end:
             return
+        if await _has_committed(stall, ballot):
+            return
         stored = await _train(stall, ballot, state.parameters)
     if stored is None:
         return
@@ -101,6 +104,19 @@ async def recall_offer(stall: Stall, ballot: Ballot) -> bytes | None:
 
 def _offer_key(stall: Stall, ballot: Ballot) -> str:
     return f"{stall.job_id}/{ballot.round_index}"
+
+
+async def _has_committed(stall: Stall, ballot: Ballot) -> bool:
+    """Tell whether this account may have committed to an update that the journal does not know.
+
+    A second commitment would cost the deposit; a round that is sat out costs the round.
+    """
+    if is_restored_since(stall.ports, ballot):
+        return True
+    said = await find_said(stall, ballot, wire.UpdateCommit, ballot.round_index)
+    if said is not None:
+        log.warning("round_sat_out", reason=f"this account has committed already; {OLD_COPY}")
+    return said is not None
 
 
 async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array) -> bytes | None:

@@ -65,6 +65,8 @@ class Room:
         self._heard: dict[type, dict[int, dict[int, Heard]]] = {}
         self._equivocations: dict[int, Equivocation] = {}
         self._changed = trio.Event()
+        self.since = ports.chain.state.block_number
+        """What was open by then may have been worked on before, by this node or a copy of it."""
 
     @property
     def job(self) -> JobState:

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from d2m_node.calls import ExpireBallot, SubmitCommits, SubmitOpenings, Tally, TallyPool
+from d2m_node.roles.old_copy import may_vote
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.statements import UNSIGNED, vote_step
 from d2m_node.roles.turns import Turn, land, take_turn
@@ -81,7 +82,8 @@ async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
         log.info("vote_too_late")
         return
     vote = await _seal_vote(seat, ballot, mini_round, finding)
-    await finish_vote(seat, ballot, mini_round, vote)
+    if vote is not None:
+        await finish_vote(seat, ballot, mini_round, vote)
 
 
 async def _find_mini_round(seat: Seat, ballot: Ballot) -> int:
@@ -127,8 +129,11 @@ async def _compute_seed(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> Di
 
 async def _seal_vote(
     seat: Seat, ballot: Ballot, mini_round: MiniRound, finding: Finding
-) -> SealedVote:
-    """Fix the vote in the journal; a vote that is there already stays."""
+) -> SealedVote | None:
+    """Fix the vote in the journal; a vote that is there already stays.
+
+    Returns None if nothing may be signed, and raises JobFailed if something else was.
+    """
     mini = mini_number(ballot, mini_round.mini_round_index)
     if finding.result is None:
         digest = compute_nodata_digest(seat.job_id, ballot.round_index, mini, finding.available)
@@ -138,6 +143,9 @@ async def _seal_vote(
         seed = await _compute_seed(seat, ballot, mini_round)
         trace = await trio.to_thread.run_sync(finding.result.compute_trace, seed)
     fresh = SealedVote(digest, trace)
+    step = vote_step(ballot.round_index, mini)
+    if not await may_vote(seat, ballot, step, _commitment_of(seat, ballot, mini_round, fresh)):
+        return None
     stored = await seat.ports.store.journal.remember(
         "vote",
         _vote_key(seat, ballot, mini_round),
@@ -146,25 +154,29 @@ async def _seal_vote(
     return msgspec.msgpack.decode(stored, type=SealedVote)
 
 
-async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
-    mini = mini_number(ballot, mini_round.mini_round_index)
-    step = vote_step(ballot.round_index, mini)
+def _commitment_of(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> Digest:
     position = VotePosition(
         job=seat.job_id,
         round_index=ballot.round_index,
-        mini=mini,
+        mini=mini_number(ballot, mini_round.mini_round_index),
         node=seat.ports.signer.address,
     )
     opening = VoteOpening(
         Digest(vote.digest), Digest(vote.trace), seat.tickets.element(ballot.ballot_number)
     )
+    return compute_vote_commitment(seat.domain, position, opening)
+
+
+async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
+    mini = mini_number(ballot, mini_round.mini_round_index)
+    step = vote_step(ballot.round_index, mini)
     await seat.room.sign_and_publish(
         wire.VoteCommit(
             job_id=seat.job_id,
             round_index=ballot.round_index,
             mini=mini,
             cone_index=seat.index,
-            commitment=compute_vote_commitment(seat.domain, position, opening),
+            commitment=_commitment_of(seat, ballot, mini_round, vote),
             signature=UNSIGNED,
         )
     )

@@ -22,6 +22,7 @@ from d2m_node.storage.journal import Journal, RunInTransaction
 from d2m_node.storage.marks import Marks
 from d2m_node.storage.refusals import Refusals
 from d2m_node.storage.transactions import Transactions
+from protocol.types import BlockNumber
 
 DATABASE_NAME: Final = "store.sqlite"
 LOCK_NAME: Final = "lock"
@@ -54,6 +55,11 @@ class Store:
         """See `MeasuredStore.check_writable`."""
         await self.run(rewrite_version)
         await self.blobs.check_room(1)
+
+    @property
+    def trusted_from(self) -> BlockNumber:
+        """See `StorePort.trusted_from`."""
+        return self.marks.trusted_from
 
 
 @asynccontextmanager

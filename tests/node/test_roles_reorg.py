@@ -20,7 +20,7 @@ from protocol.events import StakeLocked
 from protocol.job import JobState
 from protocol.types import JobId, Wei
 from protocol.wire import messages as wire
-from tests.support.job import JOB, Cast, Offer
+from tests.support.job import JOB, Cast, Offer, ticket_secret
 from tests.support.market import Node
 
 
@@ -72,6 +72,7 @@ async def test_a_job_that_is_taken_back_and_comes_again_is_served_again(
     cast: Cast, nursery: trio.Nursery, role: str
 ) -> None:
     node = cast.cones[0] if role == "cone" else cast.sellers[0]
+    node.store.journal.values["ticket-secret", str(JOB)] = ticket_secret(cast.cones[0])
     nursery.start_soon(work, node, role)
     await cast.market.mine()
     former, jobs = node.rooms[JOB], cast.market.state.jobs

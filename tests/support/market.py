@@ -126,6 +126,7 @@ class Store:
     journal: Journal = field(default_factory=Journal)
     blobs: Blobs = field(default_factory=Blobs)
     refusals: KeptRefusals = field(default_factory=KeptRefusals)
+    trusted_from: BlockNumber = BlockNumber(0)
 
 
 class Market:

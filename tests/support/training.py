@@ -92,6 +92,7 @@ class Training:
         """Of the roles that have drained, in order."""
         self._nursery = nursery
         self._scopes: dict[int, trio.CancelScope] = {}
+        self._selling: dict[int, trio.CancelScope] = {}
 
     @property
     def job(self) -> JobState:
@@ -107,12 +108,19 @@ class Training:
         await self._serve()
         self.drawn = await self._draw()
         for index in range(len(self.cast.sellers)):
-            self._nursery.start_soon(self._sell, index)
+            self.sell(index)
         for index, node in enumerate(self.cast.cones):
             is_hostile = is_first_set_hostile and index in self.drawn
             self.executors.append(HostileExecutor() if is_hostile else CountingExecutor())
             node.store.journal.values["ticket-secret", str(JOB)] = ticket_secret(node)
             self.run_cone(index)
+
+    def sell(self, index: int) -> None:
+        self._selling[index] = trio.CancelScope()
+        self._nursery.start_soon(self._sell, index)
+
+    def stop_selling(self, index: int) -> None:
+        self._selling[index].cancel()
 
     def run_cone(self, index: int) -> None:
         self._scopes[index] = trio.CancelScope()
@@ -139,6 +147,10 @@ class Training:
                 self.left.append(post.shift)
 
     async def _sell(self, index: int) -> None:
+        with self._selling[index]:
+            await self._run_seller(index)
+
+    async def _run_seller(self, index: int) -> None:
         async with trio.open_nursery() as nursery:
             post = self.cast.sellers[index].post("seller", nursery, self.seller_shifts[index])
             policy = SellerPolicy(dataset_path="dataset.toml")
