@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import structlog
 import trio
@@ -25,6 +26,7 @@ from d2m_node.calls import BindPeer
 from d2m_node.chain.adapter import open_chain
 from d2m_node.clock import Clock
 from d2m_node.errors import UserError
+from d2m_node.facts import RunningNode
 from d2m_node.keys import open_account
 from d2m_node.measures import MeasuredChain
 from d2m_node.network.host import Libp2pNetwork, open_network
@@ -60,7 +62,7 @@ from d2m_node.transaction_store import TransactionStore
 from d2m_node.watch.service import open_watch
 from d2m_node.watch.sources import Sources
 from protocol.market import MarketState
-from protocol.types import JobId
+from protocol.types import Address, JobId
 
 log = structlog.get_logger(__name__)
 
@@ -88,19 +90,29 @@ class Behaviour:
     ] = open_network
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What whoever starts the node gives, and wants to hear."""
+
+    password: str | None = None
+    """Opens the account; without it the settings' password file does."""
+    on_ready: Callable[[Address], None] = lambda _: None
+    """Told the account once the RPC takes calls."""
+
+
+LAUNCH: Final = Launch()
+
+
 async def run_node(
     settings: NodeSettings,
     stop: trio.Event,
     behaviour: Behaviour,
     *,
-    password: str | None = None,
+    launch: Launch = LAUNCH,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the enabled roles until ``stop`` is set or a service fails.
-
-    ``password`` opens the account; without it the settings' password file does.
-    """
-    signer = await trio.to_thread.run_sync(open_account, settings.keys, password)
+    """Run the enabled roles until ``stop`` is set or a service fails."""
+    signer = await trio.to_thread.run_sync(open_account, settings.keys, launch.password)
     open_rooms: dict[JobId, Room] = {}
     async with (
         behaviour.open_store(settings.data_dir, settings.storage) as store,
@@ -137,6 +149,9 @@ async def run_node(
                 stop=stop,
                 once=OnceDesk(store.journal),
                 herald=herald,
+                facts=RunningNode(
+                    settings=settings, account=signer.address, chain=chain, store=store
+                ),
             )
             watch.attach(
                 Sources(
@@ -151,6 +166,7 @@ async def run_node(
             )
             await services.start(serve_rpc, settings.rpc, context)
             task_status.started()
+            launch.on_ready(signer.address)
             log.info("node_ready", account=signer.address.hex())
             watch.note_step("the roles")
             await runner.restore()
@@ -309,7 +325,7 @@ async def _watch_signals(stop: trio.Event) -> None:
 
 
 async def run_until_stopped(
-    settings: NodeSettings, behaviour: Behaviour, password: str | None = None
+    settings: NodeSettings, behaviour: Behaviour, launch: Launch = LAUNCH
 ) -> None:
     """Run a node until a signal or the operator stops it, then for at most the grace time."""
     stop = trio.Event()
@@ -317,7 +333,7 @@ async def run_until_stopped(
         nursery.start_soon(_watch_signals, stop)
         with trio.CancelScope() as scope:
             nursery.start_soon(_cut_off, stop, settings.shutdown_grace_seconds, scope)
-            await run_node(settings, stop, behaviour, password=password)
+            await run_node(settings, stop, behaviour, launch=launch)
         nursery.cancel_scope.cancel()
 
 
@@ -328,7 +344,7 @@ async def _cut_off(stop: trio.Event, grace_seconds: float, scope: trio.CancelSco
 
 
 def main(
-    settings: NodeSettings, behaviour: Behaviour | None = None, *, password: str | None = None
+    settings: NodeSettings, behaviour: Behaviour | None = None, *, launch: Launch = LAUNCH
 ) -> None:
     """Run a node in this process. Raises FatalError, UserError, in groups too."""
-    trio.run(run_until_stopped, settings, behaviour or Behaviour(), password)
+    trio.run(run_until_stopped, settings, behaviour or Behaviour(), launch)

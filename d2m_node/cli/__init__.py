@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from d2m_node.cli.options import data_dir_option
 from d2m_node.errors import FatalError, NodeError, TransientError, UserError
@@ -45,16 +46,17 @@ COMMANDS: Final = {
     "audit": ("d2m_node.cli.audit:audit", "Compute a job's ballots and payments again."),
     "explain": ("d2m_node.cli.explain:explain", "Tell why each payee of a job got what it got."),
     "incentives": ("d2m_node.cli.incentives:incentives", "Tell whether honesty pays in a job."),
-    "status": ("d2m_node.cli.remote:status", "Say who and where the running node is."),
-    "peers": ("d2m_node.cli.remote:peers", "List the peers it knows."),
-    "jobs": ("d2m_node.cli.remote:jobs", "List the market's jobs."),
-    "job": ("d2m_node.cli.remote:job", "Describe a job, or save its model."),
+    "status": ("d2m_node.cli.status:status", "Say who and where the running node is."),
+    "peers": ("d2m_node.cli.status:peers", "List the peers it knows."),
+    "jobs": ("d2m_node.cli.jobs:jobs", "List the market's jobs."),
+    "job": ("d2m_node.cli.jobs:job", "Describe a job, or save its model."),
     "earnings": ("d2m_node.cli.earnings:earnings", "Add up what this account earned and spent."),
     "roles": ("d2m_node.cli.remote:roles", "List the roles, on or off."),
     "role": ("d2m_node.cli.remote:role", "Switch a role on or off."),
     "request": ("d2m_node.cli.remote:request", "Submit a request for a model."),
     "rpc": ("d2m_node.cli.remote:rpc", "Call any method of the node's RPC."),
-    "devnet": ("d2m_node.devnet.cli:devnet", "Run a whole market on this machine."),
+    "completion": ("d2m_node.cli.completion:completion", "Print a script for the shell."),
+    "devnet": ("d2m_node.cli.devnet:devnet", "Run a whole market on this machine."),
 }
 """Name, where it is, and its line in the help, so that the help imports nothing."""
 
@@ -90,6 +92,15 @@ class LazyGroup(click.Group):
         """Write the table's lines, importing nothing."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete names from the table, importing nothing; options as any command."""
+        names = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,8 +2,9 @@
 
 import click
 
-from d2m_node.cli.options import data_dir, data_dir_option, json_option
-from d2m_node.cli.output import format_wei, print_json, print_table
+from d2m_node.cli.options import data_dir, data_dir_option, json_of
+from d2m_node.cli.output import format_wei, print_result, print_table
+from d2m_node.cli.shapes import AuditedBallot
 from d2m_node.errors import UserError
 from protocol.payment_audit import AuditedPayment, PaymentAudit, describe_differences
 
@@ -11,7 +12,7 @@ from protocol.payment_audit import AuditedPayment, PaymentAudit, describe_differ
 @click.command()
 @data_dir_option()
 @click.argument("job_id", metavar="ID", type=click.IntRange(min=1))
-@json_option
+@json_of(list[AuditedBallot])
 def audit(*, job_id: int, as_json: bool) -> None:
     """Compute a job's decided ballots and payments again, from what this node recorded.
 
@@ -29,35 +30,35 @@ def audit(*, job_id: int, as_json: bool) -> None:
         raise UserError(f"--data-dir: {folder} does not exist; give a CONE node's folder")
     found = trio.run(audit_job, folder, JobId(job_id))
     rows = [
-        {
-            "kind": ballot.kind.name.lower(),
-            "round": ballot.round_index,
-            "attempt": ballot.attempt,
-            "decided": "0x" + ballot.decided.hex(),
-            "computed": "0x" + ballot.computed.hex(),
-            "agrees": ballot.matches,
-        }
+        AuditedBallot(
+            kind=ballot.kind.name.lower(),
+            round=ballot.round_index,
+            attempt=ballot.attempt,
+            decided="0x" + ballot.decided.hex(),
+            computed="0x" + ballot.computed.hex(),
+            agrees=ballot.matches,
+        )
         for ballot in found.ballots
     ]
     if as_json:
-        print_json(rows)
+        print_result(rows)
     else:
         _show_ballots(rows)
         _show_payments(found.payments)
-    wrong = [row for row in rows if not row["agrees"]]
+    wrong = [row for row in rows if not row.agrees]
     if wrong:
         raise UserError(f"job {job_id}: {len(wrong)} of {len(rows)} ballots do not agree")
     if found.payments is not None and not found.payments.is_exact:
         raise UserError(f"job {job_id}: {'; '.join(describe_differences(found.payments))}")
 
 
-def _show_ballots(rows: list[dict[str, object]]) -> None:
+def _show_ballots(rows: list[AuditedBallot]) -> None:
     cells = [
         [
-            str(row["round"]),
-            str(row["kind"]),
-            str(row["decided"]),
-            "the same" if row["agrees"] else str(row["computed"]),
+            str(row.round),
+            row.kind,
+            row.decided,
+            "the same" if row.agrees else row.computed,
         ]
         for row in rows
     ]

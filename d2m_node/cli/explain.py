@@ -6,8 +6,8 @@ import click
 import msgspec
 
 from d2m_node import client as api
-from d2m_node.cli.options import data_dir_option, json_option
-from d2m_node.cli.output import print_facts, print_json, print_table
+from d2m_node.cli.options import data_dir_option, json_of
+from d2m_node.cli.output import print_facts, print_result, print_table
 from d2m_node.cli.remote import ask
 from d2m_node.errors import UserError
 
@@ -21,7 +21,7 @@ def explain() -> None:
 @data_dir_option()
 @click.argument("job_id", metavar="ID", type=click.IntRange(min=1))
 @click.option("--account", metavar="ADDRESS", help="Only what this account got.")
-@json_option
+@json_of(api.ExplanationView)
 def explain_payout(*, job_id: int, account: str | None, as_json: bool) -> None:
     """Recompute every payout of a settled job from what the chain recorded.
 
@@ -32,7 +32,7 @@ def explain_payout(*, job_id: int, account: str | None, as_json: bool) -> None:
     found = ask(api.EXPLAIN_PAYOUTS, api.JobParams(job=job_id))
     payouts = _select(found, account)
     if as_json:
-        print_json(msgspec.to_builtins(msgspec.structs.replace(found, payouts=payouts)))
+        print_result(msgspec.structs.replace(found, payouts=payouts))
     else:
         _show(found, payouts)
     if found.differences:

@@ -7,8 +7,9 @@ from typing import Final
 
 import click
 
-from d2m_node.cli.options import json_option
-from d2m_node.cli.output import print_facts, print_json, print_table
+from d2m_node.cli.options import json_of
+from d2m_node.cli.output import print_facts, print_result, print_table
+from d2m_node.cli.shapes import ConditionView, IncentivesView
 from protocol.errors import InvalidParams
 from protocol.incentives import (
     Condition,
@@ -139,7 +140,7 @@ class _Byzantine(click.ParamType[Fraction | int]):
     show_default=True,
     help="Probability that an audit or an appeal overturns a wrong decision.",
 )
-@json_option
+@json_of(IncentivesView)
 def incentives(  # noqa: PLR0913 - click passes each option
     *,
     pool: int,
@@ -186,43 +187,43 @@ def incentives(  # noqa: PLR0913 - click passes each option
     except InvalidParams as exc:
         raise click.BadParameter(exc.reason, param_hint=OPTIONS[exc.field]) from exc
     if as_json:
-        print_json(_to_json(found))
+        print_result(_view(found))
     else:
         _show(found)
 
 
-def _to_json(found: Incentives) -> dict[str, object]:
+def _view(found: Incentives) -> IncentivesView:
     attack = found.attack
-    return {
-        "execution_set_sizes": list(found.execution_set_sizes),
-        "lead": found.plan.profile.lead,
-        "beta": attack.odds.wrong,
-        "beta_job": attack.beta_job,
-        "undecided": attack.odds.undecided,
-        "expected_votes": attack.odds.expected_votes,
-        "pay_per_vote": found.pay_per_vote,
-        "q_caught": attack.q_caught,
-        "margins": {
-            "seller": _condition_to_json(found.seller),
-            "cone": _condition_to_json(found.cone),
-            "system": _condition_to_json(found.system),
+    return IncentivesView(
+        execution_set_sizes=list(found.execution_set_sizes),
+        lead=found.plan.profile.lead,
+        beta=attack.odds.wrong,
+        beta_job=attack.beta_job,
+        undecided=attack.odds.undecided,
+        expected_votes=attack.odds.expected_votes,
+        pay_per_vote=found.pay_per_vote,
+        q_caught=attack.q_caught,
+        margins={
+            "seller": _view_condition(found.seller),
+            "cone": _view_condition(found.cone),
+            "system": _view_condition(found.system),
         },
-        "k_star": found.k_star,
-        "minimum_stake": _to_number(found.minimum_stake),
-        "value_at_risk": found.value_at_risk,
-        "honest": found.honest,
-    }
+        k_star=found.k_star,
+        minimum_stake=_to_number(found.minimum_stake),
+        value_at_risk=found.value_at_risk,
+        honest=found.honest,
+    )
 
 
-def _condition_to_json(condition: Condition) -> dict[str, object]:
-    return {
-        "byzantine": condition.byzantine_count,
-        "left": _to_number(condition.left),
-        "right": condition.right,
-        "right_per_round": condition.right_round,
-        "margin": _to_number(condition.left - condition.right),
-        "holds": condition.holds,
-    }
+def _view_condition(condition: Condition) -> ConditionView:
+    return ConditionView(
+        byzantine=condition.byzantine_count,
+        left=_to_number(condition.left),
+        right=condition.right,
+        right_per_round=condition.right_round,
+        margin=_to_number(condition.left - condition.right),
+        holds=condition.holds,
+    )
 
 
 def _to_number(amount: float) -> float | None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from d2m_node.cli.options import data_dir, data_dir_option, json_option, set_option
-from d2m_node.cli.output import print_json, print_table
+from d2m_node.cli.options import data_dir, data_dir_option, json_of, set_option
+from d2m_node.cli.output import print_json_line, print_result, print_table
 from d2m_node.cli.passwords import ask_password, has_terminal
+from d2m_node.cli.shapes import ReadyLine, SettingOrigin, SettingsChecked
 from d2m_node.errors import KeyUnavailable
 
 if TYPE_CHECKING:
@@ -18,19 +20,29 @@ if TYPE_CHECKING:
 @click.command()
 @data_dir_option()
 @set_option
-def run(*, flags: Mapping[str, str]) -> None:
+@json_of(ReadyLine, help_text="Log JSON to standard error; print one line once the node is ready.")
+def run(*, flags: Mapping[str, str], as_json: bool) -> None:
     """Run the node until SIGTERM, Ctrl-C or `d2m-node rpc node.stop`."""
     from d2m_node.logs import configure_logs
     from d2m_node.settings import load_settings
 
+    if as_json:
+        flags = {**flags, "logs.format": "json"}
     settings = load_settings(data_dir(), flags=flags)
     configure_logs(settings.logs)
 
     password = _ask_if_needed(settings)
 
-    from d2m_node.node import main
+    from d2m_node.node import Launch, main
 
-    main(settings, password=password)
+    def tell_ready(account: bytes) -> None:
+        if as_json:
+            line = ReadyLine(
+                event="ready", account="0x" + account.hex(), socket=str(settings.rpc.socket)
+            )
+            print_json_line(msgspec.to_builtins(line))
+
+    main(settings, launch=Launch(password=password, on_ready=tell_ready))
 
 
 def _ask_if_needed(settings: "NodeSettings") -> str | None:
@@ -57,7 +69,7 @@ def config() -> None:
 @data_dir_option()
 @set_option
 @click.option("--origin", is_flag=True, help="Say where each value is from.")
-@json_option
+@json_of(dict[str, object], dict[str, SettingOrigin])
 def config_show(*, flags: Mapping[str, str], origin: bool, as_json: bool) -> None:
     """Print every setting."""
     from d2m_node.settings import SETTINGS, read_configuration
@@ -66,8 +78,10 @@ def config_show(*, flags: Mapping[str, str], origin: bool, as_json: bool) -> Non
     values = {name: _to_plain(configuration.values.get(name)) for name in SETTINGS}
     origins = {name: configuration.origins.get(name, "not set") for name in SETTINGS}
     if as_json:
-        plain = {name: {"value": value, "origin": origins[name]} for name, value in values.items()}
-        print_json(plain if origin else values)
+        plain = {
+            name: SettingOrigin(value=value, origin=origins[name]) for name, value in values.items()
+        }
+        print_result(plain if origin else values)
         return
     rows = [
         [name, _to_text(value), *([origins[name]] if origin else [])]
@@ -79,7 +93,7 @@ def config_show(*, flags: Mapping[str, str], origin: bool, as_json: bool) -> Non
 @config.command("check")
 @data_dir_option()
 @set_option
-@json_option
+@json_of(SettingsChecked)
 def config_check(*, flags: Mapping[str, str], as_json: bool) -> None:
     """Check the settings without starting the node."""
     from d2m_node.keys import read_password
@@ -91,7 +105,7 @@ def config_check(*, flags: Mapping[str, str], as_json: bool) -> None:
     if settings.keys.password_file is not None:
         read_password(settings.keys.password_file)
     if as_json:
-        print_json({"ok": True})
+        print_result(SettingsChecked(ok=True))
     else:
         click.echo("the settings are complete")
 

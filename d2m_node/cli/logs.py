@@ -9,7 +9,8 @@ from typing import Final
 
 import click
 
-from d2m_node.cli.options import data_dir, data_dir_option, set_option
+from d2m_node.cli.options import data_dir, data_dir_option, json_of, set_option
+from d2m_node.cli.shapes import LogRecord
 from d2m_node.errors import UserError
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -58,7 +59,7 @@ class _Since(click.ParamType[datetime]):
     show_default=True,
     help="At most so many of those that are there already.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each line as the JSON that it is.")
+@json_of(LogRecord, help_text="Print each line as the JSON that it is.")
 def logs(  # noqa: PLR0913 - click passes each option
     *,
     flags: dict[str, str],

@@ -35,6 +35,10 @@ def _split_flags(
     return flags
 
 
+ANY: Final = object
+"""What a method gives that is not known beforehand."""
+
+
 class JsonOption(click.Option):
     """`--json`, and what it prints: docs/CLI.md is written from these types."""
 
@@ -49,9 +53,6 @@ def json_of(*shapes: object, help_text: str = "Print JSON.") -> Callable[[F], F]
 
     Shaped.shapes = shapes
     return click.option("--json", "as_json", cls=Shaped, is_flag=True, help=help_text)
-
-
-json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 set_option: Final = click.option(

@@ -16,6 +16,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_json_line(value: object) -> None:
+    """Print one JSON document in one line."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
 def print_result(value: object) -> None:
     """Print a typed value as one JSON document: what `json_of` names."""
     import msgspec

@@ -1,5 +1,7 @@
 """What commands print with `--json`, where that is not a method's own result."""
 
+from typing import Literal
+
 from msgspec import Struct
 
 from d2m_node.doctor.check import Check
@@ -50,3 +52,93 @@ class DoctorReport(Shape, frozen=True, kw_only=True):
     ok: bool
     """Nothing must be mended; there may be warnings."""
     checks: list[Check]
+
+
+class Submitted(Shape, frozen=True, kw_only=True):
+    job: int
+    """Number of the auction, and of the job if the bid wins."""
+    idempotency_key: str
+
+
+class SavedModel(Shape, frozen=True, kw_only=True):
+    job: int
+    path: str
+    size_bytes: int
+
+
+class ReadyLine(Shape, frozen=True, kw_only=True):
+    """One line on standard output once the node takes calls."""
+
+    event: Literal["ready"]
+    account: str
+    socket: str
+
+
+class SettingOrigin(Shape, frozen=True, kw_only=True):
+    value: object
+    origin: str
+    """flag, environment and its variable, config.toml, default, or "not set"."""
+
+
+class SettingsChecked(Shape, frozen=True, kw_only=True):
+    ok: bool
+    """Always true: what is wrong is an error with code 3."""
+
+
+class CompletionScript(Shape, frozen=True, kw_only=True):
+    shell: str
+    script: str
+    install: str
+    """The command that makes it work from the next shell on."""
+
+
+class AuditedBallot(Shape, frozen=True, kw_only=True):
+    kind: str
+    round: int
+    attempt: int
+    decided: str
+    computed: str
+    agrees: bool
+
+
+class ConditionView(Shape, frozen=True, kw_only=True):
+    """A condition holds if left is at least right. None is no limit."""
+
+    byzantine: int
+    left: float | None
+    right: float
+    right_per_round: float
+    margin: float | None
+    holds: bool
+
+
+class IncentivesView(Shape, frozen=True, kw_only=True):
+    execution_set_sizes: list[int]
+    lead: int
+    beta: float
+    """Chance of a wrong digest per round."""
+    beta_job: float
+    undecided: float
+    expected_votes: float
+    pay_per_vote: float
+    q_caught: float
+    margins: dict[str, ConditionView]
+    """Of seller, cone and system."""
+    k_star: int
+    minimum_stake: float | None
+    value_at_risk: float
+    honest: bool
+
+
+class LogRecord(Shape, frozen=True, kw_only=True):
+    """One line of the log; more fields as the event has them, as text or numbers."""
+
+    timestamp: str
+    level: str
+    event: str
+
+
+class DevnetEvent(Shape, frozen=True, kw_only=True):
+    """One line per event; more fields as the event has them."""
+
+    event: str

@@ -15,17 +15,71 @@ class MethodView(Result, frozen=True, kw_only=True):
     params: list[str]
 
 
+class StakeView(Result, frozen=True, kw_only=True):
+    free_wei: int
+    locked_wei: int
+    """In all jobs together."""
+    unbonding_wei: int
+    reward_wei: int
+    """Earned by slashes of others, and not pulled yet."""
+
+
+class SyncView(Result, frozen=True, kw_only=True):
+    head_number: int
+    """The newest block that an endpoint named."""
+    lag_blocks: int
+    """Blocks that count, and were not followed yet."""
+    is_synced: bool
+    silent_seconds: float
+    """Since an endpoint last answered."""
+
+
+class OpenJobView(Result, frozen=True, kw_only=True):
+    job: int
+    phase: str
+    roles: list[str]
+    """As what this account takes part."""
+    doing: str
+    """What the job waits for now, and until which block."""
+
+
+class PendingView(Result, frozen=True, kw_only=True):
+    transactions: int
+    """Signed and not mined yet."""
+    oldest_blocks: int
+    """Blocks since the oldest of them was first sent."""
+
+
+class DiskView(Result, frozen=True, kw_only=True):
+    blob_bytes: int
+    quota_bytes: int
+    free_bytes: int
+
+
 class NodeStatus(Result, frozen=True, kw_only=True):
+    version: str
+    uptime_seconds: float
     account: str
+    balance_wei: int | None
+    """Of ether; None while no endpoint answers."""
+    stake: StakeView
+    is_backed_up: bool
+    """The operator has a copy of the key, or it guards nothing."""
     peer_id: str
     chain_id: int
     market: str
     block_number: int
+    """Up to which the chain was followed."""
+    sync: SyncView
     peers_connected: int
     peers_known: int
     roles: dict[str, RoleStateName]
     jobs: dict[str, int]
-    """How many jobs are in each phase."""
+    """How many jobs of the market are in each phase."""
+    open_jobs: list[OpenJobView]
+    """This account's own."""
+    pending: PendingView
+    disk: DiskView
     refusals: list[RefusalView] = field(default_factory=list)
     """The latest jobs that a role turned down or could not go on with."""
 

@@ -24,8 +24,9 @@ from d2m_node.rpc.earnings import view_earnings
 from d2m_node.rpc.explanations import view_explanation
 from d2m_node.rpc.herald import Herald
 from d2m_node.rpc.once import OnceDesk, PaidCall, hash_plan
+from d2m_node.rpc.status import NodeFacts, view_node
 from d2m_node.rpc.tokens import Tokens
-from d2m_node.rpc.views import summarise_job, view_job, view_node, view_peer, view_refusal
+from d2m_node.rpc.views import summarise_job, view_job, view_peer, view_refusal
 from d2m_node.user_input import parse_wei
 from protocol.job import JobState
 from protocol.market import MarketState
@@ -79,6 +80,7 @@ class RpcContext:
     stop: trio.Event
     once: OnceDesk
     herald: Herald
+    facts: NodeFacts
     tokens: Tokens | None = None
     """Where the node listens on TCP."""
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -114,7 +116,7 @@ async def discover(context: RpcContext, params: api.NoParams) -> dict[str, objec
 
 async def node_status(context: RpcContext, params: api.NoParams) -> api.NodeStatus:  # noqa: ARG001
     """Summarise this node."""
-    status = view_node(context.ports, _name_states(context))
+    status = await view_node(context.ports, _name_states(context), context.facts)
     latest = await list_refusals(context, api.RefusalsParams(count=STATUS_REFUSALS))
     return msgspec.structs.replace(status, refusals=latest)
 

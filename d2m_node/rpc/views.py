@@ -1,6 +1,5 @@
 """What the chain says, as the operator reads it."""
 
-from collections import Counter
 from typing import Final
 
 from d2m_node.client import (
@@ -8,15 +7,13 @@ from d2m_node.client import (
     DepositView,
     JobSummary,
     JobView,
-    NodeStatus,
     PayoutView,
     PeerView,
     RefusalView,
-    RoleStateName,
     RoundView,
     SlashView,
 )
-from d2m_node.ports import PeerStatus, Ports, Refusal
+from d2m_node.ports import PeerStatus, Refusal
 from protocol.ballot import DecidedBallot
 from protocol.bitmap import decode_bitmap
 from protocol.digest import RoundHeader
@@ -35,23 +32,6 @@ SLASH_REASONS: Final = {1: "wrong digest", 2: "not opened"}
 def to_hex(value: bytes) -> str:
     """Write bytes as 0x and hexadecimal digits."""
     return "0x" + value.hex()
-
-
-def view_node(ports: Ports, roles: dict[str, RoleStateName]) -> NodeStatus:
-    """Summarise a running node."""
-    state = ports.chain.state
-    peers = ports.network.peers()
-    return NodeStatus(
-        account=to_hex(ports.signer.address),
-        peer_id=to_hex(ports.network.peer_id),
-        chain_id=ports.chain.domain.chain_id,
-        market=to_hex(ports.chain.domain.market),
-        block_number=state.block_number,
-        peers_connected=sum(peer.connected for peer in peers),
-        peers_known=len(peers),
-        roles=roles,
-        jobs=dict(Counter(job.phase.value for job in state.jobs.values())),
-    )
 
 
 def view_peer(peer: PeerStatus, state: MarketState) -> PeerView:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar, cast
 import trio
 
 from d2m_node.chain.history import History
-from d2m_node.errors import UserError
+from d2m_node.errors import ChainUnavailable, UserError
+from d2m_node.measures import ChainReading
 from d2m_node.ports import JournalPort, NodeFact, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
 from d2m_node.role_control import RoleOptions, RoleState
@@ -17,12 +18,13 @@ from d2m_node.rpc.herald import Herald
 from d2m_node.rpc.methods import RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
+from d2m_node.rpc.status import DiskReading
 from d2m_node.settings import RpcSettings
 from protocol.events import RecordedEvent
 from protocol.hashing import Domain
 from protocol.market import MarketState, advance
 from protocol.params import ProtocolParams
-from protocol.types import Address, BlockNumber, JobId
+from protocol.types import Address, BlockNumber, JobId, Wei
 from tests.support.market import Journal, Store
 from tests.support.params import PARAMS
 
@@ -152,6 +154,44 @@ class FakeRoles:
         self.on.pop(name, None)
 
 
+QUIET = ChainReading(
+    head_number=0,
+    confirmations=0,
+    silent_seconds=0.0,
+    reorganisations=0,
+    open_transactions=0,
+    open_blocks=0,
+    calls={},
+)
+
+
+@dataclass
+class FakeFacts:
+    """A node that has just started, and keeps up."""
+
+    version: str = "0.0.0"
+    backed_up: bool = True
+    balance_wei: Wei | None = Wei(10**18)
+    reading: ChainReading = QUIET
+
+    def uptime_seconds(self) -> float:
+        return 75.0
+
+    def is_backed_up(self) -> bool:
+        return self.backed_up
+
+    async def read_disk(self) -> DiskReading:
+        return DiskReading(blob_bytes=2**20, quota_bytes=2**30, free_bytes=2**31)
+
+    def measure_chain(self) -> ChainReading:
+        return self.reading
+
+    async def read_balance(self) -> Wei:
+        if self.balance_wei is None:
+            raise ChainUnavailable("no endpoint answers")
+        return self.balance_wei
+
+
 @dataclass
 class FakeNode:
     """What stands behind the socket."""
@@ -164,6 +204,7 @@ class FakeNode:
     journal: JournalPort = field(default_factory=Journal)
     store: Store = field(default_factory=Store)
     herald: Herald = field(default_factory=lambda: Herald(MemoryFacts()))
+    facts: FakeFacts = field(default_factory=FakeFacts)
 
     def context(self) -> RpcContext:
         # Methods touch nothing else of the ports.
@@ -181,6 +222,7 @@ class FakeNode:
             stop=self.stop,
             once=OnceDesk(self.journal),
             herald=self.herald,
+            facts=self.facts,
         )
 
 

@@ -4,8 +4,9 @@ import tempfile
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from d2m_node.cli.options import json_of
+from d2m_node.cli.shapes import DevnetEvent
 from d2m_node.devnet.options import DEFAULT_CONES, DEFAULT_CONES_UNDER_ATTACK, DevnetOptions
 
 CONE_ATTACKS = ("stale", "random", "collude")
@@ -40,7 +41,7 @@ CONE_ATTACKS = ("stale", "random", "collude")
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the nodes' data; must be new or empty.  [default: a new temporary folder]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line.")
+@json_of(DevnetEvent, help_text="Print events as JSON, one a line.")
 def devnet(  # noqa: PLR0913 - click passes each option
     mode: str,
     *,
@@ -61,6 +62,7 @@ def devnet(  # noqa: PLR0913 - click passes each option
     MODE is "once" (default: ends when the job is settled) or "up" (stays up until Ctrl-C).
     """
     import trio
+    from rich.console import Console
 
     from d2m_node.devnet.launcher import run_devnet
     from d2m_node.devnet.report import JsonReport, TextReport

@@ -1,0 +1,111 @@
+"""What the running node says of itself, and of its peers."""
+
+from collections.abc import Iterator
+
+import click
+
+from d2m_node import client as api
+from d2m_node.cli.options import data_dir_option, json_of
+from d2m_node.cli.output import format_wei, print_facts, print_result, print_table
+from d2m_node.cli.refusals import show_refusals
+from d2m_node.cli.remote import ask
+
+GIB = 2**30
+
+
+@click.command()
+@data_dir_option()
+@json_of(api.NodeStatus)
+def status(*, as_json: bool) -> None:
+    """Say who and where the running node is, and what it does."""
+    node = ask(api.NODE_STATUS, api.NoParams())
+    if as_json:
+        print_result(node)
+        return
+    print_facts(_list_facts(node))
+    if node.open_jobs:
+        click.echo()
+        rows = [[str(one.job), ", ".join(one.roles), one.doing] for one in node.open_jobs]
+        print_table(("job", "as", "now"), rows)
+    show_refusals(node.refusals)
+
+
+def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
+    yield "version", f"{node.version}, up for {_format_seconds(node.uptime_seconds)}"
+    yield "account", node.account
+    yield "balance", "unknown" if node.balance_wei is None else format_wei(node.balance_wei)
+    if stake := _tell_stake(node.stake):
+        yield "stake", stake
+    if not node.is_backed_up:
+        yield "key backup", "none yet; run d2m-node key export -o FILE"
+    yield "chain", f"{node.chain_id}, block {node.block_number}, {_tell_sync(node.sync)}"
+    yield "market", node.market
+    yield "peers", f"{node.peers_connected} connected of {node.peers_known} known"
+    yield "roles", _join_roles(node.roles)
+    counts = (f"{count} {phase}" for phase, count in node.jobs.items())
+    yield "jobs", ", ".join(counts) or "none"
+    pending = node.pending
+    if pending.transactions:
+        sent = f"the oldest for {pending.oldest_blocks} blocks"
+        yield "waiting", f"{pending.transactions} transactions, {sent}"
+    disk = node.disk
+    blobs = f"{disk.blob_bytes / GIB:.2f} of {disk.quota_bytes / GIB:.1f} GiB"
+    yield "disk", f"blobs {blobs}, {disk.free_bytes / GIB:.1f} GiB free"
+
+
+def _join_roles(roles: dict[str, api.RoleStateName]) -> str:
+    """Write which roles are on, and which of them drain."""
+    words = {"on": "", "draining": " (draining)"}
+    named = [role + words[state] for role, state in roles.items() if state in words]
+    return ", ".join(named) or "none (observer)"
+
+
+def _tell_stake(stake: api.StakeView) -> str:
+    parts = {
+        "free": stake.free_wei,
+        "locked": stake.locked_wei,
+        "unbonding": stake.unbonding_wei,
+        "rewards": stake.reward_wei,
+    }
+    return ", ".join(f"{format_wei(amount)} {name}" for name, amount in parts.items() if amount)
+
+
+def _tell_sync(sync: api.SyncView) -> str:
+    if sync.is_synced:
+        return "up to date"
+    silence = f", endpoints silent for {_format_seconds(sync.silent_seconds)}"
+    return f"{sync.lag_blocks} blocks behind{silence if sync.silent_seconds > 60 else ''}"
+
+
+def _format_seconds(seconds: float) -> str:
+    whole = int(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if whole >= length:
+            return f"{whole // length} {unit} {_format_rest(whole % length, length)}".rstrip()
+    return f"{whole} s"
+
+
+def _format_rest(seconds: int, length: int) -> str:
+    smaller = {86400: ("h", 3600), 3600: ("min", 60), 60: ("s", 1)}[length]
+    count = seconds // smaller[1]
+    return f"{count} {smaller[0]}" if count else ""
+
+
+@click.command()
+@data_dir_option()
+@json_of(list[api.PeerView])
+def peers(*, as_json: bool) -> None:
+    """List the peers that the node knows."""
+    found = ask(api.NODE_PEERS, api.NoParams())
+    if as_json:
+        print_result(found)
+        return
+    rows = [
+        [
+            peer.multiaddr,
+            "connected" if peer.connected else peer.last_error or "not connected",
+            ", ".join(peer.accounts) or "-",
+        ]
+        for peer in sorted(found, key=lambda one: (not one.connected, one.multiaddr))
+    ]
+    print_table(("address", "state", "accounts"), rows)

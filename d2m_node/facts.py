@@ -1,0 +1,63 @@
+"""What a running node knows of itself: for `status`."""
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Final
+
+import trio
+
+from d2m_node.backup import is_backed_up
+from d2m_node.errors import FatalError
+from d2m_node.measures import ChainReading, MeasuredChain
+from d2m_node.rpc.status import DiskReading
+from d2m_node.settings import NodeSettings
+from d2m_node.storage.database import Store
+from d2m_node.storage.room import count_used
+from protocol.types import Address, Wei
+
+LOCAL_CHAIN_ID: Final = 31337
+"""Of development chains, whose keys need no backup."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningNode:
+    """`NodeFacts` of this process."""
+
+    settings: NodeSettings
+    account: Address
+    chain: MeasuredChain
+    store: Store
+    version: str = field(default_factory=lambda: version("d2m-node"))
+    started_at: float = field(default_factory=time.monotonic)
+
+    def uptime_seconds(self) -> float:
+        """See `NodeFacts`."""
+        return time.monotonic() - self.started_at
+
+    def is_backed_up(self) -> bool:
+        """See `NodeFacts`."""
+        if self.settings.chain.chain_id == LOCAL_CHAIN_ID:
+            return True
+        return is_backed_up(self.settings.data_dir, self.account)
+
+    async def read_disk(self) -> DiskReading:
+        """See `NodeFacts`. Raises FatalError."""
+        try:
+            usage = await trio.to_thread.run_sync(shutil.disk_usage, self.settings.data_dir)
+        except OSError as exc:
+            raise FatalError(f"{self.settings.data_dir}: {exc.strerror}") from exc
+        return DiskReading(
+            blob_bytes=await self.store.run(count_used),
+            quota_bytes=self.settings.storage.blob_bytes,
+            free_bytes=usage.free,
+        )
+
+    def measure_chain(self) -> ChainReading:
+        """See `NodeFacts`."""
+        return self.chain.measure()
+
+    async def read_balance(self) -> Wei:
+        """See `NodeFacts`. Raises ChainUnavailable."""
+        return await self.chain.read_balance()

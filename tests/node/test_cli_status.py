@@ -1,0 +1,143 @@
+"""`d2m-node status` as an operator reads it, and what a job waits for."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from d2m_node import cli
+from d2m_node.cli.output import shorten_hex
+from protocol.activity import describe_activity, find_roles
+from protocol.earnings import Role
+from protocol.job import JobPhase, JobState
+from protocol.market import MarketState
+from protocol.stakes import Stake
+from protocol.types import Address, BlockNumber, JobId, Wei
+from tests.protocol.test_earnings import SETTLED, applied
+from tests.support.rpc import ACCOUNT, QUIET, FakeChain, FakeFacts, FakeNode, serve_fake_node
+from tests.support.settled_job import BUYER, CONES, SELLERS
+
+TERMINAL_COLUMNS = 80
+
+
+async def show(node: FakeNode, folder: Path, capsys: Any) -> str:
+    async with serve_fake_node(node, folder / "rpc.sock"):
+        capsys.readouterr()
+        code = await trio.to_thread.run_sync(
+            lambda: cli.run_command(["--data-dir", str(folder), "status"])
+        )
+    assert code == 0
+    return str(capsys.readouterr().out)
+
+
+def with_account_as_cone() -> JobState:
+    job = applied(replace(SETTLED, phase=JobPhase.SETTLING, settled=None))
+    first = replace(job.cones[0], account=ACCOUNT)
+    cones = (first, *job.cones[1:])
+    return replace(job, cones=cones, cone_applications=cones)
+
+
+async def test_a_status_tells_an_operator_what_matters(tmp_path: Path, capsys: Any) -> None:
+    job = with_account_as_cone()
+    state = MarketState(
+        block_number=BlockNumber(90),
+        jobs={job.job_id: job},
+        stakes={
+            ACCOUNT: Stake(free_wei=Wei(2 * 10**18), locked_wei={JobId(1): Wei(10**18)}),
+        },
+    )
+    facts = FakeFacts(
+        backed_up=False,
+        reading=replace(QUIET, head_number=100, open_transactions=2, open_blocks=7),
+    )
+    text = await show(FakeNode(chain=FakeChain(state), facts=facts), tmp_path, capsys)
+    assert "0.0.0, up for 1 min 15 s" in text
+    assert "balance     1 ether" in text
+    assert "2 ether free, 1 ether locked" in text
+    assert "none yet; run d2m-node key export" in text
+    assert "block 90, 10 blocks behind" in text
+    assert "2 transactions, the oldest for 7 blocks" in text
+    assert "blobs 0.00 of 1.0 GiB, 2.0 GiB free" in text
+    assert "may be appealed until block 100" in text
+    assert all(len(line) <= TERMINAL_COLUMNS for line in text.splitlines() if "peer " not in line)
+
+
+async def test_a_quiet_node_has_a_short_status(tmp_path: Path, capsys: Any) -> None:
+    text = await show(FakeNode(facts=FakeFacts(balance_wei=None)), tmp_path, capsys)
+    assert "up to date" in text
+    assert "balance  unknown" in text
+    for absent in ("stake", "key backup", "waiting", "\njob "):
+        assert absent not in text
+
+
+def test_hashes_are_cut_short_on_a_terminal_only_where_they_are_long() -> None:
+    assert shorten_hex("0x" + "ab" * 20) == "0xababab…ababab"
+    assert shorten_hex("0x0123456789") == "0x0123456789"
+    assert shorten_hex("/ip4/127.0.0.1/tcp/9393") == "/ip4/127.0.0.1/tcp/9393"
+
+
+def test_an_account_is_found_in_each_of_its_roles() -> None:
+    job = applied()
+    assert find_roles(job, CONES[0]) == (Role.CONE,)
+    assert find_roles(job, SELLERS[0]) == (Role.SELLER,)
+    assert find_roles(job, Address(b"\x98" * 20)) == ()
+    assert find_roles(replace(job, bids={BUYER: object()}), BUYER) == (Role.BUYER,)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("phase", "block", "words"),
+    [
+        (JobPhase.AUCTION, 1, "bids until block 1"),
+        (JobPhase.AUCTION, 2, "reveals until block 3"),
+        (JobPhase.AUCTION, 4, "the auction is to be closed"),
+        (JobPhase.ENROLMENT, 5, "applications until block 5"),
+        (JobPhase.ENROLMENT, 6, "the enrolment is to be closed"),
+        (JobPhase.VALIDATION, 7, "validation data until block 7"),
+        (JobPhase.VALIDATION, 8, "training is to be started"),
+        (JobPhase.SETTLING, 100, "may be appealed until block 100"),
+        (JobPhase.SETTLING, 101, "to be settled"),
+        (JobPhase.SETTLED, 1, "over"),
+        (JobPhase.CANCELLED, 1, "over"),
+    ],
+)
+def test_each_phase_says_what_it_waits_for(phase: JobPhase, block: int, words: str) -> None:
+    job = replace(
+        SETTLED,
+        phase=phase,
+        commit_end=BlockNumber(1),
+        reveal_end=BlockNumber(3),
+        enrolment_end=BlockNumber(5),
+        validation_end=BlockNumber(7),
+    )
+    assert describe_activity(job, BlockNumber(block)) == words
+
+
+def test_a_ballot_says_which_window_is_open() -> None:
+    ballot = SETTLED.decided[0].ballot
+    ballot = replace(
+        ballot,
+        update_commit_end=BlockNumber(10),
+        update_open_end=BlockNumber(12),
+        availability_end=BlockNumber(15),
+        mini_rounds=(
+            replace(ballot.mini_rounds[0], commit_end=BlockNumber(20), open_end=BlockNumber(23)),
+        ),
+    )
+    job = replace(SETTLED, phase=JobPhase.TRAINING, ballot=ballot)
+    told = [describe_activity(job, BlockNumber(block)) for block in (10, 11, 15, 16, 23, 24)]
+    assert told == [
+        "round 0: updates until block 10",
+        "round 0: openings of updates until block 12",
+        "round 0: availability until block 15",
+        "round 0: votes until block 20",
+        "round 0: openings of votes until block 23",
+        "round 0: the count",
+    ]
+    final = replace(job, ballot=replace(SETTLED.decided[2].ballot, attempt=1))
+    assert describe_activity(final, BlockNumber(1)).startswith(
+        "final evaluation after round 1, retry 1: availability"
+    )
+    nothing = replace(job, ballot=None)
+    assert describe_activity(nothing, BlockNumber(0)) == "a ballot is to be opened"
