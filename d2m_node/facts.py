@@ -21,7 +21,7 @@ LOCAL_CHAIN_ID: Final = 31337
 """Of development chains, whose keys need no backup."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RunningNode:
     """`NodeFacts` of this process."""
 

@@ -99,6 +99,11 @@ class Launch:
     on_ready: Callable[[Address], None] = lambda _: None
     """Told the account once the RPC takes calls."""
 
+    def tell_ready(self, account: Address) -> None:
+        """Say that the node takes calls, in the log too."""
+        self.on_ready(account)
+        log.info("node_ready", account=account.hex())
+
 
 LAUNCH: Final = Launch()
 
@@ -149,9 +154,7 @@ async def run_node(
                 stop=stop,
                 once=OnceDesk(store.journal),
                 herald=herald,
-                facts=RunningNode(
-                    settings=settings, account=signer.address, chain=chain, store=store
-                ),
+                facts=RunningNode(settings, signer.address, chain, store),
             )
             watch.attach(
                 Sources(
@@ -166,8 +169,7 @@ async def run_node(
             )
             await services.start(serve_rpc, settings.rpc, context)
             task_status.started()
-            launch.on_ready(signer.address)
-            log.info("node_ready", account=signer.address.hex())
+            launch.tell_ready(signer.address)
             watch.note_step("the roles")
             await runner.restore()
             watch.note_started()
