@@ -42,6 +42,8 @@ COMMANDS: Final = {
     "key": ("d2m_node.cli.key:key", "Make, import, export or show the node's keys."),
     "config": ("d2m_node.cli.local:config", "Show or check the settings."),
     "logs": ("d2m_node.cli.logs:logs", "Show what the node has logged."),
+    "backup": ("d2m_node.cli.memory:backup", "Copy what the running node remembers to a file."),
+    "restore": ("d2m_node.cli.memory:restore", "Put such a copy in its place."),
     "doctor": ("d2m_node.cli.doctor:doctor", "Find what keeps the node from working, and its fix."),
     "audit": ("d2m_node.cli.audit:audit", "Compute a job's ballots and payments again."),
     "explain": ("d2m_node.cli.explain:explain", "Tell why each payee of a job got what it got."),

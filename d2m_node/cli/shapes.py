@@ -48,6 +48,16 @@ class RawKey(Shape, frozen=True, kw_only=True):
     """64 hexadecimal digits: whoever has them, has the account."""
 
 
+class CopiedStore(Shape, frozen=True, kw_only=True):
+    """What is in a backup, or came out of one."""
+
+    file: str
+    journal_rows: int
+    blobs: int
+    missing: int
+    """Blobs without their bytes: to be fetched from peers, or lost."""
+
+
 class DoctorReport(Shape, frozen=True, kw_only=True):
     ok: bool
     """Nothing must be mended; there may be warnings."""
