@@ -19,7 +19,12 @@ NodeError                   something around us failed
     └── KeyUnavailable
 """
 
+from typing import Final
+
 from protocol.errors import ProtocolError
+
+MAX_LINE: Final = 4000
+"""Characters of an error that people read; the longest honest one lists all settings."""
 
 
 class NodeError(Exception):
@@ -81,8 +86,22 @@ class PrivacyBudgetSpent(NodeError):
     """A job, or another round of one, does not fit into the privacy budget of a dataset."""
 
 
+def _show(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else repr(character)[1:-1]
+
+
 class UserError(NodeError):
-    """Bad input by a person: one clear line that names the field and the fix."""
+    """Bad input by a person: one clear line that names the field and the fix.
+
+    The message may quote what a file holds: what would break the line becomes a blank, what
+    would command a terminal is shown as an escape, and what is endless is cut.
+    """
+
+    def __init__(self, message: str) -> None:
+        printable = (_show(one) for one in message[:MAX_LINE])
+        super().__init__("".join(printable))
 
 
 class FatalError(NodeError):

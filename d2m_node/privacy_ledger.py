@@ -258,5 +258,5 @@ def compute_dataset_id(samples: Samples) -> str:
 def _decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise StoreCorrupted(f"privacy ledger: {exc}; restore it from a backup") from exc

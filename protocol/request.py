@@ -113,7 +113,7 @@ def decode_body(data: bytes) -> RequestBody:
         raise InvalidMessage(f"request body of {len(data)} bytes, at most {MAX_BODY_BYTES}")
     try:
         body = msgspec.msgpack.decode(data, type=RequestBody)
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidMessage(f"no request body: {exc}") from exc
     if encode_body(body) != data:
         raise InvalidMessage("not the canonical encoding of its request body")

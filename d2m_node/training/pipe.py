@@ -145,7 +145,7 @@ def decode_to_worker(head: bytes) -> ToWorker:
     """Decode what the node says. Raises InvalidFrame."""
     try:
         message: ToWorker = msgspec.msgpack.decode(head, type=ToWorker)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise InvalidFrame(str(exc)) from exc
     return message
 
@@ -154,7 +154,7 @@ def decode_to_node(head: bytes) -> ToNode:
     """Decode what the training process says. Raises InvalidFrame."""
     try:
         message: ToNode = msgspec.msgpack.decode(head, type=ToNode)
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidFrame(str(exc)) from exc
     return message
 

@@ -169,6 +169,14 @@ def test_hostile_bytes_are_no_request() -> None:
             decode_body(data)
 
 
+def test_text_that_is_no_utf_8_is_no_request() -> None:
+    good = encode_body(request())
+    tag = request().tags[0].encode()
+    assert good.count(tag) == 1
+    with pytest.raises(InvalidMessage, match="no request body"):
+        decode_body(good.replace(tag, b"\xff" * len(tag)))
+
+
 @pytest.fixture
 def usual_depth() -> Iterator[None]:
     """The recursion that Python allows; libraries in this process may have raised it."""
