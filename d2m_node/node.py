@@ -16,6 +16,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ from d2m_node.keys import open_account
 from d2m_node.measures import MeasuredChain
 from d2m_node.network.host import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import Library, Ports, SignerPort, TrainerPort
+from d2m_node.ports import ChainPort, Library, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import PrivacyPolicy
 from d2m_node.request_file import METRICS
 from d2m_node.role_control import RoleOptions
@@ -58,13 +59,16 @@ from d2m_node.storage.database import Store, open_store
 from d2m_node.training.datasets import LocalDatasets
 from d2m_node.training.devices import select_evaluator
 from d2m_node.training.runner import open_trainer
-from d2m_node.transaction_store import TransactionStore
-from d2m_node.watch.service import open_watch
+from d2m_node.transaction_store import TransactionState, TransactionStore
+from d2m_node.watch.service import Watch, open_watch
 from d2m_node.watch.sources import Sources
 from protocol.market import MarketState
-from protocol.types import Address, JobId
+from protocol.types import Address, BlockNumber, JobId
 
 log = structlog.get_logger(__name__)
+
+LAST_BLOCKS: Final = 3
+"""So many blocks a node that stops gives to its transactions."""
 
 
 async def make_honest_executor(device: Device) -> Executor:
@@ -170,13 +174,16 @@ async def run_node(
             await services.start(serve_rpc, settings.rpc, context)
             task_status.started()
             launch.tell_ready(signer.address)
-            watch.note_step("the roles")
-            await runner.restore()
-            watch.note_started()
+            roles.start_soon(_restore_roles, runner, watch, stop)
             await stop.wait()
             watch.note_stopping()
+            log.info("node_stopping", grace_seconds=settings.shutdown_grace_seconds)
+            await runner.stop()
+            await desk.wait_idle()
             roles.cancel_scope.cancel()
+        await _settle_transactions(chain, store)
         services.cancel_scope.cancel()
+    log.info("node_stopped")
 
 
 def _start_services(
@@ -316,13 +323,35 @@ async def _keep_address_book(ports: Ports) -> None:
         ports.network.set_address_book(known)
 
 
+async def _restore_roles(runner: RoleRunner, watch: Watch, stop: trio.Event) -> None:
+    watch.note_step("the roles")
+    await runner.restore()
+    if not stop.is_set():
+        watch.note_started()
+
+
+async def _settle_transactions(chain: ChainPort, store: Store) -> None:
+    """Give what is signed a few blocks to be mined; what is not goes on at the next start."""
+    last_block = chain.state.block_number + LAST_BLOCKS
+    while chain.state.block_number < last_block:
+        watched = await store.transactions.load_watched()
+        unmined = sum(one.state is TransactionState.OPEN for one in watched)
+        if unmined == 0:
+            return
+        log.info("transactions_unmined", count=unmined)
+        await chain.wait_block(BlockNumber(chain.state.block_number + 1))
+
+
 async def _watch_signals(stop: trio.Event) -> None:
     """The first SIGTERM or SIGINT stops the node in order; a second SIGINT ends it at once."""
+    is_interrupted = False
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            if stop.is_set():
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-                signal.raise_signal(signal.SIGINT)
+        async for number in signals:
+            if number == signal.SIGINT:
+                if is_interrupted:
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)
+                    signal.raise_signal(signal.SIGINT)
+                is_interrupted = True
             stop.set()
 
 
@@ -330,18 +359,25 @@ async def run_until_stopped(
     settings: NodeSettings, behaviour: Behaviour, launch: Launch = LAUNCH
 ) -> None:
     """Run a node until a signal or the operator stops it, then for at most the grace time."""
-    stop = trio.Event()
+    stop, ready = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stop)
         with trio.CancelScope() as scope:
-            nursery.start_soon(_cut_off, stop, settings.shutdown_grace_seconds, scope)
-            await run_node(settings, stop, behaviour, launch=launch)
+            nursery.start_soon(_cut_off, stop, ready, settings.shutdown_grace_seconds, scope)
+            async with trio.open_nursery() as running:
+                await running.start(partial(run_node, settings, stop, behaviour, launch=launch))
+                ready.set()
         nursery.cancel_scope.cancel()
 
 
-async def _cut_off(stop: trio.Event, grace_seconds: float, scope: trio.CancelScope) -> None:
+async def _cut_off(
+    stop: trio.Event, ready: trio.Event, grace_seconds: float, scope: trio.CancelScope
+) -> None:
+    """Cancel the node when its time is over; at once if it has not even started."""
     await stop.wait()
-    await trio.sleep(grace_seconds)
+    if ready.is_set():
+        await trio.sleep(grace_seconds)
+        log.warning("node_cut_off", grace_seconds=grace_seconds)
     scope.cancel()
 
 

@@ -221,7 +221,9 @@ class NodeSettings:
     keys: KeySettings
     roles: RoleSettings
     device: Device = Device.AUTO
-    shutdown_grace_seconds: Seconds = 10.0
+    shutdown_grace_seconds: Seconds = 60.0
+    """A node that is told to stop finishes what others count on, like opening a vote that it has
+    committed, for at most so long. Without anything of the kind it stops at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,10 +74,16 @@ class BuyerDesk:
         self._ports = ports
         self._lock = trio.Lock()
         self._pending = 0
+        self._idle = trio.Event()
+        self._idle.set()
 
     def is_idle(self) -> bool:
         """Tell whether no request is being taken: else a bid may yet be placed."""
         return self._pending == 0
+
+    async def wait_idle(self) -> None:
+        """Return when no request is being taken."""
+        await self._idle.wait()
 
     async def submit(self, request: RequestFile, *, idempotency_key: str) -> JobId:
         """Open an auction for a request, or join the one that is open for its tags.
@@ -92,10 +98,14 @@ class BuyerDesk:
             If the market refuses the bid.
         """
         self._pending += 1
+        if self._pending == 1:
+            self._idle = trio.Event()
         try:
             return await self._submit(request, idempotency_key)
         finally:
             self._pending -= 1
+            if self._pending == 0:
+                self._idle.set()
 
     async def _submit(self, request: RequestFile, idempotency_key: str) -> JobId:
         async with self._lock:

@@ -160,7 +160,7 @@ async def _take_seat(cone: _Cone, job_id: JobId) -> Seat | None:
             await post.refusals.note(job_id, objection, chain.state.block_number)
             return None
         await set_room_aside(ports, job_id, estimate_cone_bytes(body, terms_of(job)))
-        if post.shift.is_draining:
+        if not post.shift.takes_jobs:
             return None
         call = EnrolCone(job=job_id, terms=terms_of(job), ticket_root=tickets.root)
         await chain.submit(call, key=f"enrol-cone/{job_id}")

@@ -84,7 +84,7 @@ async def offer_update(stall: Stall, ballot: Ballot) -> None:
         return
     stored = await recall_offer(stall, ballot)
     if stored is None:
-        if chain.state.block_number >= ballot.update_commit_end:
+        if chain.state.block_number >= ballot.update_commit_end or stall.shift.is_stopping:
             return
         if await _has_committed(stall, ballot):
             return
@@ -92,9 +92,11 @@ async def offer_update(stall: Stall, ballot: Ballot) -> None:
     if stored is None:
         return
     offer = msgspec.msgpack.decode(stored, type=OfferedUpdate)
-    await _commit(stall, ballot, offer)
-    await chain.wait_block(ballot.update_commit_end)
-    await _open(stall, ballot, offer)
+    # A node that stops waits for this: an update that is committed to and not opened is not paid.
+    with stall.shift.finishing():
+        await _commit(stall, ballot, offer)
+        await chain.wait_block(ballot.update_commit_end)
+        await _open(stall, ballot, offer)
 
 
 async def recall_offer(stall: Stall, ballot: Ballot) -> bytes | None:

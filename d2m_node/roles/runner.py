@@ -32,6 +32,7 @@ Starter = Callable[[Start, trio.TaskStatus[None]], Awaitable[None]]
 class _Running:
     start: Start
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ready: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
 
 
@@ -50,6 +51,19 @@ class RoleRunner:
         self._journal = journal
         self._nursery = nursery
         self._running: dict[str, _Running] = {}
+        self._is_stopping = False
+
+    async def stop(self) -> None:
+        """Begin nothing any more; return when no role has anything left that others count on.
+
+        A role that is still starting is cut off: it has said nothing yet.
+        """
+        self._is_stopping = True
+        async with trio.open_nursery() as nursery:
+            for running in self._running.values():
+                if not running.ready.is_set():
+                    running.scope.cancel()
+                nursery.start_soon(running.start.shift.stop)
 
     def states(self) -> dict[str, RoleState]:
         """Return where every role stands."""
@@ -59,11 +73,13 @@ class RoleRunner:
         running = self._running.get(name)
         if running is None:
             return RoleState.OFF
-        return RoleState.DRAINING if running.start.shift.is_draining else RoleState.ON
+        return RoleState.ON if running.start.shift.takes_jobs else RoleState.DRAINING
 
     async def restore(self) -> None:
         """Start the roles that the settings, or later commands, want on. Raises UserError."""
         for name in self._starters:
+            if self._is_stopping:
+                return
             wish = await recall_wish(self._journal, name)
             is_configured = self._configured[name]
             if wish is None or wish.is_configured != is_configured:
@@ -87,6 +103,8 @@ class RoleRunner:
 
     async def enable(self, name: str, options: RoleOptions) -> None:
         """Start a role, or undo its drain; return when it is ready. Raises UserError."""
+        if self._is_stopping:
+            raise UserError("the node is stopping")
         running = self._running.get(name)
         if running is None:
             await self._start(name, options)
@@ -124,7 +142,10 @@ class RoleRunner:
         except RuntimeError as exc:
             if not running.scope.cancelled_caught:
                 raise
+            if self._is_stopping:
+                return
             raise UserError(f"the {name} role was disabled while it started") from exc
+        running.ready.set()
         log.info("role_enabled", role=name, state=self._state_of(name).value)
 
     async def _run(

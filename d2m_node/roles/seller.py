@@ -195,7 +195,7 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
         validate_labels(body.model, shop.samples.labels)
     except RuleViolation as error:
         raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
-    if post.shift.is_draining and not job.has_seller_applied(me):
+    if not post.shift.takes_jobs and not job.has_seller_applied(me):
         return None
     if shop.ledger is not None:
         await promise_privacy(shop.ledger, job, body, len(shop.samples.labels))

@@ -69,7 +69,7 @@ class _Service:
                 return _Job(job.job_id)
         if self._post.shift.is_draining:
             return _Left() if not self._at_work and self._is_idle() else None
-        for job in new:
+        for job in new if self._post.shift.takes_jobs else ():
             if self._interest.is_offered(state, job):
                 objection = self._interest.find_objection(state, job, self._at_work)
                 if objection is None:
@@ -84,12 +84,12 @@ class _Service:
 
     def end(self, job_id: JobId) -> None:
         """Note that a job is served. It is served again if it comes back after a reorganisation,
-        or if it was left only because the role drained.
+        or if it was left only because the role took no job at that moment.
         """
         self._at_work.discard(job_id)
         state = self._post.ports.chain.state
         job = state.jobs.get(job_id)
-        is_left = self._post.shift.is_draining and job is not None
+        is_left = not self._post.shift.takes_jobs and job is not None
         if job is None or (is_left and not self._interest.is_bound(state, job)):
             self._taken.discard(job_id)
 

@@ -1,12 +1,16 @@
 """Whether a role goes on. A role asks where it would begin something new."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import structlog
+import trio
 
 log = structlog.get_logger(__name__)
 
 
 class Shift:
-    """One role's word from its operator: go on, or drain.
+    """One role's word from its operator: go on, drain, or stop.
 
     Nothing waits for a change: roles look at it with each block, as they look at the chain.
     """
@@ -14,11 +18,25 @@ class Shift:
     def __init__(self, role: str, *, is_draining: bool = False) -> None:
         self.role = role
         self._is_draining = is_draining
+        self._is_stopping = False
+        self._unfinished = 0
+        self._all_finished = trio.Event()
+        self._all_finished.set()
 
     @property
     def is_draining(self) -> bool:
         """Tell whether the role takes nothing new, and leaves when what it began is done."""
         return self._is_draining
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether the node stops: what could wait for its next start is not begun."""
+        return self._is_stopping
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Tell whether the role may take a new job."""
+        return not self._is_draining and not self._is_stopping
 
     def drain(self) -> None:
         """Take nothing new from now on."""
@@ -31,3 +49,23 @@ class Shift:
         if self._is_draining:
             self._is_draining = False
             log.info("role_resumed", role=self.role)
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Let a node that stops wait for what is done inside: others count on its end."""
+        self._unfinished += 1
+        if self._unfinished == 1:
+            self._all_finished = trio.Event()
+        try:
+            yield
+        finally:
+            self._unfinished -= 1
+            if self._unfinished == 0:
+                self._all_finished.set()
+
+    async def stop(self) -> None:
+        """Begin nothing any more; return when nothing is left that others count on."""
+        self._is_stopping = True
+        if self._unfinished:
+            log.info("role_finishing", role=self.role, unfinished=self._unfinished)
+        await self._all_finished.wait()

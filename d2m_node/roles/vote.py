@@ -81,6 +81,9 @@ async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
     if seat.head > mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
         log.info("vote_too_late")
         return
+    if seat.shift.is_stopping:
+        log.info("vote_left_out")
+        return
     vote = await _seal_vote(seat, ballot, mini_round, finding)
     if vote is not None:
         await finish_vote(seat, ballot, mini_round, vote)
@@ -114,11 +117,15 @@ def _vote_key(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> str:
 
 
 async def finish_vote(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
-    """Commit and open a sealed vote; after a restart this needs the journal, not the work."""
-    if seat.head <= mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
-        await _commit(seat, ballot, mini_round, vote)
-    await seat.ports.chain.wait_block(mini_round.commit_end)
-    await _open(seat, ballot, mini_round, vote)
+    """Commit and open a sealed vote; after a restart this needs the journal, not the work.
+
+    A node that stops waits for this: whoever commits and does not open loses stake.
+    """
+    with seat.shift.finishing():
+        if seat.head <= mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
+            await _commit(seat, ballot, mini_round, vote)
+        await seat.ports.chain.wait_block(mini_round.commit_end)
+        await _open(seat, ballot, mini_round, vote)
 
 
 async def _compute_seed(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> Digest:
