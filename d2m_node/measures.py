@@ -59,6 +59,8 @@ class NetworkReading:
     """Messages that gave way to newer ones because a role did not take them in time."""
     faults: int
     bans: int
+    restarts: int
+    """Of the network alone, after it failed."""
     queue_lengths: Mapping[str, int]
     """publish: own messages that wait; deliver: of the fullest subscription."""
     queue_limits: Mapping[str, int]

@@ -30,7 +30,7 @@ from d2m_node.errors import UserError
 from d2m_node.facts import RunningNode
 from d2m_node.keys import open_account
 from d2m_node.measures import MeasuredChain
-from d2m_node.network.host import Libp2pNetwork, open_network
+from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import ChainPort, Library, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import PrivacyPolicy

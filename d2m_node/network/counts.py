@@ -15,3 +15,4 @@ class NetworkCounts:
     dropped: int = 0
     faults: int = 0
     bans: int = 0
+    restarts: int = 0

@@ -74,6 +74,9 @@ class Gossip:
         self._counts = counts
         self._topics: dict[str, list[_Subscription]] = {}
         self._allowances: dict[bytes, _Allowance] = {}
+        self._pubsub: Pubsub | None = None
+        self.next_sequence = settings.first_sequence
+        """Of the first message over the next stack; None leaves it to the clock."""
         self._outgoing, self._queue = trio.open_memory_channel[tuple[str, bytes]](
             settings.publish_queue_length
         )
@@ -83,17 +86,32 @@ class Gossip:
         await self._outgoing.send((topic, encode_message(message)))
 
     async def run_publisher(self, pubsub: Pubsub) -> None:
-        """Send what is queued, with a pause after each, until cancelled."""
-        with self._outgoing, self._queue:
-            async for topic, data in self._queue:
-                await pubsub.publish(topic, data)
-                self._counts.published += 1
-                self._counts.sent_bytes["gossip"] += len(data)
-                await trio.sleep(self._settings.publish_pause_seconds)
+        """Send what is queued, with a pause after each, until cancelled.
+
+        What is taken while the network fails may be lost: each phase ends with a pull.
+        """
+        while True:
+            topic, data = await self._queue.receive()
+            await pubsub.publish(topic, data)
+            self._counts.published += 1
+            self._counts.sent_bytes["gossip"] += len(data)
+            await trio.sleep(self._settings.publish_pause_seconds)
+
+    async def attach(self, pubsub: Pubsub) -> None:
+        """Speak over a new stack; join what was joined before."""
+        self._pubsub = pubsub
+        for topic in tuple(self._topics):
+            await pubsub.subscribe(topic)
+
+    def detach(self) -> None:
+        """The stack is gone."""
+        if self._pubsub is not None:
+            self.next_sequence = self._pubsub.counter
+        self._pubsub = None
 
     @asynccontextmanager
     async def join_topic(
-        self, pubsub: Pubsub, topic: str, validate: Validate
+        self, topic: str, validate: Validate
     ) -> AsyncIterator[trio.MemoryReceiveChannel[GossipMessage]]:
         """Subscribe while the context is open; see `NetworkPort.join_topic`."""
         send, receive = trio.open_memory_channel[GossipMessage](self._settings.queue_length)
@@ -104,10 +122,10 @@ class Gossip:
         with send, overflow, receive:
             self._topics.setdefault(topic, []).append(subscription)
             try:
-                await pubsub.subscribe(topic)
+                await self._subscribe(topic)
                 yield receive
             finally:
-                await self._leave(pubsub, topic, subscription)
+                await self._leave(topic, subscription)
 
     def judge(self, forwarder: bytes, origin: bytes, topics: Sequence[str], data: bytes) -> Verdict:
         """Decode, validate and deliver one message; blame the forwarder of a bad one."""
@@ -151,15 +169,29 @@ class Gossip:
             return Verdict.REJECT
         return Verdict.ACCEPT if Verdict.ACCEPT in verdicts else Verdict.IGNORE
 
-    async def _leave(self, pubsub: Pubsub, topic: str, subscription: _Subscription) -> None:
+    async def _subscribe(self, topic: str) -> None:
+        """Join now; without a stack, or if it is failing, the next one does it."""
+        if self._pubsub is None:
+            return
+        try:
+            await self._pubsub.subscribe(topic)
+        except Exception as exc:  # noqa: BLE001 - libp2p lets errors of any layer through
+            log.info("subscribing_failed", topic=topic, error=repr(exc))
+
+    async def _leave(self, topic: str, subscription: _Subscription) -> None:
         subscriptions = self._topics[topic]
         subscriptions.remove(subscription)
         if subscriptions:
             return
         del self._topics[topic]
+        if self._pubsub is None:
+            return
         with trio.move_on_after(LEAVE_SECONDS) as leaving:
             leaving.shield = True
-            await pubsub.unsubscribe(topic)
+            try:
+                await self._pubsub.unsubscribe(topic)
+            except Exception as exc:  # noqa: BLE001 - libp2p lets errors of any layer through
+                log.info("leaving_failed", topic=topic, error=repr(exc))
 
     def _find_subscriptions(self, topics: Sequence[str]) -> Sequence[_Subscription]:
         if len(topics) != 1:

@@ -1,8 +1,7 @@
-"""Who we stay connected with, who misbehaved, and how often we knock."""
+"""Who we stay connected with, and how often we knock."""
 
-import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -16,7 +15,7 @@ from multiaddr import Multiaddr
 
 from d2m_node.errors import PeerUnreachable
 from d2m_node.logs import log_scope
-from d2m_node.network.counts import NetworkCounts
+from d2m_node.network.conduct import Conduct
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import PeerStatus
 
@@ -29,7 +28,6 @@ PEER_ID_PREFIXES = (b"\x00\x24", b"\x12\x20")
 """A whole Ed25519 key, or the SHA-256 of a larger one."""
 
 ADDRESS_SECONDS = 3600
-MAX_REMEMBERED_PENALTIES = 1024
 
 
 @dataclass(slots=True)
@@ -48,36 +46,28 @@ class _Keeper:
 
 
 class Peers(INotifee):
-    """The address book, kept connected; penalties and bans."""
+    """The address book, kept connected."""
 
     def __init__(
         self,
         host: BasicHost,
         settings: NetworkSettings,
         tasks: trio.Nursery,
-        counts: NetworkCounts,
+        conduct: Conduct,
     ) -> None:
         network = host.get_network()
         assert isinstance(network, Swarm)
         self._swarm = network
         self._settings = settings
         self._tasks = tasks
-        self._counts = counts
+        self._conduct = conduct
         self._own_id = host.get_id().to_bytes()
-        self._bootstrap: dict[bytes, str] = {}
         self._keepers: dict[bytes, _Keeper] = {}
-        self._penalties: dict[bytes, tuple[float, float]] = {}
-        self._bans: dict[bytes, float] = {}
         network.register_notifee(self)
-
-    def set_bootstrap(self, addresses: dict[bytes, str]) -> None:
-        """Name the peers that stay wanted whatever the address book says."""
-        self._bootstrap = addresses
-        self.set_addresses({})
 
     def set_addresses(self, addresses: dict[bytes, str]) -> None:
         """Replace the address book: start, redirect and end the tasks that keep connections."""
-        wanted = self._bootstrap | addresses
+        wanted = dict(addresses)
         wanted.pop(self._own_id, None)
         for peer_id in self._keepers.keys() - wanted.keys():
             self._keepers.pop(peer_id).scope.cancel()
@@ -99,14 +89,11 @@ class Peers(INotifee):
         """Say whether a connection to the peer is open."""
         return any(not c.is_closed for c in self._swarm.connections.get(ID(peer_id), ()))
 
-    def is_banned(self, peer_id: bytes) -> bool:
-        """Say whether the peer has to wait before we talk to it again."""
-        return self._bans.get(peer_id, 0.0) > trio.current_time()
-
     async def reach(self, peer_id: bytes) -> None:
         """Connect unless connected. Raises PeerUnreachable."""
-        if self.is_banned(peer_id):
-            raise PeerUnreachable(f"peer {ID(peer_id)} is banned")
+        ban = self._conduct.explain_ban(peer_id)
+        if ban is not None:
+            raise PeerUnreachable(f"peer {ID(peer_id)} is {ban}")
         if self.is_connected(peer_id):
             return
         keeper = self._keepers.get(peer_id)
@@ -115,30 +102,12 @@ class Peers(INotifee):
         await self._dial(peer_id, keeper.multiaddr)
 
     def blame(self, peer_id: bytes, reason: str) -> None:
-        """Count a fault; one too many and the peer is disconnected and banned for a while."""
-        now = trio.current_time()
-        self._counts.faults += 1
-        score = self._current_penalty(peer_id, now) + 1.0
-        log.info("peer_penalised", peer=peer_id, reason=reason, penalty=round(score, 1))
-        self._forget_old_faults(now)
-        if score < self._settings.max_penalty:
-            self._penalties[peer_id] = score, now
-            return
-        self._penalties.pop(peer_id, None)
-        self._counts.bans += 1
-        self._bans[peer_id] = now + self._settings.ban_seconds
-        log.warning("peer_banned", peer=peer_id, reason=reason)
+        """Count a fault; see `Conduct.blame`."""
+        self._conduct.blame(peer_id, reason)
+
+    def drop(self, peer_id: bytes) -> None:
+        """Close every connection with a peer, soon."""
         self._tasks.start_soon(self._disconnect, peer_id)
-
-    def _current_penalty(self, peer_id: bytes, now: float) -> float:
-        score, since = self._penalties.get(peer_id, (0.0, now))
-        return score * math.exp2((since - now) / self._settings.penalty_half_life_seconds)
-
-    def _forget_old_faults(self, now: float) -> None:
-        """Identities are free: what strangers make us remember is bounded."""
-        if len(self._penalties) > MAX_REMEMBERED_PENALTIES:
-            del self._penalties[next(iter(self._penalties))]
-        self._bans = {peer_id: end for peer_id, end in self._bans.items() if end > now}
 
     def _status(self, peer_id: bytes) -> PeerStatus:
         keeper = self._keepers.get(peer_id)
@@ -210,8 +179,8 @@ class Peers(INotifee):
     async def connected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         """Called by libp2p. A banned peer may knock, but not come in."""
         peer_id = self._wake(conn)
-        if self.is_banned(peer_id):
-            self._tasks.start_soon(self._disconnect, peer_id)
+        if self._conduct.is_banned(peer_id):
+            self.drop(peer_id)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         """Called by libp2p."""
@@ -228,6 +197,14 @@ class Peers(INotifee):
 
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
         """Called by libp2p; of no interest here."""
+
+
+def offline_statuses(addresses: Mapping[bytes, str], reason: str) -> Sequence[PeerStatus]:
+    """List the peers of an address book while there is no network."""
+    return [
+        PeerStatus(peer_id=peer_id, multiaddr=address, connected=False, last_error=reason)
+        for peer_id, address in sorted(addresses.items())
+    ]
 
 
 def parse_bootstrap(entries: Iterable[str]) -> dict[bytes, str]:

@@ -32,7 +32,12 @@ class NetworkSettings:
     """First pause before a lost peer is dialled again; doubles each time."""
     max_redial_seconds: float = 30.0
 
-    max_connections: int = 256
+    restart_seconds: float = 0.5
+    """First pause before a network that failed is started again; doubles each time."""
+    max_restart_seconds: float = 60.0
+
+    max_connections: int = 384
+    """Open at once: 256 sellers and 64 CONE nodes of a job, and a reserve for others."""
     max_streams_per_peer: int = 32
     """Streams a peer may have open to us at once; more are reset."""
     max_serving_count: int = 16
@@ -53,3 +58,5 @@ class NetworkSettings:
     """Faults, weighted by age, at which a peer is disconnected and banned."""
     penalty_half_life_seconds: float = 60.0
     ban_seconds: float = 300.0
+    deny: tuple[str, ...] = ()
+    """Peer ids never talked to."""

@@ -18,7 +18,7 @@ import numpy as np
 from d2m_node.chain.adapter import open_chain
 from d2m_node.logs import configure_logs
 from d2m_node.measures import MeasuredChain
-from d2m_node.network.host import Libp2pNetwork, open_network
+from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
 from d2m_node.ports import (

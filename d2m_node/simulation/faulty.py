@@ -23,7 +23,7 @@ from typing import Any, cast
 from d2m_node.calls import ContractCall
 from d2m_node.logs import configure_logs
 from d2m_node.measures import MeasuredChain
-from d2m_node.network.host import Libp2pNetwork
+from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
 from d2m_node.ports import Int32Array, Library, SignerPort, TrainerPort, TrainingTask

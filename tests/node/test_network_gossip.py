@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from d2m_node.network.host import Libp2pNetwork
+from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.ports import Verdict
 from protocol.wire.codec import encode_message
 from protocol.wire.messages import BlobHeader, GossipMessage
@@ -89,7 +89,9 @@ async def start_line(
         ):
             await wait_subscribed(speaker, middle, TOPIC)
             await wait_subscribed(middle, listener, TOPIC)
-            await middle._pubsub.wait_for_mesh(listener._host.get_id(), TOPIC, PATIENCE_SECONDS)
+            await middle.stack.pubsub.wait_for_mesh(
+                listener.stack.host.get_id(), TOPIC, PATIENCE_SECONDS
+            )
             yield speaker, middle, at_middle, at_listener
 
 
@@ -123,7 +125,7 @@ async def test_a_peer_that_keeps_sending_rejected_messages_is_banned(tmp_path: P
             await speaker.publish(TOPIC, build_bitmap(number))
         with trio.fail_after(PATIENCE_SECONDS):
             await gone.disconnected_event.wait()
-        assert middle._peers.is_banned(speaker.peer_id)
+        assert middle.conduct.is_banned(speaker.peer_id)
 
 
 async def test_a_peer_that_sends_ignored_messages_is_not_penalised(tmp_path: Path) -> None:
@@ -132,14 +134,14 @@ async def test_a_peer_that_sends_ignored_messages_is_not_penalised(tmp_path: Pat
         for number in (1, 3, 5, 6):
             await speaker.publish(TOPIC, build_bitmap(number))
         assert await receive(at_middle, 1) == [6]
-        assert not middle._peers.is_banned(speaker.peer_id)
+        assert not middle.conduct.is_banned(speaker.peer_id)
 
 
 async def test_a_banned_peer_that_comes_back_is_turned_away(tmp_path: Path) -> None:
     async with start_networks(tmp_path, ["hostile_seller", "cone"], max_penalty=1.0) as networks:
         hostile_seller, cone = networks
         gone = Watch(cone, hostile_seller.peer_id)
-        cone._peers.blame(hostile_seller.peer_id, "test")
+        cone.stack.peers.blame(hostile_seller.peer_id, "test")
         with trio.fail_after(PATIENCE_SECONDS):
             await gone.disconnected_event.wait()
             gone = Watch(cone, hostile_seller.peer_id)  # it dials again by itself
@@ -151,8 +153,8 @@ async def test_penalties_fade_with_time(tmp_path: Path) -> None:
     settings = {"max_penalty": 2.0, "penalty_half_life_seconds": 1e-6}
     async with start_network(tmp_path / "cone", **settings) as cone:
         for _ in range(5):
-            cone._peers.blame(b"peer", "test")
-        assert not cone._peers.is_banned(b"peer")
+            cone.stack.peers.blame(b"peer", "test")
+        assert not cone.conduct.is_banned(b"peer")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ async def test_a_malformed_message_is_blamed_on_its_forwarder(
     ):
         hostile_seller, cone = networks
         gone = Watch(cone, hostile_seller.peer_id)
-        await hostile_seller._pubsub.publish(TOPIC, payload)
+        await hostile_seller.stack.pubsub.publish(TOPIC, payload)
         with trio.fail_after(PATIENCE_SECONDS):
             await gone.disconnected_event.wait()
 
@@ -225,7 +227,7 @@ async def test_a_validator_that_raises_loses_its_message_and_nothing_else(tmp_pa
             for number in (1, 2):
                 await networks[0].publish(TOPIC, build_bitmap(number))
             assert await receive(channel, 1) == [2]
-        assert not networks[1]._peers.is_banned(networks[0].peer_id)
+        assert not networks[1].conduct.is_banned(networks[0].peer_id)
 
 
 async def test_two_roles_of_one_node_hear_the_same_topic(tmp_path: Path) -> None:
@@ -257,7 +259,7 @@ async def test_a_message_reaches_a_peer_that_joins_shortly_after(tmp_path: Path)
         start_network(tmp_path / "late_cone") as late_cone,
         late_cone.join_topic(TOPIC, accept) as channel,
     ):
-        await early_seller._pubsub.publish(TOPIC, encode_message(build_bitmap(1)))
+        await early_seller.stack.pubsub.publish(TOPIC, encode_message(build_bitmap(1)))
         await connect(late_cone, early_seller)
         assert await receive(channel, 1) == [1]
 

@@ -36,7 +36,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from multiaddr import Multiaddr
 
 from d2m_node.network import hardening, muxing
-from d2m_node.network.host import Libp2pNetwork
+from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.ports import Verdict
 from protocol.hashing import keccak
 from protocol.wire.codec import encode_message
@@ -118,13 +118,13 @@ async def test_a_failing_stream_handler_ends_a_stock_host(leaks: None) -> None:
 
 async def test_a_failing_stream_handler_costs_its_stream_only(tmp_path: Path) -> None:
     async with start_networks(tmp_path, ["client", "server"]) as (client, server):
-        server._host.set_stream_handler(TProtocol("/test"), fail)
+        server.stack.host.set_stream_handler(TProtocol("/test"), fail)
         for _ in range(2):
             stream = await open_raw_stream(client, server.peer_id, "/test")
             await stream.write(b"x")
             with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StreamError):
                 await stream.read(1)
-        assert client._peers.is_connected(server.peer_id)
+        assert client.stack.peers.is_connected(server.peer_id)
 
 
 BAD_KEY = rpc_pb2.Message(
@@ -170,9 +170,9 @@ async def test_stock_sequence_numbers_start_at_the_second(tmp_path: Path) -> Non
     stock_pubsub = Pubsub(host, GossipSub([hardening.GOSSIP_PROTOCOL], 6, 4, 12))
     assert abs(stock_pubsub.counter - time.time()) < 60
     async with start_network(tmp_path / "node") as node:
-        assert abs(node._pubsub.counter - time.time_ns()) < 60 * 10**9
+        assert abs(node.stack.pubsub.counter - time.time_ns()) < 60 * 10**9
     async with start_network(tmp_path / "node", first_sequence=2**61) as node:
-        assert node._pubsub.counter == 2**61
+        assert node.stack.pubsub.counter == 2**61
 
 
 def test_stock_subscriptions_hold_few_messages() -> None:
@@ -195,7 +195,7 @@ async def test_stock_never_gives_an_inbound_slot_back(
     stock.restore("upgrade_inbound_raw_conn")
     async with start_network(tmp_path / "cone", max_connections=2) as cone:
         await _visit(tmp_path, cone)
-        assert cone._host.get_network()._inbound_limiter.borrowed_tokens == 1
+        assert cone.stack.host.get_network()._inbound_limiter.borrowed_tokens == 1
 
 
 async def test_more_peers_may_come_and_go_than_fit_at_once(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ class _Flooded:
 
     async def flood(self, stream_count: int, frame_bytes: int = 65000) -> None:
         """Send until 8 MiB are out or the connection is gone; note what was buffered at most."""
-        (connection,) = self._server._host.get_network().connections[
+        (connection,) = self._server.stack.host.get_network().connections[
             ID(self._hostile_seller.peer_id)
         ]
         muxed = connection.muxed_conn
@@ -266,7 +266,7 @@ async def start_flooded(folder: Path, **changes: Any) -> AsyncIterator[_Flooded]
         async def never_read(_stream: Any) -> None:
             await trio.sleep_forever()
 
-        cone._host.set_stream_handler(TProtocol("/test"), never_read)
+        cone.stack.host.set_stream_handler(TProtocol("/test"), never_read)
         yield _Flooded(cone, seller)
 
 
@@ -386,7 +386,7 @@ async def test_live_peers_are_kept_by_the_keepalive(
     async with start_networks(tmp_path, ["node", "peer"]) as (node, peer):
         with trio.fail_after(PATIENCE_SECONDS):
             await pinged.wait()
-        assert node._peers.is_connected(peer.peer_id)
+        assert node.stack.peers.is_connected(peer.peer_id)
 
 
 async def test_plaintext_is_refused(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ async def test_garbage_on_the_port_harms_nobody(tmp_path: Path) -> None:
             await stream.aclose()
         async with start_network(tmp_path / "late") as late:
             await connect(late, node)
-        assert node._peers.is_connected(peer.peer_id)
+        assert node.stack.peers.is_connected(peer.peer_id)
 
 
 async def test_own_messages_reach_subscribers_outside_the_mesh(tmp_path: Path) -> None:
@@ -439,10 +439,10 @@ async def test_messages_of_others_go_to_the_mesh_only(tmp_path: Path) -> None:
         cone.join_topic(TOPIC, accept),
     ):
         await wait_subscribed(seller, cone, TOPIC)
-        seller._router.mesh[TOPIC] = set()
+        seller.stack.router.mesh[TOPIC] = set()
         own, other, receiver = ID(seller.peer_id), ID(b"other"), ID(cone.peer_id)
-        assert set(seller._router._get_peers_to_send([TOPIC], own, own)) == {receiver}
-        assert set(seller._router._get_peers_to_send([TOPIC], other, other)) == set()
+        assert set(seller.stack.router._get_peers_to_send([TOPIC], own, own)) == {receiver}
+        assert set(seller.stack.router._get_peers_to_send([TOPIC], other, other)) == set()
 
 
 async def test_stock_leaves_a_peer_deaf_whose_gossip_stream_failed_once(tmp_path: Path) -> None:
@@ -454,25 +454,25 @@ async def test_stock_leaves_a_peer_deaf_whose_gossip_stream_failed_once(tmp_path
 
 async def test_a_gossip_stream_that_failed_is_opened_again(tmp_path: Path) -> None:
     async with start_network(tmp_path / "a") as a, start_network(tmp_path / "b") as b:
-        a._host.new_stream = _fail_first(a._host.new_stream)  # type: ignore[method-assign]
+        a.stack.host.new_stream = _fail_first(a.stack.host.new_stream)  # type: ignore[method-assign]
         await connect(a, b)
 
 
 async def test_new_peers_are_not_asked_who_they_are(tmp_path: Path) -> None:
     async with start_networks(tmp_path, "ab") as (a, b):
-        assert not a._host._identify_inflight
-        assert not a._host.get_peerstore().get_protocols(ID(b.peer_id))
+        assert not a.stack.host._identify_inflight
+        assert not a.stack.host.get_peerstore().get_protocols(ID(b.peer_id))
 
 
 async def test_addresses_that_strangers_offer_are_not_dialled(tmp_path: Path) -> None:
     async with start_network(tmp_path / "node") as node:
-        await node._router._do_px([rpc_pb2.PeerInfo(peerID=b"x", signedPeerRecord=b"y")])
-        await node._host.get_network().auto_connector.maybe_connect()
+        await node.stack.router._do_px([rpc_pb2.PeerInfo(peerID=b"x", signedPeerRecord=b"y")])
+        await node.stack.host.get_network().auto_connector.maybe_connect()
 
 
 async def test_rpcs_carry_no_address_record(tmp_path: Path) -> None:
     async with start_networks(tmp_path, ["seller", "cone"]) as (seller, _):
-        assert not seller._pubsub.get_hello_packet().HasField("senderRecord")
+        assert not seller.stack.pubsub.get_hello_packet().HasField("senderRecord")
         written: list[bytes] = []
 
         class Recorder:
@@ -480,15 +480,15 @@ async def test_rpcs_carry_no_address_record(tmp_path: Path) -> None:
                 written.append(data)
 
         rpc = rpc_pb2.RPC(senderRecord=b"")
-        await seller._pubsub.write_msg(Recorder(), rpc)  # type: ignore[arg-type]
+        await seller.stack.pubsub.write_msg(Recorder(), rpc)  # type: ignore[arg-type]
         assert written == [b"\x00"]
 
 
 async def test_what_only_modes_that_are_off_need_is_not_kept(tmp_path: Path) -> None:
     async with start_network(tmp_path / "seller") as seller:
-        await seller._pubsub.publish(TOPIC, encode_message(build_bitmap(1)))
-        assert not seller._router.recent_message_deliveries
-        assert not seller._router.equivocation_detection
+        await seller.stack.pubsub.publish(TOPIC, encode_message(build_bitmap(1)))
+        assert not seller.stack.router.recent_message_deliveries
+        assert not seller.stack.router.equivocation_detection
 
 
 async def test_a_bad_message_is_judged_for_each_who_forwards_it(tmp_path: Path) -> None:
@@ -499,12 +499,12 @@ async def test_a_bad_message_is_judged_for_each_who_forwards_it(tmp_path: Path) 
         return Verdict.REJECT
 
     async with start_network(tmp_path / "cone") as cone, start_network(tmp_path / "seller") as s:
-        cone._pubsub._judge = judge
+        cone.stack.pubsub._judge = judge
         message = rpc_pb2.Message(data=b"x", topicIDs=[TOPIC], from_id=s.peer_id, seqno=bytes(8))
-        key = s._host.get_private_key()
+        key = s.stack.host.get_private_key()
         message.signature = key.sign(b"libp2p-pubsub:" + message.SerializeToString())
         for forwarder in (b"first", b"second"):
-            await cone._pubsub.push_msg(ID(forwarder), message)
+            await cone.stack.pubsub.push_msg(ID(forwarder), message)
     assert judged == [b"first", b"second"]
 
 

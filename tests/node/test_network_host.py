@@ -44,7 +44,7 @@ async def test_two_that_know_each_other_keep_one_connection(tmp_path: Path) -> N
         b.set_address_book({a.peer_id: a.listening[0]})
         await wait_gossiping(a, b)
         await wait_gossiping(b, a)
-        assert len(a._host.get_network().get_connections()) == 1
+        assert len(a.stack.host.get_network().get_connections()) == 1
 
 
 async def test_peers_of_the_bootstrap_list_are_connected(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.network.stream.exceptions import StreamError
 
 from d2m_node.errors import PeerUnreachable, StreamTimeout
-from d2m_node.network.host import Libp2pNetwork
+from d2m_node.network.adapter import Libp2pNetwork
 from protocol.hashing import keccak
 from protocol.wire.codec import decode_message, encode_message
 from protocol.wire.messages import (
@@ -75,7 +75,7 @@ async def start_liars(folder: Path, liars: tuple[Liar, ...]) -> AsyncIterator[li
         start_liars(folder, liars[1:]) as others,
     ):
         for protocol in (BLOB_PROTOCOL, MESSAGES_PROTOCOL):
-            liar._host.set_stream_handler(TProtocol(protocol), liars[0])
+            liar.stack.host.set_stream_handler(TProtocol(protocol), liars[0])
         yield [liar, *others]
 
 

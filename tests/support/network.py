@@ -13,7 +13,7 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
-from d2m_node.network.host import Libp2pNetwork, open_network
+from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Verdict
 from protocol.types import Digest
@@ -115,12 +115,12 @@ async def connect(dialer: Libp2pNetwork, listener: Libp2pNetwork) -> None:
 
 async def wait_gossiping(network: Libp2pNetwork, other: Libp2pNetwork) -> None:
     """Wait until gossip to the other peer can be sent."""
-    await network._pubsub.wait_for_peer(ID(other.peer_id), PATIENCE_SECONDS)
+    await network.stack.pubsub.wait_for_peer(ID(other.peer_id), PATIENCE_SECONDS)
 
 
 async def wait_subscribed(network: Libp2pNetwork, other: Libp2pNetwork, topic: str) -> None:
     """Wait until the network knows that the other peer is subscribed."""
-    await network._pubsub.wait_for_subscription(ID(other.peer_id), topic, PATIENCE_SECONDS)
+    await network.stack.pubsub.wait_for_subscription(ID(other.peer_id), topic, PATIENCE_SECONDS)
 
 
 class Watch:
@@ -130,7 +130,7 @@ class Watch:
         self._peer_id = peer_id
         self.connected_event = trio.Event()
         self.disconnected_event = trio.Event()
-        network._host.get_network().register_notifee(self)  # type: ignore[arg-type]
+        network.stack.host.get_network().register_notifee(self)  # type: ignore[arg-type]
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         if conn.muxed_conn.peer_id.to_bytes() == self._peer_id:
@@ -148,4 +148,4 @@ class Watch:
 
 async def open_raw_stream(network: Libp2pNetwork, peer_id: bytes, protocol: str) -> Any:
     """Open a stream on which a hostile peer may write what it likes."""
-    return await network._host.new_stream(ID(peer_id), [TProtocol(protocol)])
+    return await network.stack.host.new_stream(ID(peer_id), [TProtocol(protocol)])

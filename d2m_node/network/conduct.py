@@ -1,0 +1,80 @@
+"""Who misbehaved: faults that fade, and bans that end."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import structlog
+import trio
+from libp2p.peer.id import ID
+
+from d2m_node.network.counts import NetworkCounts
+from d2m_node.network.settings import NetworkSettings
+
+log = structlog.get_logger(__name__)
+
+MAX_REMEMBERED = 1024
+"""Identities are free: what strangers make us remember is bounded. The oldest is forgotten."""
+
+
+class Conduct:
+    """Penalties and bans by peer. Outlives a restart of the network."""
+
+    def __init__(self, settings: NetworkSettings, counts: NetworkCounts) -> None:
+        self._settings = settings
+        self._counts = counts
+        self._penalties: dict[bytes, tuple[float, float]] = {}
+        self._bans: dict[bytes, tuple[float, str]] = {}
+        self._denied = frozenset(ID.from_string(entry).to_bytes() for entry in settings.deny)
+        self.on_ban: Callable[[bytes], None] = lambda _: None
+        """Disconnects a peer."""
+
+    def blame(self, peer_id: bytes, reason: str) -> None:
+        """Count a fault; one too many and the peer is disconnected and banned for a while."""
+        now = trio.current_time()
+        self._counts.faults += 1
+        score = self._current_penalty(peer_id, now) + 1.0
+        log.info("peer_penalised", peer=peer_id, reason=reason, penalty=round(score, 1))
+        _forget_oldest(self._penalties)
+        if score < self._settings.max_penalty:
+            self._penalties[peer_id] = score, now
+            return
+        self.ban(peer_id, reason)
+
+    def ban(self, peer_id: bytes, reason: str) -> None:
+        """Disconnect a peer, and talk to it no more for a while."""
+        now = trio.current_time()
+        self._penalties.pop(peer_id, None)
+        self._counts.bans += 1
+        self._bans = {peer: ban for peer, ban in self._bans.items() if ban[0] > now}
+        _forget_oldest(self._bans)
+        self._bans[peer_id] = now + self._settings.ban_seconds, reason
+        log.warning("peer_banned", peer=peer_id, reason=reason, seconds=self._settings.ban_seconds)
+        self.on_ban(peer_id)
+
+    def is_banned(self, peer_id: bytes) -> bool:
+        """Say whether the peer has to wait before we talk to it again."""
+        return self.explain_ban(peer_id) is not None
+
+    def explain_ban(self, peer_id: bytes) -> str | None:
+        """Say why a peer may not come in, and for how long."""
+        if peer_id in self._denied:
+            return "denied by network.deny"
+        end, reason = self._bans.get(peer_id, (0.0, ""))
+        left = end - trio.current_time()
+        return f"banned for another {math.ceil(left)} s: {reason}" if left > 0.0 else None
+
+    def bans(self) -> Mapping[bytes, str]:
+        """Return every peer that may not come in, and why."""
+        reasons = {peer: self.explain_ban(peer) for peer in {*self._denied, *self._bans}}
+        return {peer: reason for peer, reason in reasons.items() if reason is not None}
+
+    def _current_penalty(self, peer_id: bytes, now: float) -> float:
+        score, since = self._penalties.get(peer_id, (0.0, now))
+        return score * math.exp2((since - now) / self._settings.penalty_half_life_seconds)
+
+
+def _forget_oldest(
+    memory: dict[bytes, tuple[float, float]] | dict[bytes, tuple[float, str]],
+) -> None:
+    if len(memory) >= MAX_REMEMBERED:
+        del memory[next(iter(memory))]

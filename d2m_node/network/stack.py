@@ -1,0 +1,101 @@
+"""One life of the libp2p stack: a host, its gossip, its streams, and who is borrowing them."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import trio
+from libp2p.host.basic_host import BasicHost
+from libp2p.tools.anyio_service import background_trio_service
+
+from d2m_node.errors import FatalError, PeerUnreachable
+from d2m_node.network.conduct import Conduct
+from d2m_node.network.counts import NetworkCounts
+from d2m_node.network.gossip import Gossip
+from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
+from d2m_node.network.host import start_listening
+from d2m_node.network.peers import Peers
+from d2m_node.network.settings import NetworkSettings
+from d2m_node.network.streams import StreamClient, StreamServer
+from d2m_node.ports import Library
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lasting:
+    """What outlives a stack."""
+
+    settings: NetworkSettings
+    library: Library
+    conduct: Conduct
+    gossip: Gossip
+    counts: NetworkCounts
+
+
+class Stack:
+    """What is built anew when the network is restarted."""
+
+    def __init__(self, host: BasicHost, tasks: trio.Nursery, lasting: Lasting) -> None:
+        settings, conduct, gossip = lasting.settings, lasting.conduct, lasting.gossip
+        self.host = host
+        self.tasks = tasks
+        self.peers = Peers(host, settings, tasks, conduct)
+        self.router = HardenedGossipSub(settings.heartbeat_seconds)
+        self.pubsub = HardenedPubsub(
+            host,
+            self.router,
+            judge=gossip.judge,
+            blame=conduct.blame,
+            first_sequence=gossip.next_sequence,
+        )
+        self.client = StreamClient(host, self.peers, settings, lasting.counts)
+        self._gossip = gossip
+        self._borrowers: set[trio.CancelScope] = set()
+        StreamServer(host, lasting.library, settings, lasting.counts)
+        guard_streams(
+            host,
+            max_streams_per_peer=settings.max_streams_per_peer,
+            blame=conduct.blame,
+            crash=lambda error: tasks.start_soon(_raise, error),
+        )
+
+    @asynccontextmanager
+    async def run(self, listen: str) -> AsyncIterator[None]:
+        """Gossip and listen while the context is open. Raises UserError."""
+        async with (
+            background_trio_service(self.pubsub),
+            background_trio_service(self.router),
+        ):
+            await self.pubsub.wait_until_ready()
+            await start_listening(self.host, listen)
+            await self._gossip.attach(self.pubsub)
+            self.tasks.start_soon(self._gossip.run_publisher, self.pubsub)
+            try:
+                yield
+            finally:
+                self._gossip.detach()
+
+    @property
+    def listening(self) -> Sequence[str]:
+        """The multiaddrs listened on, with real ports, without /p2p."""
+        return [str(address) for address in self.host.get_transport_addrs()]
+
+    @contextmanager
+    def borrow(self) -> Iterator[None]:
+        """Use the stack in a task that outlives it. Raises PeerUnreachable when it ends."""
+        with trio.CancelScope() as scope:
+            self._borrowers.add(scope)
+            try:
+                yield
+            finally:
+                self._borrowers.discard(scope)
+        if scope.cancelled_caught:
+            raise PeerUnreachable("the network was restarted meanwhile")
+
+    def end_borrowing(self) -> None:
+        """Let nobody wait for what this stack will never do."""
+        for scope in tuple(self._borrowers):
+            scope.cancel()
+
+
+async def _raise(error: FatalError) -> None:
+    raise error
