@@ -49,7 +49,7 @@ from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.runner import RoleRunner, Start, Starter
 from d2m_node.roles.seller import run_seller
-from d2m_node.rpc.herald import Herald
+from d2m_node.rpc.herald import Herald, ToldRefusals
 from d2m_node.rpc.methods import RpcContext
 from d2m_node.rpc.once import OnceDesk
 from d2m_node.rpc.server import serve_rpc
@@ -134,14 +134,15 @@ async def run_node(
         trio.open_nursery() as services,
     ):
         await store.marks.trust_from(chain.state.block_number)
+        herald = await Herald.open(store.facts)
         ports = Ports(
             chain=chain,
             network=network,
             store=store,
             signer=signer,
             datasets=LocalDatasets(_find_data_folder()),
+            herald=herald,
         )
-        herald = await Herald.open(store.facts)
         _start_services(services, ports, store, settings)
         watch.note_step("binding the peer identity to the account")
         await _bind_peer(ports, settings.network.announce or network.listening[0])
@@ -150,7 +151,7 @@ async def run_node(
             rooms = Rooms(ports, open_rooms, roles)
             timed = replace(behaviour, open_trainer=watch.time_trainings(behaviour.open_trainer))
             starters = _make_starters(ports, rooms, desk, settings, timed)
-            runner = RoleRunner(starters, settings.roles.enabled(), store.journal, roles)
+            runner = RoleRunner(starters, settings.roles.enabled(), store.journal, herald, roles)
             context = RpcContext(
                 ports=ports,
                 buyer=desk,
@@ -231,7 +232,8 @@ def _make_starters(
     ports: Ports, rooms: Rooms, desk: BuyerDesk, settings: NodeSettings, behaviour: Behaviour
 ) -> dict[str, Starter]:
     def post(start: Start) -> Post:
-        refusals = Refusals(start.shift.role, ports.store.refusals)
+        kept = ToldRefusals(ports.store.refusals, ports.herald)
+        refusals = Refusals(start.shift.role, kept)
         return Post(ports=ports, rooms=rooms, shift=start.shift, refusals=refusals)
 
     async def buyer(start: Start, task_status: trio.TaskStatus[None]) -> None:

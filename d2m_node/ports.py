@@ -424,3 +424,4 @@ class Ports:
     store: StorePort
     signer: SignerPort
     datasets: DatasetPort
+    herald: HeraldPort

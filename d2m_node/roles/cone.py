@@ -127,7 +127,9 @@ async def _top_up_stake(post: Post, policy: ConePolicy, payment_key: str | None)
     total_wei = stake.free_wei + sum(stake.locked_wei.values())
     if total_wei < policy.stake_wei:
         call = DepositStake(value_wei=Wei(policy.stake_wei - total_wei))
-        key = f"stake/{chain.state.block_number}/{policy.stake_wei}"
+        # A deposit changes the block since which the stake counts: until then the same need has the
+        # same key, so that a node that died in the middle does not deposit again.
+        key = f"stake/{stake.since_block}/{total_wei}/{policy.stake_wei}"
         if payment_key is not None:
             key = f"stake-once/{payment_key}"
         await chain.submit(call, key=key)

@@ -8,7 +8,7 @@ import trio
 
 from d2m_node.errors import UserError
 from d2m_node.logs import log_scope
-from d2m_node.ports import JournalPort
+from d2m_node.ports import HeraldPort, JournalPort
 from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.roles.shift import Shift
 from d2m_node.roles.wishes import make_wish, recall_wish, remember_wish
@@ -44,11 +44,13 @@ class RoleRunner:
         starters: Mapping[str, Starter],
         configured: Mapping[str, bool],
         journal: JournalPort,
+        herald: HeraldPort,
         nursery: trio.Nursery,
     ) -> None:
         self._starters = starters
         self._configured = configured
         self._journal = journal
+        self._herald = herald
         self._nursery = nursery
         self._running: dict[str, _Running] = {}
         self._is_stopping = False
@@ -112,7 +114,10 @@ class RoleRunner:
             raise UserError(f"the {name} role is on; disable it to change its options")
         else:
             options = running.start.options
+            was_draining = running.start.shift.is_draining
             running.start.shift.resume()
+            if was_draining:
+                await self._herald.tell("role.enabled", role=name)
         await self._remember(name, RoleState.ON, options)
 
     async def drain(self, name: str) -> None:
@@ -123,6 +128,7 @@ class RoleRunner:
         # Journaled first: who was told that a role drains finds it draining after a crash too.
         await self._remember(name, RoleState.DRAINING, running.start.options)
         running.start.shift.drain()
+        await self._herald.tell("role.draining", role=name)
 
     async def disable(self, name: str) -> None:
         """Stop a role at once; its jobs go on when it is enabled again."""
@@ -133,6 +139,7 @@ class RoleRunner:
             running.scope.cancel()
             await running.over.wait()
             log.info("role_disabled", role=name)
+            await self._herald.tell("role.disabled", role=name)
 
     async def _start(self, name: str, options: RoleOptions, *, is_draining: bool = False) -> None:
         running = _Running(Start(options=options, shift=Shift(name, is_draining=is_draining)))
@@ -147,6 +154,7 @@ class RoleRunner:
             raise UserError(f"the {name} role was disabled while it started") from exc
         running.ready.set()
         log.info("role_enabled", role=name, state=self._state_of(name).value)
+        await self._herald.tell("role.enabled", role=name)
 
     async def _run(
         self, name: str, running: _Running, *, task_status: trio.TaskStatus[None]
@@ -157,6 +165,7 @@ class RoleRunner:
                 # Only a drained role comes to its end.
                 await self._remember(name, RoleState.OFF, running.start.options)
                 log.info("role_drained", role=name)
+                await self._herald.tell("role.drained", role=name)
         finally:
             del self._running[name]
             running.over.set()

@@ -5,7 +5,7 @@ from typing import Final, Self
 
 import trio
 
-from d2m_node.ports import FactPort, NodeFact
+from d2m_node.ports import FactPort, HeraldPort, NodeFact, Refusal, RefusalPort
 from protocol.types import JobId
 
 KEPT_FACTS: Final = 1000
@@ -52,3 +52,23 @@ class Herald:
     async def wait(self) -> None:
         """Return when something is told."""
         await self._told.wait()
+
+
+class ToldRefusals:
+    """`RefusalPort` that tells of each new refusal."""
+
+    def __init__(self, kept: RefusalPort, herald: HeraldPort) -> None:
+        self._kept = kept
+        self._herald = herald
+
+    async def add(self, refusal: Refusal) -> bool:
+        """Keep a refusal; tell of it if it is new for its job, role and code."""
+        is_new = await self._kept.add(refusal)
+        if is_new:
+            details = {"role": refusal.role, "code": refusal.code, "reason": refusal.reason}
+            await self._herald.tell("job.refused", refusal.job_id, **details)
+        return is_new
+
+    async def latest(self, count: int, job_id: JobId | None = None) -> tuple[Refusal, ...]:
+        """Return the latest refusals, newest first."""
+        return await self._kept.latest(count, job_id)

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from d2m_node.errors import UserError
 from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.roles.runner import RoleRunner, Start
+from d2m_node.rpc.herald import Herald
 from d2m_node.storage.database import open_store
 from protocol.types import Wei
 
@@ -30,6 +31,7 @@ class Crew:
         self.may_start = trio.Event()
         self.may_start.set()
         self.failure: Exception | None = None
+        self.told: list[str] = []
 
     async def _work(self, start: Start, task_status: trio.TaskStatus[None]) -> None:
         if self.failure is not None:
@@ -45,11 +47,13 @@ class Crew:
         self.started.clear()
         with trio.fail_after(30):
             async with open_store(self.folder) as store, trio.open_nursery() as nursery:
+                herald = await Herald.open(store.facts)
                 runner = RoleRunner(
-                    {"cone": self._work}, {"cone": self.configured}, store.journal, nursery
+                    {"cone": self._work}, {"cone": self.configured}, store.journal, herald, nursery
                 )
                 await runner.restore()
                 yield runner
+                self.told = [herald.read(one).kind for one in range(herald.first, herald.end)]
                 nursery.cancel_scope.cancel()
 
 
@@ -77,6 +81,8 @@ async def test_a_role_is_enabled_drained_resumed_and_disabled(tmp_path: Path) ->
         assert len(crew.started) == 1, "the role went on; it was not started anew"
         await runner.disable("cone")
         assert state(runner) is OFF
+    kinds = ["role.enabled", "role.draining", "role.enabled", "role.disabled"]
+    assert crew.told == kinds, "and subscribers hear of it"
 
 
 async def test_a_role_that_has_drained_is_off(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -25,8 +26,10 @@ from d2m_node.client import (
     Scope,
     TcpPlace,
 )
+from d2m_node.ports import Refusal
 from d2m_node.rpc import events as rpc_events
 from d2m_node.rpc import listeners
+from d2m_node.rpc.herald import ToldRefusals
 from protocol.events import (
     Event,
     PayoutClaimed,
@@ -133,6 +136,20 @@ async def test_facts_of_the_node_are_told_too(node: FakeNode, client: AsyncRpcCl
         first, second = await anext(stream), await anext(stream)
     assert (first.kind, first.job, first.facts) == ("role.enabled", None, {"role": "cone"})
     assert (second.kind, second.job, second.block) == ("job.refused", 4, None)
+
+
+async def test_a_refusal_is_told_once(node: FakeNode, client: AsyncRpcClient) -> None:
+    refusals = ToldRefusals(node.store.refusals, node.herald)
+    refusal = Refusal(
+        job_id=JobId(4), role="seller", code="price", reason="too low", block_number=BlockNumber(9)
+    )
+    async with client.events(["job.refused"]) as stream:
+        assert await refusals.add(refusal)
+        assert not await refusals.add(refusal)
+        assert await refusals.add(replace(refusal, role="cone"))
+        told = [await anext(stream) for _ in range(2)]
+    assert [event.facts["role"] for event in told] == ["seller", "cone"]
+    assert told[0].facts == {"role": "seller", "code": "price", "reason": "too low"}
 
 
 async def test_a_subscriber_hears_the_kinds_and_the_job_that_it_asked_for(

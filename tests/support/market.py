@@ -5,7 +5,7 @@ Calls become the events that the contracts would log, without the contracts' che
 deposit is burned or returned once.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,13 +19,14 @@ from d2m_node.calls import (
     ContractCall,
 )
 from d2m_node.errors import PeerUnreachable, TransactionReverted
-from d2m_node.ports import Ports, Reference, Refusal, Samples, Verdict
+from d2m_node.ports import NodeFact, Ports, Reference, Refusal, Samples, Verdict
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.post import Post
 from d2m_node.roles.refusals import Refusals
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.shift import Shift
+from d2m_node.rpc.herald import Herald
 from protocol.events import (
     Event,
     RecordedEvent,
@@ -78,6 +79,22 @@ class Journal:
     async def recall_all(self, kind: str, prefix: str = "") -> dict[str, bytes]:
         found = {k: v for (one, k), v in self.values.items() if one == kind}
         return {k: found[k] for k in sorted(found) if k.startswith(prefix)}
+
+
+class MemoryFacts:
+    """`FactPort` without a disk."""
+
+    def __init__(self) -> None:
+        self.facts: list[NodeFact] = []
+
+    async def add(self, kind: str, details: Mapping[str, str], job_id: JobId | None) -> NodeFact:
+        number = len(self.facts) + 1
+        fact = NodeFact(number=number, kind=kind, job_id=job_id, details=dict(details))
+        self.facts.append(fact)
+        return fact
+
+    async def latest(self) -> list[NodeFact]:
+        return list(self.facts)
 
 
 class Blobs:
@@ -316,6 +333,7 @@ class Node:
             store=self.store,
             signer=self.signer,
             datasets=Datasets(),
+            herald=Herald(MemoryFacts()),
         )
         market.nodes[self.peer_id] = self
 

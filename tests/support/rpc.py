@@ -1,6 +1,6 @@
 """A node's RPC over a real socket, with the node behind it faked."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ import trio
 from d2m_node.chain.history import History
 from d2m_node.errors import ChainUnavailable, UserError
 from d2m_node.measures import ChainReading
-from d2m_node.ports import JournalPort, NodeFact, PeerStatus, Ports
+from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
 from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.rpc.herald import Herald
@@ -25,7 +25,7 @@ from protocol.hashing import Domain
 from protocol.market import MarketState, advance
 from protocol.params import ProtocolParams
 from protocol.types import Address, BlockNumber, JobId, Wei
-from tests.support.market import Journal, Store
+from tests.support.market import Journal, MemoryFacts, Store
 from tests.support.params import PARAMS
 
 Found = TypeVar("Found")
@@ -74,22 +74,6 @@ class FakeChain:
             if found is not None:
                 return found
             await shown.wait()
-
-
-class MemoryFacts:
-    """`FactPort` without a disk."""
-
-    def __init__(self) -> None:
-        self.facts: list[NodeFact] = []
-
-    async def add(self, kind: str, details: Mapping[str, str], job_id: JobId | None) -> NodeFact:
-        number = len(self.facts) + 1
-        fact = NodeFact(number=number, kind=kind, job_id=job_id, details=dict(details))
-        self.facts.append(fact)
-        return fact
-
-    async def latest(self) -> list[NodeFact]:
-        return list(self.facts)
 
 
 @dataclass
@@ -214,6 +198,7 @@ class FakeNode:
             store=cast(Any, self.store),
             signer=cast(Any, FakeSigner()),
             datasets=cast(Any, None),
+            herald=self.herald,
         )
         return RpcContext(
             ports=ports,
