@@ -257,9 +257,9 @@ async def list_refusals(context: RpcContext, params: api.RefusalsParams) -> list
 
 def _check_path(key: str, text: str) -> Path:
     path = Path(text)
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in text:
         # The node's working directory is not the operator's.
-        raise UserError(f"{key}: {text!r} is not an absolute path")
+        raise UserError(f"{key}: {text[:100]!r} is not an absolute path")
     return path
 
 
