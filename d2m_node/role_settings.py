@@ -18,6 +18,9 @@ MetricName = Literal["accuracy", "cross-entropy", "macro-f1", "mean-squared-erro
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuyerSettings:
     enabled: bool = False
+    known_bids: tuple[int, ...] = ()
+    """Auctions of whose bids by this account the operator knows, although this data directory does
+    not: an old copy of it would pay twice for a request that is submitted again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

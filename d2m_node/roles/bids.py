@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from d2m_node.errors import JobFailed
+from d2m_node.errors import JobFailed, UserError
 from d2m_node.ports import Ports
 from d2m_node.roles.jobs import bid_in
 from protocol.auction import (
@@ -131,6 +131,25 @@ async def find_earlier_bid(
         if own is None and job_id not in refused and _takes_bid(state, job, bid):
             on_its_way = job_id
     return None if on_its_way is None else (on_its_way, False)
+
+
+async def refuse_unknown_bids(ports: Ports, known: Collection[int]) -> None:
+    """Raise UserError if the chain has a bid of this account that the journal does not know.
+
+    The journal is of an old copy of the data directory then, and a request whose idempotency key it
+    has forgotten would be paid twice. An account bids once in an auction, so any record of the
+    auction is one of the bid.
+    """
+    me, journal = ports.signer.address, ports.store.journal
+    for job in ports.chain.state.jobs.values():
+        is_own = me in job.bids and job.job_id not in known
+        if is_own and not await journal.recall_all(KIND, f"{job.job_id}/"):
+            raise UserError(
+                f"auction {job.job_id} has a bid of this account that this data directory does not"
+                " know: it is an old copy, or another node uses the account. Submitted again, a"
+                f" request may be paid twice; if this one is new, add {job.job_id} to"
+                " roles.buyer.known_bids"
+            )
 
 
 def _takes_bid(state: MarketState, job: JobState | None, bid: PlannedBid) -> bool:

@@ -19,7 +19,13 @@ from d2m_node.ports import Ports, Purpose, Reference, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.retry import retry_transient
 from d2m_node.roles.auctions import place_bid, see_auction
-from d2m_node.roles.bids import Wish, find_earlier_bid, find_open_auction, recall_bid
+from d2m_node.roles.bids import (
+    Wish,
+    find_earlier_bid,
+    find_open_auction,
+    recall_bid,
+    refuse_unknown_bids,
+)
 from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.jobs import check_place, job_in
 from d2m_node.roles.post import Post
@@ -70,8 +76,10 @@ OUTBID = "raise too small"
 class BuyerDesk:
     """Takes the operator's requests and hands out the models they paid for."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, known_bids: Collection[int] = ()) -> None:
+        """``known_bids`` are auctions with bids that the journal need not know."""
         self._ports = ports
+        self._known_bids = known_bids
         self._lock = trio.Lock()
         self._pending = 0
         self._idle = trio.Event()
@@ -93,7 +101,8 @@ class BuyerDesk:
         Raises
         ------
         UserError
-            If the market would not take the terms, or the validation set does not fit.
+            If the market would not take the terms, or the validation set does not fit; or the
+            chain has bids of this account that the journal does not know.
         TransactionReverted
             If the market refuses the bid.
         """
@@ -113,6 +122,7 @@ class BuyerDesk:
             placed = await journal.recall("bid-placed", idempotency_key)
             if placed is not None:
                 return JobId(int.from_bytes(placed, "big"))
+            await refuse_unknown_bids(self._ports, self._known_bids)
             currency = self._find_currency(request)
             self._check_terms(request)
             samples = await self._ports.datasets.load_samples(request.validation_dataset)

@@ -92,6 +92,27 @@ async def test_a_request_that_fits_opens_an_auction(nursery: trio.Nursery) -> No
     assert (opened.auction, opened.value_wei) == (1, BID_WEI)
 
 
+async def test_an_old_copy_that_knows_nothing_of_a_bid_does_not_pay_again(
+    nursery: trio.Nursery,
+) -> None:
+    cast = make_cast()
+    journal = cast.buyer.store.journal
+    desk = BuyerDesk(cast.buyer.ports)
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine(2)
+    assert await desk.submit(make_request(), idempotency_key="key") == 1
+    journal.values = {}
+    restored = BuyerDesk(cast.buyer.ports)
+    with pytest.raises(UserError, match=r"auction 1 has a bid .* add 1 to roles.buyer.known_bids"):
+        await restored.submit(make_request(), idempotency_key="key")
+    assert journal.values == {}
+    assert len(cast.market.sent(OpenAuction)) == 1
+    told = BuyerDesk(cast.buyer.ports, known_bids=(1,))
+    nursery.start_soon(partial(told.submit, make_request(), idempotency_key="another"))
+    await cast.market.mine(2)
+    assert len(cast.market.sent(OpenAuction)) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
