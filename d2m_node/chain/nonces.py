@@ -10,6 +10,8 @@ each step of the follower, by the receipts of all hashes of its nonce:
   that was refused is not sent again, an empty transaction takes its nonce.
 - A stranger's transaction used its nonce: the stranger's hash proves it, and only then another
   nonce is taken. No call is signed for two nonces that could both be mined.
+- A transaction that the store does not know made the same call: the store is an old copy. It
+  counts, and the call is not made again.
 - Something used its nonce so long ago that no endpoint says what: it may have been the call. It
   is given up with an error, and not signed for another nonce, once somebody asks for it.
 - The pool has lost a stranger's transaction below ours: an empty one fills the gap.
@@ -202,16 +204,41 @@ class Nonces:
             first_block=block_number - self._settings.reorg_blocks,
             last_block=block_number,
         )
-        if user in {one.transaction_hash for one in slot.attempts}:
-            return  # the endpoint has the block, and not the receipt yet
         if user is None:
             await self._give_up(slot)
+            return
+        if user.hash in {one.transaction_hash for one in slot.attempts}:
+            return  # the endpoint has the block, and not the receipt yet
+        if user.makes(slot.call):
+            await self._take_over(slot, user.hash, block_number)
             return
         log.warning("nonce_used_elsewhere", nonce=slot.nonce, key=slot.key)
         await self._store.settle(slot.nonce, TransactionState.REPLACED, None)
         del self._slots[slot.nonce]
         if slot.submission is not None:
             self._submissions.start_over(slot.submission)
+
+    async def _take_over(self, slot: Slot, transaction_hash: bytes, block_number: int) -> None:
+        """Let a transaction count that the store does not know, and that makes the same call.
+
+        On an old copy of the store, this node has sent it with other fees. To send the call again
+        would do it twice.
+        """
+        facts = await read_account(
+            self._client, self._signer.address, [transaction_hash], block_number
+        )
+        receipt = facts.receipts.get(transaction_hash)
+        if receipt is None:
+            return  # not yet
+        log.warning("call_sent_elsewhere", nonce=slot.nonce, key=slot.key)
+        error = None
+        if not receipt.has_succeeded:
+            error = TransactionReverted(slot.label, "failed when this node sent it before")
+        state = TransactionState.CONFIRMED if error is None else TransactionState.REVERTED
+        await self._store.settle(slot.nonce, state, None)
+        del self._slots[slot.nonce]
+        if slot.submission is not None:
+            self._submissions.finish(slot.submission, error)
 
     async def _give_up(self, slot: Slot) -> None:
         """Let go of a nonce that was used long ago: by ours or not, nobody can tell.

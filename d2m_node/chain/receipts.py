@@ -45,6 +45,20 @@ class AccountFacts:
     """By transaction hash, of those that are mined."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonceUser:
+    """A mined transaction of the account, whoever signed it."""
+
+    hash: bytes
+    to: bytes
+    data: bytes
+    value_wei: int
+
+    def makes(self, call: EncodedCall) -> bool:
+        """Tell whether it does what a call asks for."""
+        return (self.to, self.data, self.value_wei) == (call.to, call.data, call.value_wei)
+
+
 async def read_account(
     client: RpcClient, account: Address, hashes: Sequence[bytes], block_number: int
 ) -> AccountFacts:
@@ -70,7 +84,7 @@ async def read_account(
 
 async def find_nonce_user(
     client: RpcClient, account: Address, nonce: int, *, first_block: int, last_block: int
-) -> bytes | None:
+) -> NonceUser | None:
     """Find which transaction used a nonce; None if it was before ``first_block``.
 
     The nonce must be used by ``last_block``. Raises ChainUnavailable.
@@ -92,7 +106,12 @@ async def find_nonce_user(
             break
         is_ours = parse_bytes(transaction.get("from"), 20) == account
         if is_ours and parse_quantity(transaction.get("nonce")) == nonce:
-            return parse_bytes(transaction.get("hash"), 32)
+            return NonceUser(
+                hash=parse_bytes(transaction.get("hash"), 32),
+                to=parse_bytes(transaction.get("to") or "0x"),
+                data=parse_bytes(transaction.get("input") or "0x"),
+                value_wei=parse_quantity(transaction.get("value") or "0x0"),
+            )
     raise ChainUnavailable(f"block {using} does not hold the transaction that used nonce {nonce}")
 
 

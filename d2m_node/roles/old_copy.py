@@ -27,7 +27,7 @@ from protocol.sortition import TicketChain
 from protocol.types import Address, Digest
 from protocol.wire import messages as wire
 
-ASK_SECONDS = 3.0
+ASK_SECONDS = 1.5
 """Peers that do not answer by then are not waited for: a round has only seconds."""
 
 OLD_COPY = "this data directory is an old copy, or another node uses the same account"

@@ -13,7 +13,7 @@ from d2m_node.chain.json_rpc import Json, Request
 from d2m_node.chain.signing import parse_transaction
 from d2m_node.errors import TransactionReverted
 from d2m_node.settings import SendingSettings
-from d2m_node.storage.database import MIGRATIONS
+from d2m_node.storage.schema import MIGRATIONS
 from d2m_node.storage.transactions import Transactions
 from d2m_node.transaction_store import TransactionState
 from protocol.types import Wei

@@ -1,5 +1,6 @@
 """Sending on a scripted chain: once per key, stored before sent, watched until settled."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,17 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from d2m_node.calls import BindPeer
 from d2m_node.chain.json_rpc import Json, RequestRefused, to_hex
 from d2m_node.chain.signing import parse_transaction
+from d2m_node.chain.slots import sign_attempt
 from d2m_node.chain.submissions import Submissions
 from d2m_node.errors import ChainUnavailable, TransactionReverted
 from d2m_node.transaction_store import StoredTransaction, TransactionState
-from tests.support.chain import SETTINGS, MemoryTransactionStore, ScriptedChain, make_bindings
+from tests.support.chain import (
+    SETTINGS,
+    SIGNER,
+    MemoryTransactionStore,
+    ScriptedChain,
+    make_bindings,
+)
 from tests.support.desk import DEPOSIT, open_desk
 
 
@@ -150,6 +158,36 @@ async def test_a_nonce_used_elsewhere_is_replaced_by_a_new_one() -> None:
         TransactionState.REPLACED,
         TransactionState.CONFIRMED,
     ]
+
+
+@pytest.mark.parametrize("status", [1, 0])
+async def test_a_call_that_was_sent_with_other_fees_before_an_old_copy_is_not_sent_again(
+    status: int,
+) -> None:
+    store, chain = MemoryTransactionStore(), ScriptedChain()
+    chain.mines_transactions = False
+    async with open_desk(chain, store) as desk, trio.open_nursery() as nursery:
+        nursery.start_soon(desk.sender.submit, DEPOSIT, "stake")
+        await desk.mine()
+        nursery.cancel_scope.cancel()
+    # What the old copy does not know: the fees were raised, and that was mined.
+    known = parse_transaction(store.transactions[0].raw)
+    raised = replace(known, max_fee_wei=known.max_fee_wei * 2, tip_wei=known.tip_wei * 2)
+    chain.pool[0] = sign_attempt("stake", raised, SIGNER).raw
+    chain.next_status = status
+    chain.mines_transactions = True
+    chain.mine()
+    async with open_desk(chain, store) as old_copy, trio.open_nursery() as nursery:
+
+        async def submit() -> None:
+            with nullcontext() if status else pytest.raises(TransactionReverted, match="before"):
+                await old_copy.sender.submit(DEPOSIT, "stake")
+
+        nursery.start_soon(submit)
+        await old_copy.mine(3)
+    assert [parse_transaction(raw) for raw in chain.mined] == [raised]
+    expected = TransactionState.CONFIRMED if status else TransactionState.REVERTED
+    assert [one.state for one in store.transactions] == [expected]
 
 
 class LateReceipts(ScriptedChain):

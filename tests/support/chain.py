@@ -186,6 +186,7 @@ class ScriptedChain:
         self._mined[-1].append(
             {
                 "raw": raw.hex(),
+                **_describe(raw),
                 "hash": to_hex(keccak(raw)),
                 "from": to_hex(SIGNER.address),
                 "nonce": hex(nonce),
@@ -265,6 +266,18 @@ class ScriptedChain:
 
 def _outbids(new: Transaction, known: Transaction) -> bool:
     return new.tip_wei * 10 >= known.tip_wei * 11 and new.max_fee_wei * 10 >= known.max_fee_wei * 11
+
+
+def _describe(raw: bytes) -> dict[str, Json]:
+    """What a client says of a transaction's call; nothing of what is none."""
+    if not raw.startswith(b"\x02"):
+        return {}
+    transaction = parse_transaction(raw)
+    return {
+        "to": to_hex(transaction.to or b""),
+        "input": to_hex(transaction.data),
+        "value": hex(transaction.value_wei),
+    }
 
 
 class MemoryTransactionStore:
