@@ -14,6 +14,7 @@ _SECRET_FIELD: Final = re.compile(
     re.IGNORECASE,
 )
 
+# Repetitions are bounded, or hostile text could make a line take for ever.
 _SECRET_TEXT: Final = (
     # Authorization: Bearer abc.def
     re.compile(r"(?P<kept>\b(?:bearer|basic)\s+)[\w.~+/=-]{12,}", re.IGNORECASE),
@@ -21,7 +22,7 @@ _SECRET_TEXT: Final = (
     re.compile(r"(?P<kept>://[^\s/:@\"']*:)[^\s/@\"']+(?=@)"),
     # password=abc, ?token=abc, "api_key": "abc"
     re.compile(
-        r"(?P<kept>\b(?:[\w-]*password|passphrase|[\w-]*secret|[\w-]*token|api[_-]?key|mnemonic)"
+        r"(?P<kept>\b(?:[\w-]{0,40}?(?:password|secret|token)|passphrase|api[_-]?key|mnemonic)"
         r"[\"']?\s*[=:]\s*[\"']?)(?!<hidden>)[^\s\"'&,;)}\]]{2,}",
         re.IGNORECASE,
     ),

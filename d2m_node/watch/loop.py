@@ -16,15 +16,20 @@ class LoopMonitor:
 
     def __init__(self) -> None:
         self._lags: deque[float] = deque(maxlen=REMEMBERED)
+        self._due: float | None = None
 
     def worst_seconds(self) -> float:
         """Return the largest lag of the last minute."""
         return max(self._lags, default=0.0)
 
+    def late_seconds(self) -> float:
+        """Return by how much the task that sleeps here is late now."""
+        return 0.0 if self._due is None else max(trio.current_time() - self._due, 0.0)
+
     async def run(self, observe: Callable[[float], None]) -> NoReturn:
         """Tell ``observe`` each lag in seconds, until cancelled."""
         while True:
-            due = trio.current_time() + PERIOD_SECONDS
+            self._due = due = trio.current_time() + PERIOD_SECONDS
             await trio.sleep_until(due)
             lag = max(trio.current_time() - due, 0.0)
             self._lags.append(lag)

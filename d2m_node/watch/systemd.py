@@ -8,13 +8,13 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import sdnotify
 import trio
 
 STATUS_SECONDS: Final = 10.0
-"""Between two words on what the node is at, if the watchdog does not want them sooner."""
+"""Between two words on what the node is at; no longer between two to the watchdog."""
 
 
 class Supervisor:
@@ -36,9 +36,16 @@ class Supervisor:
         """Say now and then that the event loop turns, and what the node is at, until cancelled."""
         if self._notifier is None:
             return
+        async with trio.open_nursery() as nursery:
+            # A description may have to wait for the disk; the watchdog does not.
+            nursery.start_soon(self._run_watchdog)
+            while True:
+                self._send(f"STATUS={' '.join((await describe()).split())}")
+                await trio.sleep(STATUS_SECONDS)
+
+    async def _run_watchdog(self) -> NoReturn:
         while True:
             self._send("WATCHDOG=1")
-            self._send(f"STATUS={' '.join((await describe()).split())}")
             await trio.sleep(self._period_seconds)
 
     def _send(self, state: str) -> None:

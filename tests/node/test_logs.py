@@ -13,6 +13,7 @@ import trio
 
 from d2m_node.errors import UserError
 from d2m_node.logs import configure_logs, current_log_scope, log_scope
+from d2m_node.redaction import hide_secrets_in_text
 from d2m_node.roles import boundary
 from d2m_node.settings import LogSettings
 from protocol.errors import ProtocolError
@@ -212,6 +213,11 @@ def test_a_traceback_shows_no_secret(
     for text in (log_file.read_text(), capsys.readouterr().err):
         assert "ValueError" in text
         assert SECRET not in text
+
+
+def test_hostile_text_does_not_make_a_line_take_for_ever() -> None:
+    for text in ("-a" * 50_000, "://a:" * 20_000, "bearer " * 20_000, "x" * 100_000, "=" * 100_000):
+        assert hide_secrets_in_text(text) == text
 
 
 def test_words_about_secrets_are_no_secrets(log_file: Path) -> None:

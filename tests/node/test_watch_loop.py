@@ -32,6 +32,18 @@ async def test_a_loop_that_was_blocked_shows_by_how_long(
         nursery.cancel_scope.cancel()
     assert lags == [3.0]
     assert monitor.worst_seconds() == 3.0
+    assert monitor.late_seconds() == 0.0, "it turns again"
+
+
+async def test_a_task_that_is_not_woken_is_late(mock_clock: trio.testing.MockClock) -> None:
+    monitor = LoopMonitor()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(monitor.run, lambda _: None)
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(4.0)
+            assert monitor.late_seconds() == 3.0
+            scope.cancel()
 
 
 class Trainer:

@@ -61,6 +61,15 @@ async def test_a_store_that_cannot_be_written_is_no_life(
     assert told["checks"]["store"]["detail"] == "store.sqlite: no space left on device"
 
 
+async def test_a_disk_that_is_too_slow_is_no_life(
+    node: WatchedNode, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d2m_node.watch.health.STORE_SECONDS", -1.0)
+    status, told = await ask(client, "/healthz")
+    assert status == 503
+    assert told["checks"]["store"]["detail"].startswith("a write took ")
+
+
 async def test_asking_often_does_not_wear_the_disk(
     node: WatchedNode, client: httpx.AsyncClient
 ) -> None:

@@ -61,6 +61,17 @@ async def test_the_watchdog_hears_of_the_loop_twice_within_its_time(
     assert "STATUS=cone; block 102, 0 behind what counts; 1 of 2 peers" in heard
 
 
+async def test_a_disk_that_hangs_does_not_bring_the_watchdog_down(
+    systemd: socket.socket, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = WatchedNode()
+    monkeypatch.setattr(node.store, "check_writable", trio.sleep_forever)
+    environment = dict(os.environ) | {"WATCHDOG_USEC": "4000000"}
+    async with open_supervisor(environment) as supervisor:
+        await run_a_while(node.started_watch(supervisor), 7.0)
+    assert hear(systemd) == ["READY=1", *["WATCHDOG=1"] * 4]
+
+
 async def test_the_status_says_what_is_wrong_in_one_line(
     systemd: socket.socket, autojump_clock: trio.testing.MockClock
 ) -> None:
