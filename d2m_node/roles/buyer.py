@@ -61,6 +61,7 @@ from protocol.terms import validate_terms
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
 from protocol.validation_set import compute_validation_root, encode_part, select_part
+from protocol.windows import validate_windows
 from protocol.wire import messages as wire
 
 log = structlog.get_logger(__name__)
@@ -145,10 +146,14 @@ class BuyerDesk:
         return token
 
     def _check_terms(self, request: RequestFile) -> None:
-        """Refuse terms that could not be revealed: the sealed bid would lose its forfeit."""
+        """Refuse terms that could not be revealed, or that no node would serve.
+
+        A sealed bid that cannot be revealed would lose its forfeit.
+        """
         params, state, terms = self._ports.chain.params, self._ports.chain.state, request.terms
         try:
             validate_terms(terms, params.term_limits)
+            validate_windows(terms, params.seed_delay_blocks)
             validate_seller_deposit(terms, request.bid_wei, params)
         except InvalidParams as exc:
             raise UserError(f"terms.{exc}") from exc

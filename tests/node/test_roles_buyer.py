@@ -336,6 +336,14 @@ async def test_a_bid_that_a_reorganisation_took_back_does_not_end_the_node(
     assert cast.market.sent(RevealBid) == []
 
 
+async def test_terms_under_which_nobody_could_be_heard_are_refused_before_any_money_moves() -> None:
+    cast = make_cast()
+    desk = BuyerDesk(cast.buyer.ports)
+    with pytest.raises(UserError, match=r"terms\.vote_commit_blocks: is 1; raise it to at least 2"):
+        await desk.submit(make_request(vote_commit_blocks=1), idempotency_key="key")
+    assert cast.market.calls == []
+
+
 # --- draining
 
 

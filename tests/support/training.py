@@ -10,6 +10,7 @@ from d2m_node.ports import Int32Array, Purpose, Reference
 from d2m_node.roles.cone import run_cone
 from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.policies import ConePolicy, SellerPolicy
+from d2m_node.roles.room import Room
 from d2m_node.roles.seller import run_seller
 from d2m_node.roles.shift import Shift
 from d2m_node.roles.statements import UNSIGNED
@@ -18,7 +19,7 @@ from protocol.ballot import Ballot
 from protocol.hashing import keccak
 from protocol.job import JobState
 from protocol.model import count_parameters
-from protocol.request import encode_body
+from protocol.request import RequestBody, decode_body, encode_body
 from protocol.round import BallotResult, FinalWork, RoundWork, compute_round
 from protocol.samples import encode_samples
 from protocol.sortition import (
@@ -28,7 +29,7 @@ from protocol.sortition import (
     compute_ticket,
     compute_ticket_chain,
 )
-from protocol.types import BlockNumber, RoundIndex, Wei
+from protocol.types import BlockNumber, JobId, RoundIndex, Wei
 from protocol.validation_set import compute_validation_root, encode_part, select_part
 from protocol.wire import messages as wire
 from tests.support.job import BODY, CONES, JOB, OPENED, TERMS, TICKETS, Cast, ticket_secret
@@ -103,16 +104,22 @@ class Training:
         assert self.job.ballot is not None
         return self.job.ballot
 
-    async def start(self, *, is_first_set_hostile: bool = False) -> None:
-        """Let everybody begin, with data and terms of which `Cast` knows nothing."""
+    async def start(self, *, is_first_set_hostile: bool = False, job_count: int = 1) -> None:
+        """Let everybody begin, with data and terms of which `Cast` knows nothing.
+
+        Further jobs are copies of the first one, with the same members, at the same time.
+        """
         await self._serve()
+        for number in range(2, job_count + 1):
+            await self._copy_job(JobId(number))
         self.drawn = await self._draw()
         for index in range(len(self.cast.sellers)):
             self.sell(index)
         for index, node in enumerate(self.cast.cones):
             is_hostile = is_first_set_hostile and index in self.drawn
             self.executors.append(HostileExecutor() if is_hostile else CountingExecutor())
-            node.store.journal.values["ticket-secret", str(JOB)] = ticket_secret(node)
+            for number in range(1, job_count + 1):
+                node.store.journal.values["ticket-secret", str(number)] = ticket_secret(node)
             self.run_cone(index)
 
     def sell(self, index: int) -> None:
@@ -177,21 +184,43 @@ class Training:
             ballot=replace(self.ballot, opened_at=(BlockNumber(1), 0)),
         )
         cast.market.state = replace(cast.market.state, jobs={JOB: job})
-        room = await cast.open_room(buyer, self._nursery)
-        split = await load_split(buyer.chain, job, body)
+        await self._offer_parts(JOB, body)
+
+    async def _copy_job(self, job_id: JobId) -> None:
+        market = self.cast.market
+        copied = replace(self.job, job_id=job_id)
+        market.state = replace(market.state, jobs={**market.state.jobs, job_id: copied})
+        body = decode_body(self.cast.buyer.store.blobs.data[copied.body_hash])
+        await self._offer_parts(job_id, body)
+
+    async def _offer_parts(self, job_id: JobId, body: RequestBody) -> None:
+        buyer = self.cast.buyer
+        room = Room(buyer.ports, job_id)
+        await self._nursery.start(room.run)
+        buyer.rooms[job_id] = room
+        samples = await Datasets().load_samples("")
+        rows = encode_samples(samples.inputs)
+        split = await load_split(buyer.chain, room.job, body)
         for part, indices in enumerate((split.selection, split.final)):
             held = encode_part(select_part(rows, samples.labels, indices))
-            digest = await buyer.store.blobs.put(held, Reference(Purpose.VALIDATION, JOB))
+            digest = await buyer.store.blobs.put(held, Reference(Purpose.VALIDATION, job_id))
             await room.sign_and_publish(
                 wire.ValidationOffer(
-                    job_id=JOB, part=part, digest=digest, size_bytes=len(held), signature=UNSIGNED
+                    job_id=job_id,
+                    part=part,
+                    digest=digest,
+                    size_bytes=len(held),
+                    signature=UNSIGNED,
                 )
             )
 
     async def _draw(self) -> frozenset[int]:
-        """Return the nodes whose tickets are for the first mini-round."""
+        return await self.draw(JOB)
+
+    async def draw(self, job_id: JobId) -> frozenset[int]:
+        """Return the nodes whose tickets are for the first mini-round of a job."""
         randomness = await self.cast.buyer.chain.read_randomness(OPENED.seed_block)
-        seed = compute_es_seed(DOMAIN, JOB, RoundIndex(0), 0, randomness)
+        seed = compute_es_seed(DOMAIN, job_id, RoundIndex(0), 0, randomness)
         drawn = set()
         for index, node in enumerate(self.cast.cones):
             element = compute_ticket_chain(ticket_secret(node), TICKETS).element(1)
