@@ -37,8 +37,9 @@ from d2m_node.privacy_ledger import PrivacyPolicy
 from d2m_node.request_file import METRICS
 from d2m_node.role_control import RoleOptions
 from d2m_node.role_settings import ConeSettings, PrivacySettings, SellerSettings
-from d2m_node.roles.buyer import BuyerDesk, run_buyer
+from d2m_node.roles.buyer import run_buyer
 from d2m_node.roles.cone import run_cone
+from d2m_node.roles.desk import BuyerDesk
 from d2m_node.roles.executor import Executor, HonestExecutor
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.payday import run_payday

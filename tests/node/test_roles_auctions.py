@@ -16,7 +16,8 @@ from d2m_node.calls import (
 )
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, fit_terms, recall_bid
-from d2m_node.roles.buyer import BuyerDesk, run_buyer
+from d2m_node.roles.buyer import run_buyer
+from d2m_node.roles.desk import BuyerDesk
 from protocol.auction import AuctionMode
 from protocol.deposits import validate_seller_deposit
 from protocol.events import AuctionOpened, BidCommitted, BidRevealed

@@ -19,7 +19,8 @@ from d2m_node.calls import (
 from d2m_node.errors import JobFailed, UserError
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
-from d2m_node.roles.buyer import BuyerDesk, run_buyer
+from d2m_node.roles.buyer import run_buyer
+from d2m_node.roles.desk import BuyerDesk
 from d2m_node.roles.payday import run_payday
 from d2m_node.roles.shift import Shift
 from d2m_node.roles.sources import load_body
