@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 from libp2p.peer.id import ID
+from structlog.testing import capture_logs
 
 from d2m_node.errors import PeerUnreachable, StoreCorrupted, UserError
+from d2m_node.logs import log_scope
 from protocol.hashing import keccak
 from tests.support.network import (
     PATIENCE_SECONDS,
@@ -93,6 +96,19 @@ async def test_a_peer_that_cannot_be_reached_is_reported_and_harms_nobody(tmp_pa
         statuses = {status.peer_id: status for status in node.peers()}
         assert not statuses[stranger].connected
         assert statuses[peer.peer_id].connected
+
+
+async def test_what_is_logged_about_a_peer_names_it(tmp_path: Path) -> None:
+    stranger = bytes.fromhex("0024080112") + b"\x20" + bytes(32)
+    async with start_network(tmp_path / "node") as node:
+        with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+            with log_scope(role="cone", job=3):
+                node.set_address_book({stranger: NOBODY})
+            with trio.fail_after(PATIENCE_SECONDS):
+                while not logs:
+                    await trio.lowlevel.checkpoint()
+    assert (logs[0]["event"], logs[0]["peer"]) == ("peer_unreachable", stranger)
+    assert "job" not in logs[0], "to stay connected is nobody's job"
 
 
 async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
