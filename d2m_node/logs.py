@@ -131,7 +131,33 @@ def _make_formatter(shared: list[Processor], last: list[Processor]) -> logging.F
 
 
 class _PrivateFileHandler(RotatingFileHandler):
-    """A rotated file that nobody but its owner can read."""
+    """A rotated file that nobody but its owner can read.
+
+    A disk that takes no more is told once, in one line, and when it takes lines again.
+    """
+
+    _failed_lines = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        failed_before = self._failed_lines
+        super().emit(record)
+        if failed_before and self._failed_lines == failed_before:
+            self._tell(f"written again; {failed_before} lines went to standard error alone")
+            self._failed_lines = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Say what keeps the file from being written; the node goes on."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        if not self._failed_lines:
+            self._tell(f"{error.strerror}; until it can be written, lines are lost to it")
+        self._failed_lines += 1
+
+    def _tell(self, text: str) -> None:
+        sys.stderr.write(f"d2m-node: logs.file: {self.baseFilename}: {text}\n")
 
     def _open(self):  # type: ignore[no-untyped-def]  # the base class's type is private
         path = Path(self.baseFilename)

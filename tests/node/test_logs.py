@@ -3,6 +3,8 @@
 import json
 import logging
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,39 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 def log_file(tmp_path: Path) -> Path:
     configure_logs(LogSettings(file=tmp_path / "node.log"))
     return tmp_path / "node.log"
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import structlog
+from d2m_node.logs import configure_logs
+from d2m_node.settings import LogSettings
+
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, most))  # as a full disk, for this process alone
+configure_logs(LogSettings(file=Path(sys.argv[1])))
+for number in range(100):
+    structlog.get_logger("d2m_node").info("before", number=number)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+for number in range(2):
+    structlog.get_logger("d2m_node").info("after", number=number)
+"""
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_node_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "node.log"
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    lines = ended.stderr.splitlines()
+    told = [line.partition(f"logs.file: {path}: ")[2] for line in lines if "logs.file" in line]
+    assert len(told) == 2
+    assert told[0] == "File too large; until it can be written, lines are lost to it"
+    assert told[1].startswith("written again")
+    assert "Traceback" not in ended.stderr
+    assert len(lines) == 102 + len(told)
+    assert "after" in path.read_text()
 
 
 def test_events_are_lines_of_json_in_the_file(tmp_path: Path) -> None:
