@@ -32,7 +32,7 @@ from d2m_node.keys import open_account
 from d2m_node.measures import MeasuredChain
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import ChainPort, Library, Ports, SignerPort, TrainerPort
+from d2m_node.ports import ChainPort, Library, NetworkPort, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import PrivacyPolicy
 from d2m_node.request_file import METRICS
 from d2m_node.role_control import RoleOptions
@@ -134,16 +134,9 @@ async def run_node(
         ) as network,
         trio.open_nursery() as services,
     ):
-        await store.marks.trust_from(chain.state.block_number)
         herald = await Herald.open(store.facts)
-        ports = Ports(
-            chain=chain,
-            network=network,
-            store=store,
-            signer=signer,
-            datasets=LocalDatasets(_find_data_folder()),
-            herald=herald,
-        )
+        await store.marks.trust_from(chain.state.block_number)
+        ports = _gather_ports(chain, network, store, signer, herald)
         _start_services(services, ports, store, settings)
         watch.note_step("binding the peer identity to the account")
         await _bind_peer(ports, settings.network.announce or network.listening[0])
@@ -186,6 +179,19 @@ async def run_node(
         await _settle_transactions(chain, store)
         services.cancel_scope.cancel()
     log.info("node_stopped")
+
+
+def _gather_ports(
+    chain: ChainPort, network: NetworkPort, store: Store, signer: SignerPort, herald: Herald
+) -> Ports:
+    return Ports(
+        chain=chain,
+        network=network,
+        store=store,
+        signer=signer,
+        datasets=LocalDatasets(_find_data_folder()),
+        herald=herald,
+    )
 
 
 def _start_services(
