@@ -64,7 +64,8 @@ class BuyerDesk:
     async def submit(self, request: RequestFile, *, idempotency_key: str) -> JobId:
         """Open an auction for a request, or join the one that is open for its tags.
 
-        The same ``idempotency_key`` never bids twice, across restarts too.
+        The same request under the same ``idempotency_key`` never bids twice, across restarts too:
+        a bid that is on its way or on the chain is found again.
 
         Raises
         ------
@@ -87,9 +88,6 @@ class BuyerDesk:
     async def _submit(self, request: RequestFile, idempotency_key: str) -> JobId:
         async with self._lock:
             journal = self._ports.store.journal
-            placed = await journal.recall("bid-placed", idempotency_key)
-            if placed is not None:
-                return JobId(int.from_bytes(placed, "big"))
             await refuse_unknown_bids(self._ports, self._known_bids)
             currency = self._find_currency(request)
             self._check_terms(request)
@@ -100,9 +98,13 @@ class BuyerDesk:
             await journal.remember("request-seed", idempotency_key, body.initial_seed)
             reference = Reference(Purpose.OWN_REQUEST, NO_JOB)
             body_hash = await self._ports.store.blobs.put(encode_body(body), reference)
-            job_id = await self._place_after_races(request, body_hash, currency)
-            await journal.remember("bid-placed", idempotency_key, job_id.to_bytes(8, "big"))
-            return job_id
+            # A bid is found again by its body: with another one, a second would be placed.
+            if await journal.remember("request-body", idempotency_key, body_hash) != body_hash:
+                raise UserError(
+                    "validation.dataset: it is not what it was when this idempotency key was used "
+                    "first; put it back, or take a new key once that bid is over"
+                )
+            return await self._place_after_races(request, body_hash, currency)
 
     def _find_currency(self, request: RequestFile) -> Address:
         token = self._ports.chain.params.token

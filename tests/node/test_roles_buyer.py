@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import trio
 
@@ -17,6 +18,7 @@ from d2m_node.calls import (
     RevealBid,
 )
 from d2m_node.errors import JobFailed, UserError
+from d2m_node.ports import Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
 from d2m_node.roles.buyer import run_buyer
@@ -280,7 +282,27 @@ async def test_another_key_bids_again(nursery: trio.Nursery) -> None:
     desk = BuyerDesk(cast.buyer.ports)
     nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="other"))
     await wait_idle()
-    assert len(cast.buyer.store.journal.values) == 4, "two seeds and two bids"
+    assert len(cast.buyer.store.journal.values) == 6, "two seeds, two bodies and two bids"
+
+
+async def test_a_key_does_not_bid_again_when_the_validation_set_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cast = make_cast()
+    await submit_and_crash(cast, idempotency_key="key")
+    datasets = cast.buyer.ports.datasets
+    samples = await datasets.load_samples("dataset.toml")
+    changed = replace(samples, inputs=samples.inputs + np.uint8(1))
+
+    async def load(path: str) -> Samples:
+        return changed
+
+    monkeypatch.setattr(datasets, "load_samples", load)
+    desk = BuyerDesk(cast.buyer.ports)
+    with pytest.raises(UserError, match=r"validation\.dataset: it is not what it was"):
+        await desk.submit(make_request(), idempotency_key="key")
+    await cast.market.mine(3)
+    assert len(cast.market.calls) == 1
 
 
 async def test_a_buyer_gets_its_escrow_back_when_no_cone_node_enrols(

@@ -13,6 +13,7 @@ from d2m_node.rpc.discovery import describe_methods
 from d2m_node.rpc.methods import ENDPOINTS
 from tests.support.openrpc import OPENRPC, error_codes, params_schema, result_schema
 from tests.support.rpc import FakeNode, serve_fake_node
+from tests.support.rpc_table import DOCUMENT, make_table, read_table
 
 METHODS = [endpoint.method for endpoint in ENDPOINTS.values()]
 
@@ -70,3 +71,13 @@ async def test_a_node_describes_itself(document: dict[str, Any], tmp_path: Path)
     async with serve_fake_node(FakeNode(), socket), AsyncRpcClient(socket) as client:
         found = await client.call(api.DISCOVER, api.NoParams())
     assert found == json.loads(json.dumps(document))
+
+
+def test_the_document_for_readers_lists_the_methods_as_they_are() -> None:
+    assert read_table() == make_table(), "run python -m tests.support.rpc_table --record"
+
+
+def test_the_document_for_readers_names_every_error() -> None:
+    text = DOCUMENT.read_text()
+    for code in ErrorCode:
+        assert str(code.value) in text
