@@ -15,6 +15,7 @@ from d2m_node.roles.policies import ConePolicy, SellerPolicy
 from d2m_node.roles.runner import RoleRunner, Start
 from d2m_node.roles.seller import run_seller
 from d2m_node.roles.shift import Shift
+from d2m_node.rpc.herald import Herald
 from d2m_node.storage.database import open_store
 from protocol.events import CourseChanged
 from protocol.types import Wei
@@ -124,7 +125,8 @@ async def test_the_runner_waits_for_its_roles_and_starts_none_any_more(
         await trio.sleep_forever()
 
     async with open_store(tmp_path) as store, trio.open_nursery() as roles:
-        runner = RoleRunner({"cone": work}, {"cone": True}, store.journal, roles)
+        herald = await Herald.open(store.facts)
+        runner = RoleRunner({"cone": work}, {"cone": True}, store.journal, herald, roles)
         await runner.restore()
 
         async def stop() -> None:
@@ -142,7 +144,8 @@ async def test_the_runner_waits_for_its_roles_and_starts_none_any_more(
         roles.cancel_scope.cancel()
     # What the operator wanted is as before.
     async with open_store(tmp_path) as store, trio.open_nursery() as roles:
-        runner = RoleRunner({"cone": work}, {"cone": True}, store.journal, roles)
+        herald = await Herald.open(store.facts)
+        runner = RoleRunner({"cone": work}, {"cone": True}, store.journal, herald, roles)
         await runner.restore()
         assert runner.states() == {"cone": RoleState.ON}
         roles.cancel_scope.cancel()
@@ -156,7 +159,8 @@ async def test_a_role_that_is_still_starting_is_cut_off(
         task_status.started()
 
     async with open_store(tmp_path) as store, trio.open_nursery() as roles:
-        runner = RoleRunner({"cone": start_for_ever}, {"cone": True}, store.journal, roles)
+        herald = await Herald.open(store.facts)
+        runner = RoleRunner({"cone": start_for_ever}, {"cone": True}, store.journal, herald, roles)
         nursery.start_soon(runner.restore)
         await wait_all_tasks_blocked(0.05)
         assert runner.states() == {"cone": RoleState.ON}
