@@ -60,6 +60,15 @@ def format_wei(amount_wei: int) -> str:
     return f"{whole}.{decimals} ether" if decimals else f"{whole} ether"
 
 
+def round_wei(amount_wei: int) -> str:
+    """Write an amount for a glance: in ether, to six digits behind the point, never upwards."""
+    whole, rest = divmod(amount_wei, 10**18)
+    decimals = f"{rest // 10**12:06d}".rstrip("0")
+    if amount_wei and not whole and not decimals:
+        return f"{amount_wei} wei"
+    return f"{whole}.{decimals} ether" if decimals else f"{whole} ether"
+
+
 def format_amount(amount_wei: int, currency: str) -> str:
     """Write an amount in a job's currency; how many digits a token has, is not known here."""
     return format_wei(amount_wei) if currency == "ether" else f"{amount_wei} of the token"

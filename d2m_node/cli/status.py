@@ -6,7 +6,7 @@ import click
 
 from d2m_node import client as api
 from d2m_node.cli.options import data_dir_option, json_of
-from d2m_node.cli.output import format_wei, print_facts, print_result, print_table
+from d2m_node.cli.output import print_facts, print_result, print_table, round_wei
 from d2m_node.cli.refusals import show_refusals
 from d2m_node.cli.remote import ask
 
@@ -33,7 +33,7 @@ def status(*, as_json: bool) -> None:
 def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
     yield "version", f"{node.version}, up for {_format_seconds(node.uptime_seconds)}"
     yield "account", node.account
-    yield "balance", "unknown" if node.balance_wei is None else format_wei(node.balance_wei)
+    yield "balance", "unknown" if node.balance_wei is None else round_wei(node.balance_wei)
     if stake := _tell_stake(node.stake):
         yield "stake", stake
     if not node.is_backed_up:
@@ -67,7 +67,7 @@ def _tell_stake(stake: api.StakeView) -> str:
         "unbonding": stake.unbonding_wei,
         "rewards": stake.reward_wei,
     }
-    return ", ".join(f"{format_wei(amount)} {name}" for name, amount in parts.items() if amount)
+    return ", ".join(f"{round_wei(amount)} {name}" for name, amount in parts.items() if amount)
 
 
 def _tell_sync(sync: api.SyncView) -> str:

@@ -19,7 +19,6 @@ from typing import Final, Self
 
 import httpx
 import msgspec
-import trio
 
 from d2m_node.client.events import STREAM_ENDED, STREAM_OPENED, NodeEvent
 from d2m_node.client.method import ErrorCode
@@ -159,6 +158,9 @@ class AsyncEventStream:
         self._http = http
         self._place = place
         self._query = query
+        import trio  # the blocking client, and so the command line, does without
+
+        self._pause = trio.sleep
         self._progress = _Progress(query, place, trio.current_time)
         self._response: httpx.Response | None = None
         self._lines: AsyncIterator[str] | None = None
@@ -196,13 +198,13 @@ class AsyncEventStream:
             except httpx.TransportError as exc:
                 await self._hang_up()
                 self._progress.lose(exc)
-                await trio.sleep(PAUSE_SECONDS)
+                await self._pause(PAUSE_SECONDS)
                 continue
             if self._progress.take(event):
                 return event
             if event.kind == STREAM_ENDED:
                 await self._hang_up()
-                await trio.sleep(PAUSE_SECONDS)
+                await self._pause(PAUSE_SECONDS)
 
     async def _read(self) -> NodeEvent:
         if self._lines is None:

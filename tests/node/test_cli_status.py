@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from d2m_node import cli
-from d2m_node.cli.output import shorten_hex
+from d2m_node.cli.output import round_wei, shorten_hex
 from protocol.activity import describe_activity, find_roles
 from protocol.earnings import Role
 from protocol.job import JobPhase, JobState
@@ -70,6 +70,20 @@ async def test_a_quiet_node_has_a_short_status(tmp_path: Path, capsys: Any) -> N
     assert "balance  unknown" in text
     for absent in ("stake", "key backup", "waiting", "\njob "):
         assert absent not in text
+
+
+@pytest.mark.parametrize(
+    ("amount_wei", "text"),
+    [
+        (0, "0 ether"),
+        (10**18, "1 ether"),
+        (999_999_999_999_999_999_999, "999.999999 ether"),
+        (10**12, "0.000001 ether"),
+        (10**12 - 1, "999999999999 wei"),
+    ],
+)
+def test_amounts_at_a_glance_are_never_rounded_up(amount_wei: int, text: str) -> None:
+    assert round_wei(amount_wei) == text
 
 
 def test_hashes_are_cut_short_on_a_terminal_only_where_they_are_long() -> None:
