@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Final
@@ -10,7 +11,7 @@ import trio
 
 from d2m_node.backup import is_backed_up
 from d2m_node.errors import FatalError
-from d2m_node.measures import ChainReading, MeasuredChain
+from d2m_node.measures import ChainReading, FeeTotal, MeasuredChain
 from d2m_node.rpc.status import DiskReading
 from d2m_node.settings import NodeSettings
 from d2m_node.storage.database import Store
@@ -57,6 +58,10 @@ class RunningNode:
     def measure_chain(self) -> ChainReading:
         """See `NodeFacts`."""
         return self.chain.measure()
+
+    async def read_fees(self) -> Sequence[FeeTotal]:
+        """See `NodeFacts`. Raises StoreCorrupted."""
+        return await self.chain.read_fees()
 
     async def read_balance(self) -> Wei:
         """See `NodeFacts`. Raises ChainUnavailable."""

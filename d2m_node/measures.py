@@ -4,12 +4,12 @@ Counts are those since the start of the process, and never go down. Reading cost
 unless a method waits; then it says what it raises.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from d2m_node.ports import ChainPort, NetworkPort, StorePort
-from protocol.types import Wei
+from protocol.types import JobId, Wei
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,25 @@ class StoreReading:
     """What the disk would still take, less the reserve."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeeTotal:
+    """What the account's transactions of one function cost, for one job or for none."""
+
+    job_id: JobId | None
+    call: str
+    """ "Contract.function", or "other"."""
+    count: int
+    fees_wei: Wei
+
+
 class MeasuredChain(ChainPort, Protocol):
     """The chain port, and its measures."""
 
     def measure(self) -> ChainReading:
         """Return the measures of now."""
+
+    async def read_fees(self) -> Sequence[FeeTotal]:
+        """Return what was paid for gas as long as the data directory remembers."""
 
     async def read_balance(self) -> Wei:
         """Return the account's ether as of the newest block. Raises ChainUnavailable."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from protocol.types import BlockNumber
+from protocol.types import Address, BlockNumber, Wei
 
 
 class TransactionState(Enum):
@@ -40,6 +40,17 @@ class StoredTransaction:
     """Where it was mined, as long as a reorganisation might drop that block."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaidFee:
+    """What the mined transaction of a nonce cost."""
+
+    nonce: int
+    callee: Address | None
+    call_head: bytes
+    """Selector and first argument: which function, and of which job."""
+    fee_wei: Wei
+
+
 class TransactionStore(Protocol):
     """Signed transactions of one account on one chain. All writes are durable on return.
 
@@ -60,6 +71,12 @@ class TransactionStore(Protocol):
 
     async def add(self, transaction: StoredTransaction) -> None:
         """Add a transaction. Hashes are unique; a key may come again with another nonce."""
+
+    async def note_fee(self, fee: PaidFee) -> None:
+        """Keep what a nonce cost; the last word counts, should a reorganisation mine another."""
+
+    async def load_fees(self) -> Sequence[PaidFee]:
+        """Return what every nonce cost."""
 
     async def settle(self, nonce: int, state: TransactionState, mined: BlockId | None) -> None:
         """Say what became of every watched transaction of a nonce, and whether to watch on.

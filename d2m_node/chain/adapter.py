@@ -1,6 +1,6 @@
 """The chain as roles see it."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from d2m_node.chain.artifacts import CONTRACTS, OTHERS, TOKEN, Artifact, load_ar
 from d2m_node.chain.bindings import Bindings, decode_view, encode_view
 from d2m_node.chain.blocks import parse_block, parse_header
 from d2m_node.chain.client import RpcClient, open_client
+from d2m_node.chain.counts import add_fees
 from d2m_node.chain.follower import Follower
 from d2m_node.chain.json_rpc import (
     Json,
@@ -25,7 +26,7 @@ from d2m_node.chain.nonces import Account
 from d2m_node.chain.reverts import explain_refusal
 from d2m_node.chain.transactions import TransactionSender
 from d2m_node.errors import ChainUnavailable, TransactionReverted, WrongNetwork
-from d2m_node.measures import ChainReading, MeasuredChain
+from d2m_node.measures import ChainReading, FeeTotal, MeasuredChain
 from d2m_node.ports import HistoryPort, SignerPort
 from d2m_node.retry import retry_transient
 from d2m_node.settings import ChainSettings
@@ -72,7 +73,7 @@ async def open_chain(
             await nursery.start(sender.run)
             nursery.start_soon(follower.run)
             domain = Domain(settings.chain_id, settings.market)
-            parts = _Parts(client, follower, sender, market.bindings)
+            parts = _Parts(client, follower, sender, market.bindings, store)
             yield _Chain(domain, market.params, parts, signer.address, settings.confirmations)
             nursery.cancel_scope.cancel()
 
@@ -83,6 +84,7 @@ class _Parts:
     follower: Follower
     sender: TransactionSender
     bindings: Bindings
+    store: TransactionStore
 
 
 class _Chain:
@@ -102,6 +104,7 @@ class _Chain:
         self._follower = parts.follower
         self._sender = parts.sender
         self._bindings = parts.bindings
+        self._store = parts.store
         self._account = account
         self._confirmations = confirmations
 
@@ -135,6 +138,9 @@ class _Chain:
 
     async def submit(self, call: ContractCall, *, key: str) -> None:
         await self._sender.submit(call, key)
+
+    async def read_fees(self) -> Sequence[FeeTotal]:
+        return add_fees(await self._store.load_fees(), self._bindings)
 
     def measure(self) -> ChainReading:
         open_transactions, open_blocks = self._sender.measure_open()

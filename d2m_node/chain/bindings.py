@@ -8,7 +8,7 @@ are those of its class.
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, fields
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
@@ -20,7 +20,10 @@ from d2m_node.errors import ChainUnavailable
 from protocol.course import Course
 from protocol.events import Event, RecordedEvent
 from protocol.terms import JobTerms, Metric
-from protocol.types import Address, BlockNumber, Wei
+from protocol.types import Address, BlockNumber, JobId, Wei
+
+CALL_HEAD_BYTES: Final = 36
+"""Of a call: the selector, and the first argument."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,16 @@ class Bindings:
                 for function, entry in self._artifacts[name].functions.items():
                     if entry.selector == selector:
                         return f"{name}.{function}"
+        return None
+
+    def name_job(self, to: Address | None, call_head: bytes) -> JobId | None:
+        """Return the job, or the auction, of a call's first 36 bytes; None if it is of none."""
+        for name, address in self._addresses.items():
+            if address == to and len(call_head) == CALL_HEAD_BYTES:
+                for entry in self._artifacts[name].functions.values():
+                    is_called = entry.selector == call_head[:4]
+                    if is_called and entry.inputs and entry.inputs[0].name in ("job", "auction"):
+                        return JobId(int.from_bytes(call_head[4:], "big"))
         return None
 
     def encode_call(self, call: ContractCall) -> EncodedCall:

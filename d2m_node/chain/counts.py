@@ -1,14 +1,15 @@
 """What this run's own transactions came to."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from d2m_node.chain.bindings import Bindings
 from d2m_node.chain.receipts import Receipt
 from d2m_node.chain.signing import Transaction
-from d2m_node.measures import CallTotals
-from protocol.types import Address, Wei
+from d2m_node.measures import CallTotals, FeeTotal
+from d2m_node.transaction_store import PaidFee
+from protocol.types import Address, JobId, Wei
 
 OTHER = "other"
 """Transactions that call no contract of the deployment: they only use a nonce up."""
@@ -47,6 +48,24 @@ class TransactionCounts:
             name = bindings.name_call(to, selector) or OTHER
             _add(named[name], total)
         return dict(_freeze(named))
+
+
+def add_fees(fees: Iterable[PaidFee], bindings: Bindings) -> list[FeeTotal]:
+    """Add up what nonces cost by job and function; calls of no job come first."""
+    sums: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+    for fee in fees:
+        job_id = bindings.name_job(fee.callee, fee.call_head)
+        call = bindings.name_call(fee.callee, fee.call_head[:4]) or OTHER
+        sums[job_id or 0, call].append(fee.fee_wei)
+    return [
+        FeeTotal(
+            job_id=JobId(number) if number else None,
+            call=call,
+            count=len(paid),
+            fees_wei=Wei(sum(paid)),
+        )
+        for (number, call), paid in sorted(sums.items())
+    ]
 
 
 def _add(total: _Total, more: _Total) -> None:

@@ -23,6 +23,7 @@ import structlog
 import trio
 from structlog.contextvars import bound_contextvars
 
+from d2m_node.chain.bindings import CALL_HEAD_BYTES
 from d2m_node.chain.client import RpcClient
 from d2m_node.chain.counts import TransactionCounts
 from d2m_node.chain.fees import Quote, cap_call_fee, quote_fees, raise_fees
@@ -41,7 +42,7 @@ from d2m_node.chain.submissions import Submission, Submissions
 from d2m_node.errors import ChainUnavailable, TransactionReverted
 from d2m_node.ports import SignerPort
 from d2m_node.settings import ChainSettings
-from d2m_node.transaction_store import TransactionState, TransactionStore
+from d2m_node.transaction_store import PaidFee, TransactionState, TransactionStore
 
 _UNDERPRICED = ("underpriced", "less than block base fee")
 """How clients ask for higher fees."""
@@ -180,6 +181,14 @@ class Nonces:
         has_effect = receipt.has_succeeded and not is_filler(transaction, self._signer.address)
         slot.state = TransactionState.CONFIRMED if has_effect else TransactionState.REVERTED
         slot.mined = receipt.block
+        await self._store.note_fee(
+            PaidFee(
+                nonce=slot.nonce,
+                callee=transaction.to,
+                call_head=transaction.data[:CALL_HEAD_BYTES],
+                fee_wei=receipt.fee_wei,
+            )
+        )
         if not slot.is_counted:
             self._counts.add(transaction, receipt)
             slot.is_counted = True

@@ -7,6 +7,7 @@ import click
 from d2m_node import client as api
 from d2m_node.cli.options import data_dir_option, json_of
 from d2m_node.cli.output import format_amount, print_facts, print_result, print_table
+from d2m_node.cli.refusals import show_refusals
 from d2m_node.cli.remote import ask
 
 
@@ -19,7 +20,8 @@ def earnings(*, job: int | None, why: bool, as_json: bool) -> None:
     """Add up what this account put up, spent and earned, job by job and role by role.
 
     Held is what contracts still keep of bids, deposits, stake and bonds; net is earned less spent.
-    Gas is not part of it. --json tells everything that --why does.
+    Gas is counted apart, as far as this data directory remembers. --json tells everything that
+    --why does.
     """
     found = ask(api.LIST_EARNINGS, api.EarningsParams(job=job))
     if as_json:
@@ -40,9 +42,17 @@ def earnings(*, job: int | None, why: bool, as_json: bool) -> None:
     for one in found.sums:
         if one.unclaimed_wei:
             click.echo(f"to be pulled: {format_amount(one.unclaimed_wei, one.currency)}")
+    gas_wei = sum(one.fee_wei for one in found.gas)
+    if gas_wei:
+        count = sum(one.transactions for one in found.gas)
+        click.echo(
+            f"gas, apart from these: {format_amount(gas_wei, 'ether')}, {count} transactions"
+        )
     if why:
         for position in found.positions:
             _explain(position)
+        _explain_gas(found.gas)
+        show_refusals(found.refusals)
 
 
 def _amounts(one: api.PositionView | api.SumView) -> Sequence[str]:
@@ -69,6 +79,21 @@ def _explain(position: api.PositionView) -> None:
         click.echo(f"  due: {due}  a share that is not claimed yet")
     for zero in position.zeros:
         click.echo(f"  0: {_place(zero)}{zero.reason}")
+
+
+def _explain_gas(gas: Sequence[api.GasView]) -> None:
+    if gas:
+        click.echo()
+        rows = [
+            [
+                "-" if one.job is None else str(one.job),
+                one.call,
+                str(one.transactions),
+                format_amount(one.fee_wei, "ether"),
+            ]
+            for one in gas
+        ]
+        print_table(("job", "gas for", "sent", "cost"), rows)
 
 
 def _place(zero: api.ZeroView) -> str:

@@ -4,6 +4,7 @@ from typing import Final
 
 from d2m_node.client.method import JobNumber, Method, Params, Result, Scope
 from d2m_node.client.payouts import EventView
+from d2m_node.client.refusals import RefusalView
 
 
 class EarningsParams(Params, frozen=True, kw_only=True):
@@ -76,12 +77,26 @@ class SumView(Result, frozen=True, kw_only=True):
     """Earned or returned, and still in a contract until it is pulled; the node pulls by itself."""
 
 
+class GasView(Result, frozen=True, kw_only=True):
+    """What transactions of one function cost, in ether."""
+
+    job: int | None
+    """None for calls of no job."""
+    call: str
+    transactions: int
+    fee_wei: int
+
+
 class EarningsView(Result, frozen=True, kw_only=True):
     account: str
     block_number: int
     """The block up to which the chain was followed."""
     positions: list[PositionView]
     sums: list[SumView]
+    gas: list[GasView]
+    """Sent from this data directory since it keeps count; part of no sum."""
+    refusals: list[RefusalView]
+    """Jobs that a role of this node turned down or could not go on with, the latest ones."""
 
 
 LIST_EARNINGS: Final = Method(

@@ -6,10 +6,12 @@ from d2m_node.client import (
     EarningsView,
     EntryView,
     EventView,
+    GasView,
     PositionView,
     SumView,
     ZeroView,
 )
+from d2m_node.measures import FeeTotal
 from d2m_node.rpc.explanations import view_events
 from d2m_node.rpc.views import to_hex
 from protocol.claims import Claims, claim_of
@@ -27,7 +29,7 @@ from protocol.zero_pay import ZeroPay, explain_zero_pay
 def view_earnings(
     state: MarketState, account: Address, params: ProtocolParams, job_id: JobId | None
 ) -> EarningsView:
-    """Describe the account's money in all jobs, or in one that there is."""
+    """Describe the account's money in all jobs, or in one that there is; gas and refusals apart."""
     positions = list_positions(state, account, params, job_id=job_id)
     formulas = {
         one: _find_formulas(state.jobs[one], account, params)
@@ -41,7 +43,18 @@ def view_earnings(
             for one in positions
         ],
         sums=_view_sums(positions, state, account, is_all=job_id is None),
+        gas=[],
+        refusals=[],
     )
+
+
+def view_gas(fees: Iterable[FeeTotal], job_id: JobId | None) -> list[GasView]:
+    """Describe what gas cost, in all jobs or in one."""
+    return [
+        GasView(job=one.job_id, call=one.call, transactions=one.count, fee_wei=one.fees_wei)
+        for one in fees
+        if job_id is None or one.job_id == job_id
+    ]
 
 
 def _view_position(

@@ -20,7 +20,7 @@ from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
 from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.rpc.discovery import describe_methods
-from d2m_node.rpc.earnings import view_earnings
+from d2m_node.rpc.earnings import view_earnings, view_gas
 from d2m_node.rpc.explanations import view_explanation
 from d2m_node.rpc.herald import Herald
 from d2m_node.rpc.once import OnceDesk, PaidCall, hash_plan
@@ -152,7 +152,12 @@ async def list_earnings(context: RpcContext, params: api.EarningsParams) -> api.
     chain, account = context.ports.chain, context.ports.signer.address
     job_id = None if params.job is None else _find_job(chain.state, params.job).job_id
     # The state is never changed, only replaced; a long history takes a while to go through.
-    return await trio.to_thread.run_sync(view_earnings, chain.state, account, chain.params, job_id)
+    money = await trio.to_thread.run_sync(view_earnings, chain.state, account, chain.params, job_id)
+    return msgspec.structs.replace(
+        money,
+        gas=view_gas(await context.facts.read_fees(), job_id),
+        refusals=await list_refusals(context, api.RefusalsParams(job=params.job)),
+    )
 
 
 async def list_roles(context: RpcContext, params: api.NoParams) -> list[api.RoleView]:  # noqa: ARG001

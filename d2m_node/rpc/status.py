@@ -1,6 +1,7 @@
 """What a node says of itself as a whole."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from d2m_node.client import (
     SyncView,
 )
 from d2m_node.errors import ChainUnavailable
-from d2m_node.measures import ChainReading
+from d2m_node.measures import ChainReading, FeeTotal
 from d2m_node.ports import Ports
 from d2m_node.rpc.views import to_hex
 from protocol.activity import describe_activity, find_roles
@@ -54,6 +55,9 @@ class NodeFacts(Protocol):
 
     def measure_chain(self) -> ChainReading:
         """Return the measures of the chain adapter."""
+
+    async def read_fees(self) -> Sequence[FeeTotal]:
+        """Return what was paid for gas."""
 
     async def read_balance(self) -> Wei:
         """Return the account's ether. Raises ChainUnavailable."""

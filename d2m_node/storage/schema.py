@@ -100,6 +100,15 @@ MIGRATIONS: Final = (
         details BLOB NOT NULL -- JSON
     ) STRICT;
     """,
+    """
+    -- What the mined transaction of each nonce cost, and the beginning of what it called.
+    CREATE TABLE fees (
+        nonce INTEGER PRIMARY KEY,
+        callee BLOB,
+        call_head BLOB NOT NULL,
+        fee_wei TEXT NOT NULL -- may exceed 64 bits
+    ) STRICT;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from d2m_node.storage.journal import RunInTransaction
-from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
+from d2m_node.transaction_store import BlockId, PaidFee, StoredTransaction, TransactionState
+from protocol.types import Wei
 
 
 class Transactions:
@@ -73,6 +74,30 @@ class Transactions:
             )
 
         await self._run(work)
+
+    async def note_fee(self, fee: PaidFee) -> None:
+        """Keep what a nonce cost; the last word counts, should a reorganisation mine another."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO fees (nonce, callee, call_head, fee_wei)"
+                " VALUES (?, ?, ?, ?)",
+                (fee.nonce, fee.callee, fee.call_head, str(fee.fee_wei)),
+            )
+
+        await self._run(work)
+
+    async def load_fees(self) -> Sequence[PaidFee]:
+        """Return what every nonce cost."""
+
+        def work(connection: sqlite3.Connection) -> list[PaidFee]:
+            rows = connection.execute("SELECT nonce, callee, call_head, fee_wei FROM fees")
+            return [
+                PaidFee(nonce=nonce, callee=callee, call_head=head, fee_wei=Wei(int(fee_wei)))
+                for nonce, callee, head, fee_wei in rows
+            ]
+
+        return await self._run(work)
 
     async def settle(self, nonce: int, state: TransactionState, mined: BlockId | None) -> None:
         """Say what became of every watched transaction of a nonce, and whether to watch on."""

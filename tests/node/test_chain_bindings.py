@@ -9,7 +9,9 @@ from eth_abi.abi import decode
 from d2m_node.calls import ApproveToken, ContractCall, RevealBid, SettleJob
 from d2m_node.chain.artifacts import CONTRACTS, TOKEN, load_artifact
 from d2m_node.chain.bindings import event_classes
+from d2m_node.chain.counts import add_fees
 from d2m_node.errors import ChainUnavailable
+from d2m_node.transaction_store import PaidFee
 from protocol.course import Course
 from protocol.events import CourseChanged, Event
 from protocol.hashing import word
@@ -139,3 +141,28 @@ def test_an_allowance_names_the_address_of_its_contract() -> None:
 def test_the_tokens_logs_are_not_followed() -> None:
     followed = make_bindings().addresses
     assert set(followed) == {ADDRESSES[name] for name in CONTRACTS}
+
+
+def test_fees_are_added_up_by_job_and_function() -> None:
+    bindings = make_bindings()
+    rounds = load_artifact("Rounds").functions["execute_slashes"].selector
+    stake = load_artifact("StakePool").functions["deposit"].selector
+
+    def fee(nonce: int, name: str, head: bytes, fee_wei: int) -> PaidFee:
+        callee = ADDRESSES[name]
+        return PaidFee(nonce=nonce, callee=callee, call_head=head, fee_wei=Wei(fee_wei))
+
+    fees = [
+        fee(0, "Rounds", rounds + word(3), 5),
+        fee(1, "Rounds", rounds + word(3), 2**70),
+        fee(2, "Rounds", rounds + word(4), 1),
+        fee(3, "StakePool", stake, 2),
+        PaidFee(nonce=4, callee=None, call_head=b"", fee_wei=Wei(9)),
+    ]
+    totals = add_fees(fees, bindings)
+    assert [(one.job_id, one.call, one.count, one.fees_wei) for one in totals] == [
+        (None, "StakePool.deposit", 1, 2),
+        (None, "other", 1, 9),
+        (3, "Rounds.execute_slashes", 2, 5 + 2**70),
+        (4, "Rounds.execute_slashes", 1, 1),
+    ]

@@ -33,6 +33,9 @@ async def test_a_call_returns_once_it_is_mined() -> None:
     assert len(desk.chain.sent) == 1
     assert parse_transaction(desk.chain.sent[0]).value_wei == 5
     assert store.transactions[0].state is TransactionState.CONFIRMED
+    sent = parse_transaction(desk.chain.sent[0])
+    fee = store.fees[0]
+    assert (fee.callee, fee.call_head) == (sent.to, sent.data[:36])
 
 
 async def test_a_transaction_is_stored_before_it_is_sent() -> None:

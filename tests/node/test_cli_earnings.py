@@ -11,13 +11,14 @@ import trio
 from d2m_node import cli
 from d2m_node import client as api
 from d2m_node.client import AsyncRpcClient
+from d2m_node.measures import FeeTotal
 from protocol.claims import Claim
 from protocol.events import StakeLocked, StakeSlashed
 from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Wei
 from tests.protocol.test_earnings import record
-from tests.support.rpc import ACCOUNT, FakeChain, FakeNode, serve_fake_node
+from tests.support.rpc import ACCOUNT, FakeChain, FakeFacts, FakeNode, serve_fake_node
 from tests.support.settled_job import CONES, JOB, make_job_state, make_settled_job
 
 
@@ -50,7 +51,11 @@ async def node(tmp_path: Path) -> AsyncGenerator[FakeNode, None]:
         jobs={JOB: replace(job, trail=(*stake, *job.trail))},
         payouts={(NO_ACCOUNT, ACCOUNT): Claim(credited_wei=Wei(272))},
     )
-    node = FakeNode(chain=FakeChain(state))
+    fees = (
+        FeeTotal(job_id=None, call="StakePool.deposit", count=1, fees_wei=Wei(7)),
+        FeeTotal(job_id=JOB, call="Enrolment.enrol_cone", count=1, fees_wei=Wei(2**70)),
+    )
+    node = FakeNode(chain=FakeChain(state), facts=FakeFacts(fees=fees))
     async with serve_fake_node(node, tmp_path / "rpc.sock"):
         yield node
 
@@ -77,6 +82,7 @@ async def test_earnings_come_with_sums_that_add_up(node: FakeNode, tmp_path: Pat
     assert payout.event.event == "PayoutCredited"
     (zero,) = position.zeros
     assert (zero.code, zero.round) == ("fewer_traces", 0)
+    assert [one.fee_wei for one in found.gas] == [7, 2**70]
 
 
 async def test_the_command_explains_amounts_and_zeros(
@@ -88,6 +94,8 @@ async def test_the_command_explains_amounts_and_zeros(
     assert "1501 * 2 // 11" in text
     assert "0: round 0: voted for the decided digest with a trace that fewer had" in text
     assert "to be pulled: 272 wei" in text
+    assert "2 transactions" in text
+    assert "Enrolment.enrol_cone" in text
 
 
 async def test_earnings_of_a_job_that_there_is_not_are_refused(

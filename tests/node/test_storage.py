@@ -15,9 +15,9 @@ from d2m_node.storage.database import DATABASE_NAME, open_store
 from d2m_node.storage.facts import Facts
 from d2m_node.storage.refusals import REFUSALS_KEPT
 from d2m_node.storage.schema import MIGRATIONS
-from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
+from d2m_node.transaction_store import BlockId, PaidFee, StoredTransaction, TransactionState
 from protocol.hashing import keccak
-from protocol.types import BlockNumber, JobId
+from protocol.types import Address, BlockNumber, JobId, Wei
 
 
 def make_transaction(key: str, nonce: int, raw: bytes) -> StoredTransaction:
@@ -232,3 +232,14 @@ async def test_facts_of_the_node_are_numbered_across_restarts_and_old_ones_give_
         third = await facts.add("role.disabled", {}, None)
         assert await facts.latest() == [second, third]
         assert third.number == 3
+
+
+async def test_what_a_nonce_cost_is_kept_and_the_last_word_counts(tmp_path: Path) -> None:
+    fee = PaidFee(nonce=3, callee=Address(b"\x01" * 20), call_head=b"\x02" * 36, fee_wei=Wei(2**70))
+    async with open_store(tmp_path) as store:
+        await store.transactions.note_fee(replace(fee, fee_wei=Wei(1)))
+        await store.transactions.note_fee(fee)
+        await store.transactions.note_fee(replace(fee, nonce=4, callee=None))
+    async with open_store(tmp_path) as store:
+        kept = {one.nonce: one for one in await store.transactions.load_fees()}
+    assert kept == {3: fee, 4: replace(fee, nonce=4, callee=None)}

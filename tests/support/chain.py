@@ -13,7 +13,7 @@ from d2m_node.chain.signing import Transaction, parse_transaction
 from d2m_node.errors import ChainUnavailable
 from d2m_node.keys import LocalSigner
 from d2m_node.settings import ChainSettings
-from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionState
+from d2m_node.transaction_store import BlockId, PaidFee, StoredTransaction, TransactionState
 from protocol.events import Event
 from protocol.hashing import keccak
 from protocol.types import Address
@@ -285,6 +285,7 @@ class MemoryTransactionStore:
 
     def __init__(self) -> None:
         self.transactions: list[StoredTransaction] = []
+        self.fees: dict[int, PaidFee] = {}
 
     async def load_watched(self) -> Sequence[StoredTransaction]:
         found = [one for one in self.transactions if _is_watched(one)]
@@ -300,6 +301,12 @@ class MemoryTransactionStore:
 
     async def add(self, transaction: StoredTransaction) -> None:
         self.transactions.append(transaction)
+
+    async def note_fee(self, fee: PaidFee) -> None:
+        self.fees[fee.nonce] = fee
+
+    async def load_fees(self) -> Sequence[PaidFee]:
+        return list(self.fees.values())
 
     async def settle(self, nonce: int, state: TransactionState, mined: BlockId | None) -> None:
         self.transactions = [

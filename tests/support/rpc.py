@@ -1,6 +1,6 @@
 """A node's RPC over a real socket, with the node behind it faked."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ import trio
 
 from d2m_node.chain.history import History
 from d2m_node.errors import ChainUnavailable, UserError
-from d2m_node.measures import ChainReading
+from d2m_node.measures import ChainReading, FeeTotal
 from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
 from d2m_node.role_control import RoleOptions, RoleState
@@ -157,6 +157,7 @@ class FakeFacts:
     backed_up: bool = True
     balance_wei: Wei | None = Wei(10**18)
     reading: ChainReading = QUIET
+    fees: tuple[FeeTotal, ...] = ()
 
     def uptime_seconds(self) -> float:
         return 75.0
@@ -169,6 +170,9 @@ class FakeFacts:
 
     def measure_chain(self) -> ChainReading:
         return self.reading
+
+    async def read_fees(self) -> Sequence[FeeTotal]:
+        return self.fees
 
     async def read_balance(self) -> Wei:
         if self.balance_wei is None:
