@@ -181,14 +181,7 @@ class Nonces:
         has_effect = receipt.has_succeeded and not is_filler(transaction, self._signer.address)
         slot.state = TransactionState.CONFIRMED if has_effect else TransactionState.REVERTED
         slot.mined = receipt.block
-        await self._store.note_fee(
-            PaidFee(
-                nonce=slot.nonce,
-                callee=transaction.to,
-                call_head=transaction.data[:CALL_HEAD_BYTES],
-                fee_wei=receipt.fee_wei,
-            )
-        )
+        await self._store.note_fee(_describe_fee(slot, transaction, receipt))
         if not slot.is_counted:
             self._counts.add(transaction, receipt)
             slot.is_counted = True
@@ -343,6 +336,15 @@ class Nonces:
             log.warning("transaction_not_sent", reason=str(exc), **fields)
         else:
             log.info("transaction_sent", **fields)
+
+
+def _describe_fee(slot: Slot, transaction: Transaction, receipt: Receipt) -> PaidFee:
+    return PaidFee(
+        nonce=slot.nonce,
+        callee=transaction.to,
+        call_head=transaction.data[:CALL_HEAD_BYTES],
+        fee_wei=receipt.fee_wei,
+    )
 
 
 def _log_outcome(slot: Slot, receipt: Receipt, error: TransactionReverted | None) -> None:
