@@ -6,6 +6,7 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
+from d2m_node.errors import DiskFull
 from d2m_node.ports import ChainPort
 from d2m_node.settings import NodeSettings
 from d2m_node.storage.database import Store
@@ -47,7 +48,10 @@ def make_rules(settings: NodeSettings) -> KeepRules:
 async def run_collector(store: Store, chain: ChainPort, rules: KeepRules) -> NoReturn:
     """Collect at the start and then every minute, until cancelled. Raises FatalError."""
     while True:
-        await collect(store, chain.state, rules)
+        try:
+            await collect(store, chain.state, rules)
+        except DiskFull as error:  # some file systems need room even to delete
+            log.warning("collection_failed", reason=str(error))
         await trio.sleep(PERIOD_SECONDS)
 
 

@@ -56,6 +56,11 @@ class Database:
         """
         return await trio.to_thread.run_sync(self._run_sync, work, limiter=self._limiter)
 
+    async def close(self) -> None:
+        """Close the file once no thread works on it: SQLite does not survive else."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._connection.close, limiter=self._limiter)
+
     def _run_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with translated_errors(self._path), _transaction(self._connection):
             return work(self._connection)

@@ -81,8 +81,8 @@ async def open_store(
         path = folder / DATABASE_NAME
         _check_not_lost(path, folder / BLOB_FOLDER)
         connection = await trio.to_thread.run_sync(connect, path)
+        database = Database(connection, path)
         try:
-            database = Database(connection, path)
             files = BlobFiles(folder / BLOB_FOLDER, reserve_bytes=settings.reserve_bytes)
             blobs = Blobs(files, database.run, quota_bytes=settings.blob_bytes)
             await blobs.prepare()
@@ -96,7 +96,7 @@ async def open_store(
                 run=database.run,
             )
         finally:
-            connection.close()
+            await database.close()
 
 
 @contextmanager

@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+from structlog.testing import capture_logs
 
+from d2m_node.errors import DiskFull
 from d2m_node.ports import Purpose, Reference
 from d2m_node.settings import StorageSettings
+from d2m_node.storage import collector
 from d2m_node.storage.collector import collect
 from d2m_node.storage.database import BLOB_FOLDER, Store, open_store
 from d2m_node.storage.retention import JOB_RECORDS, PROVABLE_BLOCKS, STEP_CALLS, KeepRules
@@ -14,6 +19,7 @@ from d2m_node.transaction_store import BlockId, StoredTransaction, TransactionSt
 from d2m_node.user_input import ByteCount
 from protocol.hashing import keccak
 from protocol.job import JobPhase
+from protocol.market import MarketState
 from protocol.types import BlockNumber, Digest, JobId
 from tests.support.market_states import make_state
 
@@ -261,3 +267,35 @@ async def test_reading_a_blob_makes_it_go_later(tmp_path: Path) -> None:
             await collect(store, make_state(block, j1=JobPhase.SETTLED), rules)
         assert await store.blobs.get(keccak(read)) == read
         assert await store.blobs.get(keccak(unread)) is None
+
+
+async def test_a_disk_that_is_too_full_to_delete_does_not_end_the_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_again = trio.Event()
+
+    class Chain:
+        asked = 0
+
+        @property
+        def state(self) -> MarketState:
+            self.asked += 1
+            if self.asked == 3:
+                asked_again.set()
+            return make_state(100 * self.asked, over=[OLD])
+
+    def refuse(_: Digest) -> None:
+        raise DiskFull("no room to delete")
+
+    chain: Any = Chain()
+    monkeypatch.setattr(collector, "PERIOD_SECONDS", 0)
+    async with open_store(tmp_path) as store:
+        await store.blobs.put(b"update", Reference(Purpose.UPDATE, OLD))
+        monkeypatch.setattr(store.blobs.files, "delete", refuse)
+        with capture_logs() as logs, trio.fail_after(20):
+            async with trio.open_nursery() as nursery:  # ends before the store does
+                rules = replace(RULES, keep_blocks=0)
+                nursery.start_soon(collector.run_collector, store, chain, rules)
+                await asked_again.wait()
+                nursery.cancel_scope.cancel()
+    assert [one["event"] for one in logs] == ["collection_failed"]
