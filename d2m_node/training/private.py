@@ -71,7 +71,9 @@ class SecureOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no typ
         for parameter in self.params:
             summed = parameter.summed_grad
             noise = draw_noise(summed.shape, self.noise_multiplier * self.max_grad_norm)
-            parameter.grad = (summed + noise.to(summed)).view_as(parameter)
+            # Narrowed here: not every device has float64.
+            noise = noise.to(summed.dtype).to(summed.device)
+            parameter.grad = (summed + noise).view_as(parameter)
 
 
 def fit_privately(

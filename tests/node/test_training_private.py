@@ -185,3 +185,14 @@ def test_batches_take_each_sample_with_its_chance() -> None:
     assert abs(len(batch) - count * rate) < 6.2 * math.sqrt(count * rate * (1 - rate))
     assert batch.unique().shape == batch.shape
     assert len(draw_batch(count, 1.0)) == count
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gpu_trains_privately_and_without_noise_as_the_processor_does(name: str) -> None:
+    task = make_task(MODELS[name], replace(NO_PRIVACY, steps=1))
+    here = train(task)
+    there = train_locally(task, device=torch.device("cuda"), check_cancelled=lambda: None)
+    assert (np.abs(here - there) > 100).mean() < 0.02
+    noisy = replace(task, private=PRIVATE)
+    assert train_locally(noisy, device=torch.device("cuda"), check_cancelled=lambda: None).any()

@@ -289,3 +289,13 @@ async def test_the_process_trains_privately_and_does_the_sums(trainer: ProcessTr
     assert noise == pytest.approx(2.0, rel=0.02)
     with pytest.raises(InvalidParams, match="epsilon_per_job"):
         await trainer.choose_noise(epsilon=1e-12, delta=1e-5, sample_rate=1.0, steps=8)
+
+
+@pytest.mark.gpu
+async def test_the_process_takes_a_gpu_if_there_is_one_and_gives_it_back() -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with open_trainer(Device.AUTO) as trainer:
+            assert (await train(trainer)).any()
+            process = find_process()
+            assert any("cuda" in one.path for one in process.memory_maps())
+    assert not process.is_running()
