@@ -33,6 +33,8 @@ async def open_ledger(
     dataset = await trio.to_thread.run_sync(compute_dataset_id, samples)
     books = Books(dataset=dataset, domain=chain.domain, account=me)
     check_delta(policy, len(samples.labels))
+    # Load now what does the sums: it takes seconds, and an enrolment may last no longer.
+    await trainer.compute_epsilon([], policy.delta)
     return PrivacyLedger(policy, books, ports.store.journal, trainer, is_over=is_over)
 
 
