@@ -1,6 +1,6 @@
 """Whatever a file holds, reading it gives a value, or one line that says what is wrong with it.
 
-The tests that are marked `slow` are the others with a hundred times as many examples.
+The tests that are marked `slow` are the others with a twenty times as many examples.
 """
 
 import gzip
@@ -78,11 +78,11 @@ DATASETS = [
 
 
 def both(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run a property with so many examples, and marked `slow` with a hundred times as many."""
+    """Run a property with so many examples, and marked `slow` with twenty times as many."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         @pytest.mark.parametrize(
-            "times", [1, pytest.param(100, marks=pytest.mark.slow)], ids=["quick", "long"]
+            "times", [1, pytest.param(20, marks=pytest.mark.slow)], ids=["quick", "long"]
         )
         def run(times: int, tmp_path: Path) -> None:
             settings(

@@ -17,11 +17,13 @@ from d2m_node.errors import TrainingStopped, UserError
 from d2m_node.ports import PrivateTraining, Samples, TrainingTask
 from d2m_node.settings import Device
 from d2m_node.training import runner
+from d2m_node.training.pipe import Train
 from d2m_node.training.runner import ProcessTrainer, open_trainer
 from protocol.errors import InvalidParams
 from protocol.hashing import keccak
 from protocol.model import initial_parameters, mlp
 from protocol.request import TrainingSpec
+from protocol.update import TensorKind, encode_tensor
 
 MODEL = mlp((4,), 2, hidden=3)
 PARAMETERS = initial_parameters(MODEL, keccak(b"start"))
@@ -186,6 +188,19 @@ async def test_a_process_that_died_idle_is_replaced_once_it_is_noticed(
     find_process().kill()
     with pytest.raises(TrainingStopped):
         await train(trainer)
+    assert (await train(trainer)).any()
+
+
+async def test_a_failure_inside_the_process_is_told_with_its_reason(
+    trainer: ProcessTrainer,
+) -> None:
+    worker = trainer._worker
+    assert worker is not None
+    unprepared = Train(number=99, model=MODEL, spec=SHORT, seed=1, private=None)
+    body = encode_tensor(TensorKind.PARAMETERS, PARAMETERS)
+    message = "the training process failed: AssertionError: the node sends samples before"
+    with pytest.raises(TrainingStopped, match=message):
+        await worker.ask(unprepared, body)
     assert (await train(trainer)).any()
 
 
