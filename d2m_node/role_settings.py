@@ -125,6 +125,8 @@ def _check_privacy(privacy: PrivacySettings) -> None:
             raise UserError(f"{section}.epsilon_budget: not set, and {given[0]} is; give a budget")
         return
     if len(given) != 1:
-        raise UserError(f"{section}: give either noise_multiplier or epsilon_per_job")
+        raise UserError(
+            f"{section}.epsilon_budget: with it, give either noise_multiplier or epsilon_per_job"
+        )
     if privacy.epsilon_per_job is not None and privacy.epsilon_per_job > privacy.epsilon_budget:
         raise UserError(f"{section}.epsilon_per_job: must not exceed epsilon_budget")

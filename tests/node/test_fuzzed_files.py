@@ -1,6 +1,6 @@
 """Whatever a file holds, reading it gives a value, or one line that says what is wrong with it.
 
-The tests that are marked `slow` are the others with a twenty times as many examples.
+The tests that are marked `slow` are the others with twenty times as many examples.
 """
 
 import gzip

@@ -246,10 +246,13 @@ def test_privacy_is_off_until_there_is_a_budget(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ("noise_multiplier = 1.0", r"privacy\.epsilon_budget: not set, and noise_multiplier is"),
-        ("epsilon_budget = 8", "privacy: give either noise_multiplier or epsilon_per_job"),
+        (
+            "epsilon_budget = 8",
+            "epsilon_budget: with it, give either noise_multiplier or epsilon_per_job",
+        ),
         (
             "epsilon_budget = 8\nnoise_multiplier = 1\nepsilon_per_job = 1",
-            "privacy: give either noise_multiplier or epsilon_per_job",
+            "epsilon_budget: with it, give either noise_multiplier or epsilon_per_job",
         ),
         ("epsilon_budget = 1\nepsilon_per_job = 2", "epsilon_per_job: must not exceed"),
         ("epsilon_budget = nan\nepsilon_per_job = 2", "epsilon_budget: expected"),
