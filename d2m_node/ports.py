@@ -126,6 +126,9 @@ class Verdict(Enum):
 class Library(Protocol):
     """What this node serves to others. The network asks; the node decides who may have what."""
 
+    async def admits(self, peer_id: bytes, digest: Digest) -> bool:
+        """Say whether there is a blob that this peer may have."""
+
     async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
         """Return a blob if this peer may have it, else None."""
 

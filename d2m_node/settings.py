@@ -136,6 +136,12 @@ class NetworkSettings:
     """With the peer id: /ip4/…/tcp/…/p2p/…."""
     announce: str | None = None
     """What others should dial, if that is not the address listened on."""
+    upload_bytes_per_second: ByteCount = ByteCount(0)
+    """Of updates and models, shared between the peers that ask; "10MiB" is read, 0 is no limit."""
+    max_connections: Annotated[int, Meta(ge=16, le=4096)] = 384
+    """Open at once. A job has up to 256 sellers and 64 CONE nodes."""
+    deny: tuple[str, ...] = ()
+    """Peer ids that are never talked to, as `peers` prints them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

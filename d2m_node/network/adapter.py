@@ -51,6 +51,7 @@ class Libp2pNetwork:
         self._settings = settings
         self._peer_id = ID.from_pubkey(key_pair.public_key).to_bytes()
         self._bootstrap = _check_bootstrap(settings)
+        _check_denied(settings)
         self._book: dict[bytes, str] = {}
         self._counts = NetworkCounts()
         self._conduct = Conduct(settings, self._counts)
@@ -225,7 +226,7 @@ async def open_network(settings: NetworkSettings, library: Library) -> AsyncIter
     KeyUnavailable
         If the identity cannot be loaded or made.
     UserError
-        If `listen` or an entry of `bootstrap` is no multiaddr, or the port is taken.
+        If `listen`, an entry of `bootstrap` or one of `deny` is malformed, or the port is taken.
     FatalError
         What the library raises while it serves a peer.
     """
@@ -248,6 +249,14 @@ def _check_bootstrap(settings: NetworkSettings) -> dict[bytes, str]:
         return parse_bootstrap(settings.bootstrap)
     except ValueError as exc:  # the multiaddr library's errors are ValueErrors
         raise UserError(f"network.bootstrap: {exc}") from exc
+
+
+def _check_denied(settings: NetworkSettings) -> None:
+    for entry in settings.deny:
+        try:
+            ID.from_string(entry)
+        except ValueError as exc:
+            raise UserError(f"network.deny: {entry!r} is no peer id") from exc
 
 
 def _find_failure(error: Exception) -> Exception:

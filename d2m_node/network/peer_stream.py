@@ -15,12 +15,16 @@ from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage
 from protocol.wire.codec import decode_message, encode_message
 from protocol.wire.messages import AnyMessage, Message
-from protocol.wire.topics import BLOB_PROTOCOL, MESSAGES_PROTOCOL
+from protocol.wire.topics import BLOB_PROTOCOL, CHUNKS_PROTOCOL, MESSAGES_PROTOCOL
 
 LENGTH_BYTES: Final = 4
 CLOSE_SECONDS: Final = 1.0
 
-KINDS: Final = {BLOB_PROTOCOL: "blobs", MESSAGES_PROTOCOL: "messages"}
+KINDS: Final = {
+    BLOB_PROTOCOL: "blobs",
+    CHUNKS_PROTOCOL: "blobs",
+    MESSAGES_PROTOCOL: "messages",
+}
 """What a protocol's bytes are counted as."""
 
 
@@ -40,6 +44,8 @@ class PeerStream:
         self._io_seconds = io_seconds
         self._counts = counts
         self._kind = kind
+        self._ahead = b""
+        """What was read to see whether anything comes."""
 
     async def send(self, data: bytes) -> None:
         """Send bytes; returns when they are out or buffered by the system."""
@@ -82,6 +88,20 @@ class PeerStream:
         except trio.TooSlowError as exc:
             raise StreamTimeout("the peer did not finish its message") from exc
 
+    async def receive_next(self, max_bytes: int) -> AnyMessage | None:
+        """Return the next message, or None if the peer has closed its side.
+
+        Raises InvalidMessage.
+        """
+        try:
+            with trio.fail_after(self._io_seconds):
+                self._ahead += await self.receive_some(1)
+        except trio.TooSlowError as exc:
+            raise StreamTimeout("the peer asks for nothing more") from exc
+        except PeerUnreachable:
+            return None
+        return await self.receive_message(max_bytes)
+
     async def close(self) -> None:
         """Say that we are done; never fails and never waits long."""
         with trio.move_on_after(CLOSE_SECONDS) as closing:
@@ -98,7 +118,8 @@ class PeerStream:
             await self._stream.reset()
 
     async def _receive_exactly(self, count: int) -> bytes:
-        received = bytearray()
+        received = bytearray(self._ahead[:count])
+        self._ahead = self._ahead[count:]
         while len(received) < count:
             received += await self.receive_some(count - len(received))
         return bytes(received)

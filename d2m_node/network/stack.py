@@ -15,8 +15,9 @@ from d2m_node.network.gossip import Gossip
 from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
 from d2m_node.network.host import start_listening
 from d2m_node.network.peers import Peers
+from d2m_node.network.serving import StreamServer
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.network.streams import StreamClient, StreamServer
+from d2m_node.network.streams import StreamClient
 from d2m_node.ports import Library
 
 
@@ -50,7 +51,7 @@ class Stack:
         self.client = StreamClient(host, self.peers, settings, lasting.counts)
         self._gossip = gossip
         self._borrowers: set[trio.CancelScope] = set()
-        StreamServer(host, lasting.library, settings, lasting.counts)
+        self._server = StreamServer(host, lasting.library, settings, lasting.counts)
         guard_streams(
             host,
             max_streams_per_peer=settings.max_streams_per_peer,
@@ -69,6 +70,7 @@ class Stack:
             await start_listening(self.host, listen)
             await self._gossip.attach(self.pubsub)
             self.tasks.start_soon(self._gossip.run_publisher, self.pubsub)
+            self.tasks.start_soon(self._server.run)
             try:
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""Fetch and serve blobs by hash, and pull a peer's gossip of one step.
+"""Fetch blobs by hash, and pull a peer's gossip of one step.
 
 Both protocols start with one length-prefixed request; a blob's answer is a header and then its
 bytes from the offset asked for, a messages request's is one batch.
@@ -12,20 +12,20 @@ from typing import Final
 
 import structlog
 import trio
-from libp2p.abc import IHost, INetStream
-from libp2p.custom_types import TProtocol
+from libp2p.abc import IHost
 from libp2p.peer.id import ID
 
 from d2m_node.errors import PeerFault, PeerUnreachable, StreamTimeout, TransientError
+from d2m_node.network.chunk_fetch import ChunkFetch
 from d2m_node.network.counts import NetworkCounts
-from d2m_node.network.peer_stream import KINDS, PeerStream, open_peer_stream
+from d2m_node.network.fairness import PIECE_BYTES, PeerSlots
+from d2m_node.network.peer_stream import PeerStream, open_peer_stream
 from d2m_node.network.peers import Peers
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import Library
 from protocol.errors import InvalidMessage, ProtocolError, RuleViolation
 from protocol.hashing import keccak
 from protocol.types import Digest
-from protocol.wire.codec import MAX_BATCH_BYTES, decode_message, encode_message
+from protocol.wire.codec import MAX_BATCH_BYTES, decode_message
 from protocol.wire.messages import (
     BlobHeader,
     BlobRequest,
@@ -37,84 +37,13 @@ from protocol.wire.topics import BLOB_PROTOCOL, MESSAGES_PROTOCOL
 
 log = structlog.get_logger(__name__)
 
-PIECE_BYTES: Final = 1024 * 1024
 MAX_REQUEST_BYTES: Final = 128
-MAX_BATCH_COUNT: Final = 512
+MIN_CHUNKED_BYTES: Final = 4 * 1024 * 1024
+"""Smaller blobs are there before all sources have said what they have."""
 
 
 class _Contradiction(TransientError):
     """Two peers name different sizes of one blob, and nobody can say who lies."""
-
-
-class _PeerSlots:
-    """A limit on what is done at once with each peer; those beyond wait."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._limiters: dict[bytes, trio.CapacityLimiter] = {}
-
-    @asynccontextmanager
-    async def hold(self, peer_id: bytes) -> AsyncIterator[None]:
-        limiter = self._limiters.setdefault(peer_id, trio.CapacityLimiter(self._count))
-        try:
-            async with limiter:
-                yield
-        finally:
-            if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
-                self._limiters.pop(peer_id, None)
-
-
-class StreamServer:
-    """Answers what others ask of our library."""
-
-    def __init__(
-        self, host: IHost, library: Library, settings: NetworkSettings, counts: NetworkCounts
-    ) -> None:
-        self._library = library
-        self._settings = settings
-        self._counts = counts
-        self._peer_slots = _PeerSlots(settings.max_fetches_per_peer)
-        self._slots = trio.CapacityLimiter(settings.max_serving_count)
-        host.set_stream_handler(TProtocol(BLOB_PROTOCOL), self._serve_blob)
-        host.set_stream_handler(TProtocol(MESSAGES_PROTOCOL), self._serve_messages)
-
-    def _wrap(self, raw: INetStream, protocol: str) -> PeerStream:
-        return PeerStream(raw, self._settings.io_seconds, self._counts, KINDS[protocol])
-
-    async def _serve_blob(self, raw: INetStream) -> None:
-        stream = self._wrap(raw, BLOB_PROTOCOL)
-        request = await stream.receive_message(MAX_REQUEST_BYTES)
-        if not isinstance(request, BlobRequest):
-            raise InvalidMessage(f"{type(request).__name__} on the blob protocol")
-        async with self._peer_slots.hold(stream.peer_id), self._slots:
-            blob = await self._library.read_blob(stream.peer_id, Digest(request.digest))
-            if blob is None:
-                await stream.send_message(BlobHeader(available=False, size_bytes=0))
-            else:
-                await self._send_blob(stream, blob, request.offset)
-        await stream.close()
-
-    async def _send_blob(self, stream: PeerStream, blob: bytes, offset: int) -> None:
-        settings = self._settings
-        patience = settings.io_seconds + len(blob) / settings.min_bytes_per_second
-        try:
-            with trio.fail_after(patience):
-                await stream.send_message(BlobHeader(available=True, size_bytes=len(blob)))
-                for start in range(offset, len(blob), PIECE_BYTES):
-                    await stream.send(blob[start : start + PIECE_BYTES])
-        except trio.TooSlowError as exc:
-            raise StreamTimeout("takes the blob too slowly") from exc
-
-    async def _serve_messages(self, raw: INetStream) -> None:
-        stream = self._wrap(raw, MESSAGES_PROTOCOL)
-        request = await stream.receive_message(MAX_REQUEST_BYTES)
-        if not isinstance(request, MessagesRequest):
-            raise InvalidMessage(f"{type(request).__name__} on the messages protocol")
-        async with self._peer_slots.hold(stream.peer_id), self._slots:
-            found = await self._library.read_messages(stream.peer_id, request)
-            encoded = [encode_message(message) for message in found[:MAX_BATCH_COUNT]]
-            await stream.send_message(MessageBatch(messages=encoded))
-        await stream.close()
 
 
 @dataclass(slots=True)
@@ -145,12 +74,27 @@ class StreamClient:
         self._peers = peers
         self._settings = settings
         self._counts = counts
-        self._slots = _PeerSlots(settings.max_fetches_per_peer)
+        self._slots = PeerSlots(settings.max_fetches_per_peer)
 
     async def fetch_blob(
         self, digest: Digest, *, sources: Sequence[bytes], max_bytes: int
     ) -> bytes:
-        """Fetch a blob, going on where the last source stopped; see `NetworkPort.fetch_blob`."""
+        """Fetch a blob; see `NetworkPort.fetch_blob`.
+
+        A large one comes in chunks from all sources at once. What is left of it, and every small
+        one, comes from one source after another, each going on where the last one stopped.
+        """
+        if len(sources) > 1 and max_bytes >= MIN_CHUNKED_BYTES:
+            fetch = ChunkFetch(self._open, self._peers.blame, self._settings)
+            chunked = await fetch.run(digest, sources, max_bytes)
+            if chunked is not None:
+                return chunked
+            sources = [source for source in sources if source not in fetch.liars]
+        return await self._fetch_by_turns(digest, sources, max_bytes)
+
+    async def _fetch_by_turns(
+        self, digest: Digest, sources: Sequence[bytes], max_bytes: int
+    ) -> bytes:
         partial = _Partial()
         failures: list[str] = []
         pending = deque(sources)

@@ -20,10 +20,14 @@ class NodeLibrary:
         self._chain = chain
         self._rooms = rooms
 
-    async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
-        """Return a blob if it is kept for a job and a purpose that admit the peer."""
+    async def admits(self, peer_id: bytes, digest: Digest) -> bool:
+        """Say whether a blob is kept for a job and a purpose that admit the peer."""
         kept_for = await self._store.blobs.references(digest)
-        if not any(self._admits(reference, peer_id) for reference in kept_for):
+        return any(self._admits(reference, peer_id) for reference in kept_for)
+
+    async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
+        """Return a blob if this peer may have it, else None."""
+        if not await self.admits(peer_id, digest):
             return None
         return await self._store.blobs.get(digest)
 

@@ -18,6 +18,10 @@ tag    message                where
 33     BlobHeader             stream ``blob``, server to client
 34     MessagesRequest        stream ``messages``, client to server
 35     MessageBatch           stream ``messages``, server to client
+36     ChunkListRequest       stream ``chunks``, client to server
+37     ChunkList              stream ``chunks``, server to client
+38     ChunkRequest           stream ``chunks``, client to server
+39     ChunkHeader            stream ``chunks``, server to client
 =====  =====================  =========================================
 
 Signatures are EIP-712 (`protocol.signatures`), 65 bytes ``r | s | v``, by the account that the
@@ -34,6 +38,7 @@ Number = Annotated[int, Meta(ge=0, le=2**62)]
 """Job numbers, rounds and mini-rounds."""
 Index = Annotated[int, Meta(ge=0, lt=256)]
 BlobSize = Annotated[int, Meta(ge=0, le=2**31)]
+ChunkCount = Annotated[int, Meta(ge=0, le=2048)]
 EncodedMessage = Annotated[bytes, Meta(max_length=1024)]
 
 
@@ -153,6 +158,39 @@ class MessageBatch(Message, frozen=True, array_like=True, kw_only=True, tag=35):
     messages: Annotated[list[EncodedMessage], Meta(max_length=512)]
 
 
+class ChunkListRequest(Message, frozen=True, array_like=True, kw_only=True, tag=36):
+    """Ask what a blob consists of."""
+
+    digest: Bytes32
+
+
+class ChunkList(Message, frozen=True, array_like=True, kw_only=True, tag=37):
+    """What a server claims that a blob consists of; ``available`` is false if it is not for you.
+
+    Nobody else says so: the digest does not bind the list. See `protocol.wire.chunks`.
+    """
+
+    available: bool
+    size_bytes: BlobSize
+    hashes: Annotated[bytes, Meta(max_length=65536)]
+    """32 bytes for each chunk, in order."""
+
+
+class ChunkRequest(Message, frozen=True, array_like=True, kw_only=True, tag=38):
+    """Ask for ``count`` chunks of a blob, from the chunk ``first``."""
+
+    digest: Bytes32
+    first: ChunkCount
+    count: ChunkCount
+
+
+class ChunkHeader(Message, frozen=True, array_like=True, kw_only=True, tag=39):
+    """How many bytes follow; ``available`` is false if they are not for you, or do not exist."""
+
+    available: bool
+    size_bytes: BlobSize
+
+
 GossipMessage = (
     UpdateCommit
     | UpdateOpening
@@ -163,4 +201,14 @@ GossipMessage = (
     | ValidationReceipt
 )
 
-AnyMessage = GossipMessage | BlobRequest | BlobHeader | MessagesRequest | MessageBatch
+AnyMessage = (
+    GossipMessage
+    | BlobRequest
+    | BlobHeader
+    | MessagesRequest
+    | MessageBatch
+    | ChunkListRequest
+    | ChunkList
+    | ChunkRequest
+    | ChunkHeader
+)

@@ -5,6 +5,7 @@ from typing import Final
 from protocol.types import Address, JobId
 
 BLOB_PROTOCOL: Final = "/d2m/blob/1"
+CHUNKS_PROTOCOL: Final = "/d2m/chunks/1"
 MESSAGES_PROTOCOL: Final = "/d2m/messages/1"
 
 

@@ -139,6 +139,24 @@ async def test_a_wrong_bootstrap_entry_is_one_clear_line(tmp_path: Path, entry: 
             pytest.fail("bootstraps from nonsense")
 
 
+async def test_a_wrong_peer_id_to_deny_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"network\.deny: 'x!' is no peer id"):
+        async with start_network(tmp_path / "node", deny=("x!",)):
+            pytest.fail("denies nonsense")
+
+
+async def test_a_denied_peer_is_turned_away(tmp_path: Path) -> None:
+    async with start_network(tmp_path / "peer") as peer:
+        denied = str(ID(peer.peer_id))
+        async with start_network(tmp_path / "node", deny=(denied,)) as node:
+            with pytest.raises(PeerUnreachable, match=r"denied by network\.deny"):
+                await node.stack.peers.reach(peer.peer_id)
+            gone = Watch(peer, node.peer_id)
+            peer.set_address_book({node.peer_id: node.listening[0]})
+            with trio.fail_after(PATIENCE_SECONDS):
+                await gone.disconnected_event.wait()
+
+
 async def test_a_library_that_cannot_go_on_ends_the_network(tmp_path: Path) -> None:
     library = Shelf()
     library.failure = StoreCorrupted("the blob folder is gone")

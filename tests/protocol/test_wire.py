@@ -37,6 +37,8 @@ def build_messages(kind: type[Any]) -> st.SearchStrategy[Any]:
         wire.Index: st.integers(0, 255),
         wire.BlobSize: st.integers(0, 2**31),
         bool: st.booleans(),
+        wire.ChunkCount: st.integers(0, 2048),
+        wire.ChunkList.__annotations__["hashes"]: st.binary(max_size=256),
         wire.MessageBatch.__annotations__["messages"]: st.lists(
             st.binary(max_size=1024), max_size=8
         ),

@@ -43,10 +43,17 @@ class Shelf:
         self.blobs: dict[bytes, bytes] = {}
         self.messages: list[GossipMessage] = []
         self.refused: set[bytes] = set()
+        self.reads: list[bytes] = []
         self.asked: list[MessagesRequest] = []
         self.failure: Exception | None = None
 
+    async def admits(self, peer_id: bytes, digest: Digest) -> bool:
+        if self.failure is not None:
+            raise self.failure
+        return peer_id not in self.refused and digest in self.blobs
+
     async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
+        self.reads.append(digest)
         if self.failure is not None:
             raise self.failure
         return None if peer_id in self.refused else self.blobs.get(digest)
