@@ -32,6 +32,7 @@ from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
     settle_in_turn,
+    stand_in_for_pool,
     turn_after_pool,
 )
 from d2m_node.roles.turns import Turn
@@ -123,6 +124,7 @@ async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
     if job().phase is JobPhase.CANCELLED:
         return
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand_in_for_pool, chain, job, turn_from)
         nursery.start_soon(settle_in_turn, chain, job, turn_from)
         await _serve_job(ports, room)
 

@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 import trio
 
-from d2m_node.calls import DepositStake, EnrolCone, StartTraining
+from d2m_node.calls import DepositStake, EnrolCone
 from d2m_node.ports import Ports
 from d2m_node.retry import retry_transient
 from d2m_node.roles.ballots import work_through_ballots
@@ -38,9 +38,10 @@ from d2m_node.roles.sources import load_body
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
     settle_in_turn,
+    start_training_in_turn,
     turn_of_applicant,
 )
-from d2m_node.roles.turns import Turn, take_turn
+from d2m_node.roles.turns import Turn
 from d2m_node.roles.unbonding import unbond
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
@@ -222,21 +223,14 @@ async def _follow_job(seat: Seat) -> None:
     """Follow one job from the end of its enrolment to its settlement."""
     chain = seat.ports.chain
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_start_training_in_turn, seat)
+        nursery.start_soon(
+            start_training_in_turn,
+            chain,
+            lambda: seat.job,
+            lambda block: Turn(block, seat.rank(1), len(seat.pool)),
+        )
         nursery.start_soon(work_through_ballots, seat, nursery.cancel_scope)
     await settle_in_turn(
         chain, lambda: seat.job, lambda block: Turn(block, seat.rank(2), len(seat.pool))
     )
     await record_settlement(seat.ports, seat.job_id)
-
-
-async def _start_training_in_turn(seat: Seat) -> None:
-    await take_turn(
-        seat.ports.chain,
-        Turn(seat.job.validation_end, seat.rank(1), len(seat.pool)),
-        is_done=lambda: seat.job.phase is not JobPhase.VALIDATION,
-        act=lambda: seat.ports.chain.submit(
-            StartTraining(job=seat.job_id, terms=seat.terms, course=seat.course),
-            key=f"start-training/{seat.job_id}/{seat.head}",
-        ),
-    )

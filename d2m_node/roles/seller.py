@@ -34,6 +34,7 @@ from d2m_node.roles.sources import load_body
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
     settle_in_turn,
+    stand_in_for_pool,
     turn_after_pool,
 )
 from d2m_node.roles.turns import Turn
@@ -247,17 +248,26 @@ async def _apply(shop: Shop, job: JobState) -> None:
 
 
 async def _run_job(stall: Stall) -> None:
-    """Offer an update in each round this seller is sampled for; none in a round after a drain."""
+    """Offer updates until training has ended, and see the job settled."""
     chain, me = stall.ports.chain, stall.ports.signer.address
 
     def turn_from(block: int) -> Turn:
         return turn_after_pool(stall.job, me, block)
 
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand_in_for_pool, chain, lambda: stall.job, turn_from)
+        await _offer_updates(stall)
+    await settle_in_turn(chain, lambda: stall.job, turn_from)
+
+
+async def _offer_updates(stall: Stall) -> None:
+    """Offer an update in each round this seller is sampled for; none in a round after a drain."""
+    chain = stall.ports.chain
     last_seed = BlockNumber(0)
     while True:
         found: Ballot | JobPhase = await chain.wait_for(partial(_next_round, stall, last_seed))
         if isinstance(found, JobPhase):
-            break
+            return
         last_seed = found.seller_seed_block
         with log_scope(round_index=found.round_index):
             if stall.shift.is_draining and await recall_offer(stall, found) is None:
@@ -267,7 +277,6 @@ async def _run_job(stall: Stall) -> None:
                 nursery.start_soon(offer_update, stall, found)
                 await chain.wait_for(partial(_is_closed, stall, found))
                 nursery.cancel_scope.cancel()
-    await settle_in_turn(chain, lambda: stall.job, turn_from)
 
 
 def _next_round(stall: Stall, after: BlockNumber, state: MarketState) -> Ballot | JobPhase | None:

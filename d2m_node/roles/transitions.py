@@ -7,15 +7,18 @@ closes, all that applied have these places.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
-from d2m_node.calls import CloseEnrolment, SettleJob
+from d2m_node.calls import CloseEnrolment, ExpireBallot, SettleJob, StartTraining
 from d2m_node.errors import TransactionReverted
 from d2m_node.ports import ChainPort
 from d2m_node.roles.jobs import check_place, terms_of
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.turns import Turn, take_turn, wait_block_or
+from protocol.ballot import MiniRound
+from protocol.course import Course
 from protocol.enrolment import compute_draw_block, may_give_up_draw
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
@@ -114,6 +117,80 @@ async def _compose_closing(chain: ChainPort, job: JobState) -> CloseEnrolment:
     )
 
 
+async def start_training_in_turn(
+    chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
+) -> None:
+    """See training started, or the job ended for want of receipts; in turn, as above."""
+
+    def is_done() -> bool:
+        return job().phase is not JobPhase.VALIDATION
+
+    async def act() -> None:
+        key = f"start-training/{job().job_id}/{chain.state.block_number}"
+        call = StartTraining(job=job().job_id, terms=terms_of(job()), course=_course_of(job()))
+        await chain.submit(call, key=key)
+
+    first_block = job().validation_end
+    await wait_block_or(chain, first_block, is_done)
+    if not is_done():
+        await take_turn(chain, turn_from(first_block), is_done=is_done, act=act)
+
+
+async def stand_in_for_pool(
+    chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
+) -> None:
+    """Start training, and give up ballots, if no CONE node does; until training has ended.
+
+    Nobody but the pool can decide a ballot. To give it up needs no knowledge, and frees what is
+    locked in the job.
+    """
+    await start_training_in_turn(chain, job, turn_from)
+    while True:
+        found: MiniRound | JobPhase = await chain.wait_for(partial(_find_overdue, job))
+        if isinstance(found, JobPhase):
+            return
+        await _expire_in_turn(chain, job, found, turn_from)
+
+
+async def _expire_in_turn(
+    chain: ChainPort,
+    job: Callable[[], JobState],
+    overdue: MiniRound,
+    turn_from: Callable[[int], Turn],
+) -> None:
+    async def act() -> None:
+        call = ExpireBallot(job=job().job_id, terms=terms_of(job()), course=_course_of(job()))
+        key = f"stand-in/{job().job_id}/{overdue.open_end}/{chain.state.block_number}"
+        await chain.submit(call, key=key)
+
+    await take_turn(
+        chain,
+        turn_from(_deadline_of(job(), overdue)),
+        is_done=lambda: _find_overdue(job, chain.state) != overdue,
+        act=act,
+    )
+
+
+def _find_overdue(job: Callable[[], JobState], state: MarketState) -> MiniRound | JobPhase | None:
+    """Return a mini-round that nobody counted in time, or the phase once there can be none."""
+    found = job()
+    if found.phase in OVER or found.is_training_over(state.block_number):
+        return found.phase
+    if found.phase is not JobPhase.TRAINING or found.ballot is None:
+        return None
+    current = found.ballot.current
+    return current if state.block_number >= _deadline_of(found, current) else None
+
+
+def _deadline_of(job: JobState, mini_round: MiniRound) -> int:
+    return mini_round.open_end + terms_of(job).header_blocks
+
+
+def _course_of(job: JobState) -> Course:
+    assert job.course is not None, "a job with a pool has a course"
+    return job.course
+
+
 async def settle_in_turn(
     chain: ChainPort, job: Callable[[], JobState], turn_from: Callable[[int], Turn]
 ) -> None:
@@ -147,11 +224,11 @@ def _final_block(job: JobState, state: MarketState) -> int | None:
 
 async def _settle(chain: ChainPort, job: JobState) -> None:
     """Settle by the leaves that the chain tells; without them if they do not open the root."""
-    assert job.terms is not None, "a job that ran has terms"
-    assert job.course is not None, "a job that ran has a course"
     head = chain.state.block_number
     key = f"settle/{job.job_id}/{head}"
-    call = SettleJob(job=job.job_id, terms=job.terms, course=job.course, leaves=list_credits(job))
+    call = SettleJob(
+        job=job.job_id, terms=terms_of(job), course=_course_of(job), leaves=list_credits(job)
+    )
     try:
         await chain.submit(call, key=key)
     except TransactionReverted as refusal:

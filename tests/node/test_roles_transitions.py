@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 
-from d2m_node.calls import CloseEnrolment, ContractCall, SettleJob
+from d2m_node.calls import (
+    CloseEnrolment,
+    ContractCall,
+    ExpireBallot,
+    SettleJob,
+    StartTraining,
+)
 from d2m_node.ports import Int32Array
 from d2m_node.roles.cone import run_cone
 from d2m_node.roles.executor import HonestExecutor
@@ -17,6 +24,7 @@ from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
     is_drawn,
     settle_in_turn,
+    stand_in_for_pool,
     turn_after_pool,
 )
 from d2m_node.roles.turns import Turn
@@ -31,9 +39,19 @@ from protocol.events import (
 from protocol.hashing import keccak
 from protocol.job import JobPhase, JobState
 from protocol.market import advance
+from protocol.settlement import Outcome
 from protocol.stakes import Stake
 from protocol.types import NO_DIGEST, Address, BlockNumber, Digest, Wei
-from tests.support.job import CONES, DEPOSIT_WEI, JOB, SELLERS, Cast
+from tests.support.job import (
+    CONES,
+    DEPOSIT_WEI,
+    JOB,
+    OPENED,
+    SELLERS,
+    TERMS,
+    Cast,
+    retried,
+)
 from tests.support.market import Node
 from tests.support.params import PARAMS
 from tests.support.settled_job import make_course
@@ -308,3 +326,70 @@ async def test_known_leaves_come_first_and_none_only_when_they_are_refused_for_l
     settled = [call.leaves for call in cast.market.sent(SettleJob)]
     assert asked[0] == LEAVES
     assert settled == ([LEAVES] if opens_root else [()] if is_late else [])
+
+
+# --- who stands in for a silent pool
+
+VALIDATION_END = BlockNumber(3)
+
+
+def stand_in(cast: Cast, node: Node, nursery: trio.Nursery) -> None:
+    account = node.signer.address
+    nursery.start_soon(
+        stand_in_for_pool,
+        node.chain,
+        partial(job_of, cast),
+        lambda block: turn_after_pool(job_of(cast), account, block),
+    )
+
+
+def change_job(cast: Cast, **fields: Any) -> None:
+    job = replace(job_of(cast), course=COURSE, **fields)
+    cast.market.state = replace(cast.market.state, jobs={JOB: job})
+
+
+async def test_the_buyer_starts_training_when_the_pool_is_silent(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    cast.start()
+    change_job(cast, phase=JobPhase.VALIDATION, ballot=None, validation_end=VALIDATION_END)
+    for node in (cast.buyer, *cast.sellers):
+        stand_in(cast, node, nursery)
+    await cast.market.mine_to(VALIDATION_END + CONES)
+    assert cast.market.calls == []
+    await cast.market.mine(5)
+    ((sender, call),) = cast.market.calls
+    assert sender == cast.buyer.signer.address
+    assert isinstance(call, StartTraining)
+    ended = job_of(cast).ended
+    assert ended is not None
+    assert ended.outcome == Outcome.UNSERVED
+
+
+async def test_a_seller_gives_up_a_ballot_that_buyer_and_pool_leave_undecided(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    cast.start()
+    change_job(cast)
+    stand_in(cast, cast.sellers[0], nursery)
+    deadline = OPENED.open_end + TERMS.header_blocks
+    await cast.market.mine_to(deadline + CONES + 1)
+    assert cast.market.calls == []
+    await cast.market.mine()
+    assert cast.market.sent(ExpireBallot) == [ExpireBallot(job=JOB, terms=TERMS, course=COURSE)]
+
+
+async def test_nobody_stands_in_for_a_pool_that_goes_on(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    cast.start()
+    change_job(cast)
+    stand_in(cast, cast.buyer, nursery)
+    await cast.market.mine_to(OPENED.open_end + TERMS.header_blocks)
+    cast.market.apply(
+        replace(retried(), availability_end=BlockNumber(60), open_end=BlockNumber(80))
+    )
+    await cast.market.mine(CONES + 2)
+    assert cast.market.calls == []
+    end_training(cast)
+    await cast.market.mine(CONES + 2)
+    assert cast.market.sent(ExpireBallot) == []
