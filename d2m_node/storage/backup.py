@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from d2m_node.errors import UserError
+from d2m_node.errors import StoreCorrupted, UserError
 from d2m_node.storage.blob_files import BlobFiles, is_intact, sync_folder
 from d2m_node.storage.blobs import ONLY_COPIES
 from d2m_node.storage.connection import check_integrity, translated_errors
@@ -105,11 +105,11 @@ def restore_backup(backup: Path, folder: Path) -> Copied:
     Raises
     ------
     UserError
-        If the file is no backup of a node.
+        If the file is no backup of a node, or damaged; the store is as it was then.
     StoreInUse
         If the node runs.
-    StoreCorrupted
-        If the backup is damaged; the store is as it was then.
+    FatalError
+        If the disk fails.
     """
     if not backup.is_file():
         raise UserError(f"{backup}: no such file; give what d2m-node backup wrote")
@@ -119,7 +119,14 @@ def restore_backup(backup: Path, folder: Path) -> Copied:
         files = BlobFiles(folder / BLOB_FOLDER, reserve_bytes=0)
         files.prepare()
         try:
-            copied = _unpack(backup, files, draft)
+            try:
+                copied = _unpack(backup, files, draft)
+            except sqlite3.OperationalError:
+                raise  # of the disk
+            except (sqlite3.DatabaseError, StoreCorrupted) as exc:
+                raise UserError(
+                    f"{backup} is damaged, or no backup; the node's store is as it was"
+                ) from exc
             _sync_file(draft)
             _move_aside(folder)
             draft.rename(folder / DATABASE_NAME)

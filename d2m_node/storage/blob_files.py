@@ -35,8 +35,9 @@ class BlobFiles:
     def prepare(self) -> None:
         """Make the folder, and drop what a crash left half written."""
         with _translated_errors(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in (UNFINISHED, DAMAGED):
-                (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self.folder / name).mkdir(mode=0o700, exist_ok=True)
             for path in (self.folder / UNFINISHED).iterdir():
                 path.unlink()
 

@@ -50,6 +50,7 @@ async def test_a_blob_is_only_for_its_owner_to_read(tmp_path: Path) -> None:
         path = file_of(tmp_path, digest)
         assert path.stat().st_mode & 0o077 == 0
         assert path.parent.stat().st_mode & 0o077 == 0
+        assert path.parent.parent.stat().st_mode & 0o077 == 0
 
 
 async def test_a_blob_collects_what_it_is_kept_for(tmp_path: Path) -> None:
