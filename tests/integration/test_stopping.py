@@ -1,4 +1,4 @@
-"""A node's process that is told to stop: in order, by force, and before it has started."""
+"""A node's process on a real chain: told to stop, in order and by force; a role that is drained."""
 
 import json
 import os
@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import trio
 
+from d2m_node import client as api
 from d2m_node.chain.deployment import deploy
+from d2m_node.client import AsyncRpcClient
 from d2m_node.devnet.anvil import open_anvil
 from d2m_node.keys import write_keystore
 from protocol.types import Wei
@@ -141,3 +143,40 @@ async def test_a_node_that_finds_no_chain_can_be_stopped_before_it_has_started(
             await node.wait_file("store.sqlite")
             node.process.send_signal(signal.SIGTERM)
             assert await node.process.wait() == 0
+
+
+# --- draining
+
+
+async def ask_state(folder: Path) -> str:
+    async with AsyncRpcClient(folder / "rpc.sock") as client:
+        return (await client.call(api.NODE_STATUS, api.NoParams())).roles["cone"]
+
+
+async def test_a_cone_drains_on_a_real_chain_has_its_stake_back_and_stays_off(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "node"
+    async with open_market(0.5) as (url, market):
+        write_node(folder, url, market, stake="1ether")
+        async with run_node(folder) as node:
+            await node.wait_event("role_enabled")
+            async with AsyncRpcClient(folder / "rpc.sock") as client:
+                assert (await client.call(api.NODE_STATUS, api.NoParams())).stake.free_wei == 10**18
+                await client.call(api.DRAIN_ROLE, api.RoleParams(role="cone"))
+                await node.wait_event("role_drained")
+                status = await client.call(api.NODE_STATUS, api.NoParams())
+            assert status.roles["cone"] == "off"
+            assert (status.stake.free_wei, status.stake.unbonding_wei) == (0, 10**18)
+            node.process.kill()
+            await node.process.wait()
+        (folder / "node.log").unlink()
+        # The settings want the role on; the command is the newer word.
+        async with run_node(folder) as node:
+            await node.wait_event("role_stays_off")
+            assert await ask_state(folder) == "off"
+            calls = {event["key"].split("/")[0] for event in node.events() if "key" in event}
+            while "withdraw-stake" not in calls:
+                await trio.sleep(0.1)
+                calls = {event["key"].split("/")[0] for event in node.events() if "key" in event}
+            assert "stake" not in calls
