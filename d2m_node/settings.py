@@ -13,6 +13,7 @@ an empty text is "none". Secrets are given as paths of files. Relative paths sta
 directory.
 """
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -296,7 +297,7 @@ def read_configuration(
     for source, given in ((str(file), written), ("--set", flags)):
         for name in given:
             if name not in SETTINGS:
-                raise UserError(f"{source}: {explain_unknown_key(name, SETTINGS)}")
+                raise UserError(f"{source}: {_explain_unknown(name)}")
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     for name, spec in SETTINGS.items():
@@ -317,6 +318,22 @@ def read_configuration(
         if isinstance(path := values.get(name), Path):
             values[name] = _place(path, data_dir, environment)
     return Configuration(data_dir=data_dir, values=values, origins=origins)
+
+
+def _explain_unknown(name: str) -> str:
+    """Say which setting or section looks most like an unknown one; all of them are too many."""
+    sections = _list_sections()
+    if name in sections:
+        return f"unknown key {name!r}; it is a section: write [{name}] above its keys"
+    close = difflib.get_close_matches(name, [*SETTINGS, *sections], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "d2m-node config show lists all of them"
+    return f"unknown key {name!r}; {hint}"
+
+
+def _list_sections() -> set[str]:
+    """Name the tables of a config.toml: chain, chain.endpoints, and so on."""
+    parts = (name.split(".") for name in SETTINGS)
+    return {".".join(one[:length]) for one in parts for length in range(1, len(one))}
 
 
 def _place(path: Path, data_dir: Path, environment: Mapping[str, str]) -> Path:

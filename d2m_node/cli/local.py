@@ -95,7 +95,7 @@ def config_show(*, flags: Mapping[str, str], origin: bool, as_json: bool) -> Non
 @set_option
 @json_of(SettingsChecked)
 def config_check(*, flags: Mapping[str, str], as_json: bool) -> None:
-    """Check the settings without starting the node."""
+    """Check the settings, and the files that they name, without starting the node."""
     from d2m_node.keys import read_password
     from d2m_node.keystore import read_keystore
     from d2m_node.settings import load_settings
@@ -104,6 +104,10 @@ def config_check(*, flags: Mapping[str, str], as_json: bool) -> None:
     read_keystore(settings.keys.account_file)
     if settings.keys.password_file is not None:
         read_password(settings.keys.password_file)
+    if settings.roles.seller.enabled and settings.roles.seller.dataset is not None:
+        from d2m_node.training.dataset_file import read_dataset_file
+
+        read_dataset_file(settings.roles.seller.dataset)
     if as_json:
         print_result(SettingsChecked(ok=True))
     else:

@@ -97,6 +97,15 @@ def test_init_takes_a_password_file_and_says_where_things_are(command: Any, tmp_
     assert command("config", "check").code == 0
 
 
+def test_a_check_reads_the_data_set_of_a_seller(command: Any, tmp_path: Path) -> None:
+    command("init", "--network", "devnet", "--market", MARKET)
+    seller = ("--set", "roles.seller.enabled=true", "--set", "roles.seller.dataset=d.toml")
+    missing = command("config", "check", *seller)
+    assert (missing.code, "d.toml" in missing.err) == (3, True)
+    (tmp_path / "d.toml").write_text('format = "digits"\ntags = ["digits"]\n')
+    assert command("config", "check", *seller).code == 0
+
+
 def test_the_password_that_init_makes_is_the_owners_alone(command: Any, tmp_path: Path) -> None:
     command("init", "--network", "devnet")
     for name in ("password", "account.json"):

@@ -269,3 +269,22 @@ def test_a_mistake_in_the_privacy_of_a_seller_is_named(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load(tmp_path, f"{CONFIG}{PRIVACY}{lines}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[chian]\nchain_id = 1\n", "did you mean 'chain'?"),
+        ("[chain.endpoint]\nlag_blocks = 1\n", "did you mean 'chain.endpoints'?"),
+        ("chain = 5\n", "write [chain] above its keys"),
+        ("zzzzzzzz = 1\n", "d2m-node config show lists all of them"),
+    ],
+)
+def test_an_unknown_section_is_told_from_those_that_there_are(
+    tmp_path: Path, text: str, hint: str
+) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_configuration(tmp_path, environment={})
+    assert hint in str(refused.value)
+    assert len(str(refused.value)) < 300
