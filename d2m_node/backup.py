@@ -15,6 +15,9 @@ _MAX_BYTES: Final = 4096
 
 HOW_TO_BACK_UP: Final = "d2m-node key export -o FILE, or d2m-node key confirm-backup"
 
+LOCAL_CHAIN_ID: Final = 31337
+"""Of development chains, whose keys need no backup."""
+
 How = Literal["export", "confirmed"]
 
 

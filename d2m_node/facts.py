@@ -5,11 +5,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Final
 
 import trio
 
-from d2m_node.backup import is_backed_up
+from d2m_node.backup import LOCAL_CHAIN_ID, is_backed_up
 from d2m_node.errors import FatalError
 from d2m_node.measures import ChainReading, FeeTotal, MeasuredChain
 from d2m_node.rpc.status import DiskReading
@@ -17,9 +16,6 @@ from d2m_node.settings import NodeSettings
 from d2m_node.storage.database import Store
 from d2m_node.storage.room import count_used
 from protocol.types import Address, Wei
-
-LOCAL_CHAIN_ID: Final = 31337
-"""Of development chains, whose keys need no backup."""
 
 
 @dataclass(frozen=True, slots=True)

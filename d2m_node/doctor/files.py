@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from d2m_node.backup import HOW_TO_BACK_UP, is_backed_up
+from d2m_node.backup import HOW_TO_BACK_UP, LOCAL_CHAIN_ID, is_backed_up
 from d2m_node.doctor.check import Check, fail, ok, warn
 from d2m_node.errors import KeyUnavailable
 from d2m_node.keys import open_signer, read_password
@@ -61,6 +61,8 @@ def _check_account(settings: NodeSettings, *, is_running: bool) -> Check:
 
 def _check_backup(settings: NodeSettings) -> Check:
     name = "key backup"
+    if settings.chain.chain_id == LOCAL_CHAIN_ID:
+        return ok(name, "the keys of a development chain need none")
     try:
         account = read_keystore(settings.keys.account_file).address
     except KeyUnavailable:

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 def make_node(folder: Path, extra: str = "") -> NodeSettings:
     text = (
-        f'[chain]\nchain_id = 31337\nmarket = "{MARKET}"\nrpc_urls = ["http://127.0.0.1:9"]\n'
+        f'[chain]\nchain_id = 7\nmarket = "{MARKET}"\nrpc_urls = ["http://127.0.0.1:9"]\n'
         '[keys]\npassword_file = "password"\n[network]\nlisten = "/ip4/127.0.0.1/tcp/0"\n'
     )
     (folder / "config.toml").write_text(text + extra)
@@ -64,6 +64,9 @@ def test_a_sound_data_directory_lacks_only_its_backup(tmp_path: Path) -> None:
     note_backup(tmp_path, account, "confirmed", AT)
     assert look(settings)["key backup"].status == "ok"
     assert not list(tmp_path.glob(".doctor*"))
+    (tmp_path / "backup.json").unlink()
+    local = load_settings(tmp_path, flags={"chain.chain_id": "31337"}, environment={})
+    assert look(local)["key backup"].status == "ok"
 
 
 def test_a_key_that_others_may_read_comes_with_the_command_to_run(tmp_path: Path) -> None:
