@@ -18,6 +18,7 @@ from protocol.bitmap import decode_bitmap
 from protocol.deposits import DepositStatus
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
+from protocol.sortition import encode_mini
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, JobId
 from tests.faults.director import Outage, Records
 from tests.faults.market import FaultyMarket
@@ -44,6 +45,15 @@ class Watch:
             for job in chain.state.jobs.values():
                 if job.ballot is not None:
                     self.ballots.setdefault(job.job_id, {})[job.ballot.opened_at] = job.ballot
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the chain has mined of each account."""
+
+    spent_wei: dict[Address, int]
+    """Gas, and the money that went along with calls that succeeded."""
+    hashes: dict[Address, set[bytes]]
 
 
 async def check_job(market: FaultyMarket, job_id: JobId, watch: Watch) -> list[str]:
@@ -151,7 +161,25 @@ def check_statements(records: Records, hostile: Collection[str]) -> list[str]:
     ]
 
 
-async def check_money(market: FaultyMarket) -> list[str]:
+def check_recorded_votes(market: FaultyMarket, watch: Watch) -> list[str]:
+    """List commitments on the chain that their node has not said."""
+    names = {plan.account: plan.name for plan in market.devnet.plans}
+    said = market.director.records.statements
+    found = []
+    for job_id, ballots in watch.ballots.items():
+        cones = market.devnet.chain.state.jobs[job_id].cones
+        for ballot in ballots.values():
+            for batch in ballot.batches:
+                mini = encode_mini(ballot.kind, ballot.attempt, batch.mini_round_index)
+                for index, commitment in batch.entries:
+                    node = names[cones[index].account]
+                    place = ("say/VoteCommit", node, job_id, ballot.round_index, mini)
+                    if commitment.hex() not in said.get(place, ()):
+                        found.append(f"job {job_id}: {node} never said its vote on the chain")
+    return found
+
+
+async def check_money(market: FaultyMarket, sent: Sent) -> list[str]:
     """Compare the balances of accounts and contracts with the folded events.
 
     Every job must be over and every payee paid.
@@ -161,7 +189,7 @@ async def check_money(market: FaultyMarket) -> list[str]:
         contracts = await _read_contracts(client, market)
         holders = {**contracts, **{plan.name: plan.account for plan in market.devnet.plans}}
         balances = await _read_balances(client, holders, state.block_number)
-        spent = await _read_spending(client, market, state.block_number)
+    spent = sent.spent_wei
     stakes = sum(
         one.free_wei + sum(one.locked_wei.values()) + one.unbonding_wei + one.reward_wei
         for one in state.stakes.values()
@@ -238,41 +266,41 @@ async def _read_balances(
     return {name: parse_quantity(one) for name, one in zip(holders, answers, strict=True)}
 
 
-async def _read_spending(
-    client: RpcClient, market: FaultyMarket, last_block: int
-) -> dict[Address, int]:
-    """Sum up, by account, gas and the money that went along with calls that succeeded."""
-    spent = dict.fromkeys((plan.account for plan in market.devnet.plans), 0)
-    for block in range(last_block + 1):
-        found, receipts = await client.batch(
-            [
-                Request("eth_getBlockByNumber", (hex(block), True)),
-                Request("eth_getBlockReceipts", (hex(block),)),
-            ]
-        )
-        for sent, receipt in zip(found["transactions"], receipts, strict=True):
-            sender = Address(parse_bytes(sent["from"]))
-            if sender not in spent:
-                continue
-            spent[sender] += parse_quantity(receipt["gasUsed"]) * parse_quantity(
-                receipt["effectiveGasPrice"]
+async def read_sent(market: FaultyMarket) -> Sent:
+    """Read every block up to the followed one."""
+    accounts = [plan.account for plan in market.devnet.plans]
+    sent = Sent(dict.fromkeys(accounts, 0), {account: set() for account in accounts})
+    async with open_client([market.url]) as client:
+        for block in range(market.devnet.chain.state.block_number + 1):
+            found, receipts = await client.batch(
+                [
+                    Request("eth_getBlockByNumber", (hex(block), True)),
+                    Request("eth_getBlockReceipts", (hex(block),)),
+                ]
             )
-            if parse_quantity(receipt["status"]):
-                spent[sender] += parse_quantity(sent["value"])
-    return spent
+            for one, receipt in zip(found["transactions"], receipts, strict=True):
+                sender = Address(parse_bytes(one["from"]))
+                if sender not in sent.spent_wei:
+                    continue
+                sent.hashes[sender].add(parse_bytes(one["hash"]))
+                price_wei = parse_quantity(receipt["effectiveGasPrice"])
+                sent.spent_wei[sender] += parse_quantity(receipt["gasUsed"]) * price_wei
+                if parse_quantity(receipt["status"]):
+                    sent.spent_wei[sender] += parse_quantity(one["value"])
+    return sent
 
 
-def check_transactions(plan: NodePlan) -> list[str]:
-    """List keys under which a node has two confirmed transactions, or two nonces that are open."""
-    path = plan.folder / DATABASE_NAME
-    found = []
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+def check_transactions(plan: NodePlan, mined: Collection[bytes]) -> list[str]:
+    """List keys with two confirmed transactions, and what was mined but never written down."""
+    connection = sqlite3.connect(f"file:{plan.folder / DATABASE_NAME}?mode=ro", uri=True)
     try:
-        rows = connection.execute(
+        twice = connection.execute(
             "SELECT key, count(DISTINCT nonce) FROM transactions"
             " WHERE state = 'confirmed' GROUP BY key HAVING count(DISTINCT nonce) > 1"
-        )
-        found += [f"{plan.name}: {count} transactions under {key}" for key, count in rows]
+        ).fetchall()
+        stored = {one for (one,) in connection.execute("SELECT transaction_hash FROM transactions")}
     finally:
         connection.close()
+    found = [f"{plan.name}: {count} transactions under {key}" for key, count in twice]
+    found += [f"{plan.name} sent 0x{one.hex()} unwritten" for one in set(mined) - stored]
     return found

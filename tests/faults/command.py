@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import trio
 
+from tests.faults.pace import measure_block_seconds
 from tests.faults.runner import Plan, read_outcomes, run_market, write_outcomes
 from tests.faults.table import Cell, compose, load_table
 
@@ -19,7 +20,9 @@ JOBS_PER_MARKET = 6
 @click.option("--only", multiple=True, help="Cells whose name begins so; may be given often.")
 @click.option("--again", is_flag=True, help="Run cells that passed before, too.")
 @click.option("--limit", type=int, help="Run at most so many jobs.")
-@click.option("--block-seconds", type=float, default=0.5, show_default=True)
+@click.option(
+    "--block-seconds", type=float, help="Time between blocks.  [default: what the machine bears]"
+)
 @click.option(
     "--results",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -34,7 +37,7 @@ def faults(
     only: tuple[str, ...],
     again: bool,
     limit: int | None,
-    block_seconds: float,
+    block_seconds: float | None,
     results: Path,
     keep: bool,
 ) -> None:
@@ -51,8 +54,9 @@ def faults(
     is_bad = False
     for market, chunk in _group(jobs):
         folder = Path(tempfile.mkdtemp(prefix="d2m-faults-")) / "m"
-        click.echo(f"market {market}: {folder}")
-        plan = Plan(jobs=chunk, market=market, folder=folder, block_seconds=block_seconds)
+        pace = block_seconds or measure_block_seconds()
+        click.echo(f"market {market}: {folder}, a block every {pace:.2f} s")
+        plan = Plan(jobs=chunk, market=market, folder=folder, block_seconds=pace)
         outcomes = trio.run(run_market, plan, click.echo)
         write_outcomes(results, outcomes)
         is_failed = any(one.verdict == "failed" for one in outcomes)

@@ -68,8 +68,6 @@ class Records:
     """The point at which each cell's fault fell."""
     statements: dict[tuple[Any, ...], set[str]] = field(default_factory=lambda: defaultdict(set))
     """What each node signed, by what it may sign only once."""
-    reached: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
-    """How often each (action, side) was reported."""
 
 
 class Director:
@@ -147,7 +145,6 @@ class Director:
     async def _reach(self, point: Point) -> bool:
         """Return whether the node may go on; a dead one may not."""
         await self._opened.wait()
-        self.records.reached[point.action, point.side] += 1
         note_statement(self.records, point)
         provocation = self._find_provocation(point)
         if provocation is not None:

@@ -10,14 +10,22 @@ from typing import Any
 import trio
 
 from d2m_node.chain.deployment import load_params
-from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
+from d2m_node.client import (
+    DRAIN_ROLE,
+    ENABLE_ROLE,
+    SUBMIT_REQUEST,
+    AsyncRpcClient,
+    EnableRoleParams,
+    RoleParams,
+    SubmitRequestParams,
+)
 from d2m_node.devnet.launcher import PARAMS_FILE, Devnet, Staging, open_devnet
 from d2m_node.devnet.layout import ChainPlace, NodePlan
 from d2m_node.devnet.options import DevnetOptions
 from protocol.job import JobPhase
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
-from protocol.types import NO_ACCOUNT, Address, JobId, Wei
+from protocol.types import NO_ACCOUNT, Address, BlockNumber, JobId, Wei
 from tests.faults.director import Director
 from tests.faults.setups import Setup
 from tests.faults.switchboard import Switchboard, Wire
@@ -30,7 +38,7 @@ BUYERS = 2
 BID_WEI = 10 * 10**18
 BID_BLOCKS = 12
 """Long enough for a buyer to be started again and still bid in the other one's auction."""
-JOB_SECONDS = 240.0
+JOB_BLOCKS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +48,7 @@ class FaultyMarket:
     devnet: Devnet
     director: Director
     url: str
+    block_seconds: float
     setup: Setup
     token: Address
     """Zero without one."""
@@ -108,7 +117,14 @@ async def open_faulty_market(
             token = devnet.chain.params.token
             if setup.in_token:
                 await mint(url, token, [plan.account for plan in devnet.plans])
-            yield FaultyMarket(devnet=devnet, director=director, url=url, setup=setup, token=token)
+            yield FaultyMarket(
+                devnet=devnet,
+                director=director,
+                url=url,
+                block_seconds=block_seconds,
+                setup=setup,
+                token=token,
+            )
         nursery.cancel_scope.cancel()
 
 
@@ -156,12 +172,28 @@ async def run_jobs(market: FaultyMarket, number: int, cells: list[Cell]) -> list
     market.director.arm(cells, market.setup.provocations)
     chain = market.devnet.chain
     first = len(chain.state.jobs) + 1
-    with trio.move_on_after(JOB_SECONDS):
+    with trio.move_on_after(JOB_BLOCKS * market.block_seconds):
         for place in range(BUYERS):
             await _bid(market, f"buyer-{place + 1}", f"job-{number}", place, first)
         await chain.wait_for(partial(_are_over, first))
         return [JobId(one) for one in range(first, len(chain.state.jobs) + 1)]
     return None
+
+
+async def drain(market: FaultyMarket, name: str) -> None:
+    """Let a CONE node take its stake out."""
+    async with AsyncRpcClient(market.plan(name).folder / "rpc.sock") as client:
+        await client.call(DRAIN_ROLE, RoleParams(role="cone"))
+
+
+async def enable(market: FaultyMarket, name: str, *, key: str) -> None:
+    """Let it stake again, in time for the next auction."""
+    account, chain = market.plan(name).account, market.devnet.chain
+    params = EnableRoleParams(role="cone", idempotency_key=key)
+    async with AsyncRpcClient(market.plan(name).folder / "rpc.sock") as client:
+        await client.call(ENABLE_ROLE, params)
+    await chain.wait_for(lambda state: state.stakes[account].free_wei > 0 or None)
+    await chain.wait_block(BlockNumber(chain.state.block_number + 2))
 
 
 async def _bid(market: FaultyMarket, name: str, key: str, place: int, first: int) -> None:

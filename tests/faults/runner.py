@@ -20,10 +20,12 @@ from tests.faults.checks import (
     Watch,
     check_job,
     check_money,
+    check_recorded_votes,
     check_statements,
     check_transactions,
+    read_sent,
 )
-from tests.faults.market import FaultyMarket, open_faulty_market, run_jobs
+from tests.faults.market import FaultyMarket, drain, enable, open_faulty_market, run_jobs
 from tests.faults.setups import SETUPS
 from tests.faults.table import Cell
 
@@ -81,9 +83,13 @@ async def run_market(plan: Plan, say: Say) -> list[Outcome]:
             judged = list(_judge(market, range(first, job_count + 1), cells, found))
             outcomes += judged
             say(_tell(number, judged, found, time.monotonic() - started))
-        problems += await check_money(market)
+        sent = await read_sent(market)
+        problems += await check_money(market, sent)
+        problems += check_recorded_votes(market, watch)
         nursery.cancel_scope.cancel()
-    problems += [text for one in plans for text in check_transactions(one)]
+    problems += [
+        text for one in plans for text in check_transactions(one, sent.hashes[one.account])
+    ]
     if not setup.is_cancelled:
         problems += await _audit(plans, job_count)
     if problems:
@@ -102,10 +108,14 @@ async def _run_one(market: FaultyMarket, watch: Watch, number: int, cells: list[
     for job_id in jobs:
         found += await check_job(market, job_id, watch)
         found += await _check_model(market, market.devnet.chain.state.jobs[job_id])
+    if market.setup.drained is not None:
+        await drain(market, market.setup.drained)
     # Points that come after the settlement may still be armed.
     with trio.move_on_after(LATE_SECONDS):
         await market.director.all_hit.wait()
     await market.director.idle.wait()
+    if market.setup.drained is not None:
+        await enable(market, market.setup.drained, key=f"again-{number}")
     return found + check_statements(market.director.records, market.setup.attacks)
 
 

@@ -36,6 +36,8 @@ class Setup:
     seller_settings: tuple[str, ...] = ()
     """Further lines of the sellers' config.toml."""
     provocations: tuple[Provocation, ...] = ()
+    drained: str | None = None
+    """A CONE node that is drained after each job, and gets its stake out."""
     is_cancelled: bool = False
     may_void: bool = False
 
@@ -69,7 +71,7 @@ SETUPS: Mapping[str, Setup] = {
     # More than 20 payees: each claims its own share.
     "shared": Setup(sellers=16, attacks={f"seller-{n}": "noise" for n in range(6, 17)}),
     "token": Setup(in_token=True),
-    "unbonding": Setup(),
+    "unbonding": Setup(drained="cone-5"),
     "private": Setup(
         seller_settings=(
             "[roles.seller.privacy]",

@@ -55,7 +55,6 @@ class Switchboard:
         self._lines: set[Line] = set()
         self._cut: dict[Wire, set[str]] = {Wire.CHAIN: set(), Wire.PEERS: set()}
         self._mended = trio.Event()
-        self.bytes_held = 0
 
     async def open_port(self, node: str, wire: Wire, target_port: int) -> int:
         """Listen for a node's wire; return the port."""
@@ -100,7 +99,6 @@ class Switchboard:
     async def _pass(self, line: Line) -> None:
         """Return at once, or once the line is not cut any more."""
         while self._cut[line.wire] and self._is_cut(line):
-            self.bytes_held += 1
             await self._mended.wait()
 
     async def _serve(self, line: Line, client: trio.SocketStream, target_port: int) -> None:
