@@ -61,7 +61,7 @@ def faults(
         write_outcomes(results, outcomes)
         is_failed = any(one.verdict == "failed" for one in outcomes)
         is_bad |= is_failed
-        if not is_failed and not keep:
+        if {one.verdict for one in outcomes} == {"passed"} and not keep:
             shutil.rmtree(folder.parent)
     _show(cells, {one["cell"]: one["verdict"] for one in read_outcomes(results)})
     if is_bad:

@@ -168,7 +168,8 @@ class Director:
             return None
         for one in self._provocations:
             if (one.action, one.side, one.role) == (point.action, point.side, point.role):
-                self._take_ballot(point.role)
+                if one.count == 1:  # more of them leave no majority anyway
+                    self._take_ballot(point.role)
                 return one
         return None
 
