@@ -15,6 +15,7 @@ from d2m_node.client import (
     ENABLE_ROLE,
     SUBMIT_REQUEST,
     AsyncRpcClient,
+    CallRefused,
     EnableRoleParams,
     RoleParams,
     SubmitRequestParams,
@@ -22,6 +23,7 @@ from d2m_node.client import (
 from d2m_node.devnet.launcher import PARAMS_FILE, Devnet, Staging, open_devnet
 from d2m_node.devnet.layout import ChainPlace, NodePlan
 from d2m_node.devnet.options import DevnetOptions
+from d2m_node.errors import NodeError
 from protocol.job import JobPhase
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
@@ -39,6 +41,7 @@ BID_WEI = 10 * 10**18
 BID_BLOCKS = 12
 """Long enough for a buyer to be started again and still bid in the other one's auction."""
 JOB_BLOCKS = 500
+MOST_REFUSALS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +204,19 @@ async def _bid(market: FaultyMarket, name: str, key: str, place: int, first: int
     plan = market.plan(name)
     path = _write_request(plan.folder, market.setup, Wei(BID_WEI + place * 10**18))
     params = SubmitRequestParams(path=str(path), idempotency_key=key)
+    refusals = 0
     while not _has_bid(first, plan.account, market.devnet.chain.state):
         with trio.move_on_after(20):
             try:
                 async with AsyncRpcClient(plan.folder / "rpc.sock") as client:
                     await client.call(SUBMIT_REQUEST, params)
                 break
-            except Exception:  # noqa: BLE001 - the node died, is away, or the bid was late
+            except CallRefused:
+                refusals += 1
+                if refusals > MOST_REFUSALS:  # it is no bid that came too late
+                    raise
+                await trio.sleep(0.5)
+            except NodeError:  # the node died, or is away
                 await trio.sleep(0.2)
     await market.devnet.chain.wait_for(partial(_has_bid, first, plan.account))
 

@@ -16,7 +16,7 @@ bid_wei = "{bid_wei}"
 [auction]
 mode = "{mode}"
 currency = "{currency}"
-reserve_wei = "1ether"
+reserve_wei = "1000000000000000000"
 commit_blocks = {bid_blocks}
 {sealing}
 
@@ -99,7 +99,7 @@ def write_small_request(folder: Path, job: SmallJob) -> Path:
     path = folder / "request.toml"
     params = load_params(PARAMS_FILE)
     least_wei, _ = compute_deposit_range(job.bid_wei, job.sellers_min, params)
-    sealing = 'deposit_wei = "15ether"\nreveal_blocks = 5'
+    sealing = f'deposit_wei = "{15 * 10**18}"\nreveal_blocks = 5'
     path.write_text(
         REQUEST.format(
             bid_wei=job.bid_wei,
