@@ -66,19 +66,7 @@ async def open_faulty_market(
     folder: Path, setup: Setup, *, block_seconds: float, joining: list[Cell]
 ) -> AsyncGenerator[FaultyMarket, None]:
     """Run a market whose nodes report; faults at joining fall while it comes up."""
-    options = DevnetOptions(
-        buyers=BUYERS,
-        sellers=setup.sellers,
-        cones=setup.cones,
-        byzantine_cones=0,
-        attack="collude",
-        malicious_sellers=0,
-        seed=1,
-        chain_port=find_free_port(),
-        block_seconds=block_seconds,
-        folder=folder,
-        stay_up=False,
-    )
+    options = _make_options(folder, setup, block_seconds)
     async with trio.open_nursery() as nursery:
         director = Director(nursery)
         director.arm(joining)
@@ -129,6 +117,22 @@ async def open_faulty_market(
                 token=token,
             )
         nursery.cancel_scope.cancel()
+
+
+def _make_options(folder: Path, setup: Setup, block_seconds: float) -> DevnetOptions:
+    return DevnetOptions(
+        buyers=BUYERS,
+        sellers=setup.sellers,
+        cones=setup.cones,
+        byzantine_cones=0,
+        attack="collude",
+        malicious_sellers=0,
+        seed=1,
+        chain_port=find_free_port(),
+        block_seconds=block_seconds,
+        folder=folder,
+        stay_up=False,
+    )
 
 
 def _show_nothing(_: dict[str, Any]) -> None:
