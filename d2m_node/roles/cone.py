@@ -68,8 +68,9 @@ class _Interest:
 
     def is_bound(self, state: MarketState, job: JobState) -> bool:  # noqa: ARG002
         """Tell whether this node applied, and the job runs with it or may yet."""
-        is_in = job.has_cone_applied(self.account) and not job.is_cone_left_out(self.account)
-        return is_in and job.phase not in OVER
+        if job.phase in OVER:  # most jobs of a market that is old
+            return False
+        return job.has_cone_applied(self.account) and not job.is_cone_left_out(self.account)
 
     def is_offered(self, state: MarketState, job: JobState) -> bool:
         """Tell whether anyone can apply."""

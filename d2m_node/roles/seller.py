@@ -70,8 +70,9 @@ class Shop:
     def is_bound(self, state: MarketState, job: JobState) -> bool:  # noqa: ARG002
         """Tell whether this seller applied, and the job runs with it or may yet."""
         me = self.post.ports.signer.address
-        is_in = job.has_seller_applied(me) and not job.is_seller_left_out(me)
-        return is_in and job.phase not in OVER
+        if job.phase in OVER:  # most jobs of a market that is old
+            return False
+        return job.has_seller_applied(me) and not job.is_seller_left_out(me)
 
     def is_offered(self, state: MarketState, job: JobState) -> bool:
         """Tell whether one can apply with these data."""
