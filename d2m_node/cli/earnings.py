@@ -1,12 +1,13 @@
 """What the account earned and spent, by the words of the running node."""
 
+import sys
 from collections.abc import Sequence
 
 import click
 
 from d2m_node import client as api
 from d2m_node.cli.options import data_dir_option, json_of
-from d2m_node.cli.output import format_amount, print_facts, print_result, print_table
+from d2m_node.cli.output import format_amount, print_facts, print_result, print_table, round_wei
 from d2m_node.cli.refusals import show_refusals
 from d2m_node.cli.remote import ask
 
@@ -20,8 +21,8 @@ def earnings(*, job: int | None, why: bool, as_json: bool) -> None:
     """Add up what this account put up, spent and earned, job by job and role by role.
 
     Held is what contracts still keep of bids, deposits, stake and bonds; net is earned less spent.
-    Gas is counted apart, as far as this data directory remembers. --json tells everything that
-    --why does.
+    Gas is counted apart, as far as this data directory remembers. On a terminal the table rounds
+    down; --why is exact, and so is --json, which tells everything.
     """
     found = ask(api.LIST_EARNINGS, api.EarningsParams(job=job))
     if as_json:
@@ -64,6 +65,8 @@ def _format_signed(amount_wei: int, currency: str) -> str:
     if amount_wei == 0:
         return "-"
     sign = "-" if amount_wei < 0 else ""
+    if currency == "ether" and sys.stdout.isatty():  # a table of exact amounts does not fit
+        return sign + round_wei(abs(amount_wei))
     return sign + format_amount(abs(amount_wei), currency)
 
 
