@@ -13,8 +13,10 @@ from d2m_node.settings import (
     load_settings,
     read_configuration,
 )
+from d2m_node.user_input import parse_listen_address
 
 MARKET = "0x" + "5f" * 20
+REQUIRED = {"chain.chain_id": "31337", "chain.market": MARKET}
 
 CONFIG = f"""
 shutdown_grace_seconds = 3
@@ -288,3 +290,45 @@ def test_an_unknown_section_is_told_from_those_that_there_are(
         read_configuration(tmp_path, environment={})
     assert hint in str(refused.value)
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("tcp", "message"),
+    [
+        ("9394", r"rpc\.tcp: '9394' is no address"),
+        ("localhost", r"rpc\.tcp: 'localhost' is no address"),
+        ("node.example:9394", r"rpc\.tcp: 'node.example:9394' is no address"),
+        ("127.0.0.1:70000", "is no address"),
+        ("127.0.0.1:-1", "is no address"),
+        ("127.0.0.1:٣", "is no address"),
+        ("::1", "is no address"),
+        ("0.0.0.0:9394", r"no loopback address.*set rpc\.allow_remote"),
+        ("[::]:9394", r"no loopback address.*set rpc\.allow_remote"),
+        ("192.168.1.7:9394", "no loopback address"),
+    ],
+)
+def test_an_address_of_the_rpc_that_cannot_be_or_must_not_be_is_named(
+    tmp_path: Path, tcp: str, message: str
+) -> None:
+    flags = {**REQUIRED, "rpc.tcp": tcp}
+    with pytest.raises(UserError, match=message):
+        load_settings(tmp_path, flags=flags, environment={})
+
+
+@pytest.mark.parametrize(
+    ("tcp", "address"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("localhost:9394", ("127.0.0.1", 9394)),
+        ("[::1]:9394", ("::1", 9394)),
+    ],
+)
+def test_the_rpc_listens_on_loopback_if_told_so(
+    tmp_path: Path, tcp: str, address: tuple[str, int]
+) -> None:
+    settings = load_settings(tmp_path, flags={**REQUIRED, "rpc.tcp": tcp}, environment={})
+    assert parse_listen_address(tcp) == address
+    assert settings.rpc.tokens == tmp_path / "tokens"
+    assert not settings.rpc.allow_remote
+    remote = {**REQUIRED, "rpc.tcp": "0.0.0.0:9394", "rpc.allow_remote": "true"}
+    assert load_settings(tmp_path, flags=remote, environment={}).rpc.allow_remote
