@@ -19,6 +19,8 @@ import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -92,12 +94,44 @@ class _Server:
         try:
             state = ConnectionState({})
             await _Connection(self._app, self._config, self._context, state, stream).run()  # type: ignore[arg-type]
+        except* Exception as failures:  # noqa: BLE001 - hypercorn fails on broken requests
+            # Methods answer their own failures; what comes here is of one connection, and ends it.
+            # Names alone: texts and frames may hold what was sent, and so a token.
+            log.warning("rpc_connection_failed", errors=sorted(_name_leaves(failures)))
         finally:
             self._connected -= 1
+            await trio.aclose_forcefully(stream)
 
 
 class _Connection(TCPServer):
-    """One client. What it does not take in time ends it; hypercorn alone would wait for ever."""
+    """One client, in HTTP/1.1 alone: hypercorn's HTTP/2 waits for ever for clients that are gone.
+
+    What a client does not take in time ends its connection; hypercorn alone would wait for it.
+    """
+
+    async def run(self) -> None:
+        """Serve the client until it is gone, or what it asked for last is done."""
+        self._reading = trio.CancelScope()
+        try:
+            async with TaskGroup() as tasks:
+                self._task_group = tasks
+                self.protocol = H11Protocol(  # type: ignore[assignment]
+                    self.app,
+                    self.config,
+                    self.context,
+                    tasks,
+                    self.state,  # type: ignore[arg-type]
+                    False,
+                    None,
+                    None,
+                    self.protocol_send,
+                )
+                await self.idle_task.restart(tasks, self._idle_timeout)
+                with self._reading:
+                    await self._read_data()
+                await self.idle_task.stop()  # its place is free at once
+        finally:
+            await self._close()
 
     async def protocol_send(self, event: Event) -> None:
         """Send bytes within `SEND_SECONDS`, or hang up; pass anything else on."""
@@ -109,11 +143,26 @@ class _Connection(TCPServer):
                 with trio.fail_after(SEND_SECONDS):
                     await self.stream.send_all(event.data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
+                await self._give_up()
             except trio.TooSlowError:
                 log.warning("rpc_client_too_slow", seconds=SEND_SECONDS)
                 await _hang_up(self.stream)
-                await self.protocol.handle(Closed())
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        """Tell whoever answers that the client is gone, and do not wait for more of it."""
+        self._reading.cancel()
+        await self.protocol.handle(Closed())
+
+
+def _name_leaves(group: BaseExceptionGroup[BaseException]) -> set[str]:
+    names: set[str] = set()
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            names |= _name_leaves(one)
+        else:
+            names.add(type(one).__name__)
+    return names
 
 
 async def _hang_up(stream: trio.abc.AsyncResource) -> None:

@@ -10,7 +10,7 @@ import trio
 from msgspec import UnsetType
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -196,4 +196,6 @@ async def _read_body(request: Request) -> bytes:
         except trio.TooSlowError:
             message = f"a request arrives within {READ_SECONDS:.0f} seconds"
             raise Refused(ErrorCode.NO_REQUEST, message, status=408) from None
+        except ClientDisconnect:  # nobody reads this
+            raise Refused(ErrorCode.NO_REQUEST, "the request broke off", status=400) from None
     return bytes(body)

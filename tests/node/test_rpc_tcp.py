@@ -264,3 +264,35 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
             flatten_subgroups=True,
         ):
             await serve_rpc(rpc, FakeNode().context())
+
+
+HALF = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HALF,
+        b"\x00\xff" * 40,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(40),
+        b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nhttp2-settings: !!\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+        b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n" * 9,
+        b"GET /%ff HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_a_connection_that_breaks_the_rules_of_http_ends_alone(
+    tmp_path: Path, sent: bytes
+) -> None:
+    socket = tmp_path / "rpc.sock"
+    with trio.fail_after(30):
+        async with serve_fake_node(FakeNode(), socket), AsyncRpcClient(socket) as client:
+            for _ in range(5):
+                stream = await trio.open_unix_socket(socket)
+                with suppress(trio.BrokenResourceError):
+                    await stream.send_all(sent)
+                    await client.call(api.LIST_JOBS, api.NoParams())
+                    await stream.send_eof()
+                await client.call(api.LIST_JOBS, api.NoParams())
+                await trio.aclose_forcefully(stream)
+                assert await client.call(api.LIST_JOBS, api.NoParams()) == []
