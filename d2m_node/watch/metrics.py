@@ -129,6 +129,7 @@ PUBLISHED: Final = _counter("gossip_published", "Own messages that were gossiped
 DROPPED: Final = _counter("gossip_dropped", "Messages that gave way to newer ones in a full queue.")
 FAULTS: Final = _counter("peer_faults", "Faults that peers were blamed for.")
 BANS: Final = _counter("peer_bans", "Times that a peer was banned.")
+RESTARTS: Final = _counter("network_restarts", "Times that the network stack was started anew.")
 
 QUEUE: Final = _gauge(
     "queue_length",

@@ -127,6 +127,7 @@ def _list_network(reading: NodeReading) -> Iterator[Sample]:
     yield Sample(metrics.DROPPED, network.dropped)
     yield Sample(metrics.FAULTS, network.faults)
     yield Sample(metrics.BANS, network.bans)
+    yield Sample(metrics.RESTARTS, network.restarts)
 
 
 def _list_queues(reading: NodeReading) -> Iterator[Sample]:

@@ -212,6 +212,12 @@ def test_the_node_in_the_container_has_little_to_break() -> None:
     assert node["init"] is True
 
 
+def test_the_container_has_more_time_to_stop_than_the_node_takes(tmp_path: Path) -> None:
+    node = SERVICES["node"]
+    grace = settings_of(node["environment"], tmp_path).shutdown_grace_seconds
+    assert seconds(node["stop_grace_period"]) > grace
+
+
 def test_images_of_others_are_of_one_version() -> None:
     for name in ("prometheus", "grafana"):
         assert re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"]), name

@@ -58,7 +58,7 @@ NETWORK = NetworkReading(
     dropped=0,
     faults=2,
     bans=1,
-    restarts=0,
+    restarts=3,
     queue_lengths={"publish": 1, "deliver": 9},
     queue_limits={"publish": 256, "deliver": 1024},
 )
