@@ -6,10 +6,11 @@ unless a method waits; then it says what it raises.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from d2m_node.ports import ChainPort, NetworkPort, StorePort
-from protocol.types import JobId, Wei
+from protocol.types import Digest, JobId, Wei
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,36 @@ class FeeTotal:
     fees_wei: Wei
 
 
+class Reach(Enum):
+    """Whether others can connect to this node."""
+
+    UNKNOWN = "unknown"
+    """Nobody could be asked yet."""
+    REACHABLE = "reachable"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """What peers found that were asked to connect back."""
+
+    reach: Reach
+    advice: str | None = None
+    """What to do, if there is something to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """A blob that is being fetched."""
+
+    digest: Digest
+    received_bytes: int
+    size_bytes: int | None
+    """None until a source has said it."""
+    source_count: int
+    """Peers that are asked for it."""
+
+
 class MeasuredChain(ChainPort, Protocol):
     """The chain port, and its measures."""
 
@@ -107,6 +138,12 @@ class MeasuredNetwork(NetworkPort, Protocol):
 
     def measure(self) -> NetworkReading:
         """Return the measures of now."""
+
+    def reachability(self) -> Reachability:
+        """Say whether others can connect to this node, as far as they told."""
+
+    def transfers(self) -> Sequence[Transfer]:
+        """List the blobs that are being fetched."""
 
 
 class MeasuredStore(StorePort, Protocol):

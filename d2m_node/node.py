@@ -218,6 +218,7 @@ def network_settings(
         identity_path=settings.data_dir / "peer.key",
         listen=settings.network.listen,
         bootstrap=tuple(settings.network.bootstrap),
+        announce=settings.network.announce,
         upload_bytes_per_second=settings.network.upload_bytes_per_second,
         max_connections=settings.network.max_connections,
         deny=settings.network.deny,

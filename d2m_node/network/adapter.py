@@ -20,7 +20,7 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.peer.id import ID
 
 from d2m_node.errors import FatalError, PeerUnreachable, UserError
-from d2m_node.measures import NetworkReading
+from d2m_node.measures import NetworkReading, Reach, Reachability, Transfer
 from d2m_node.network.conduct import Conduct
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.gossip import Gossip, Validate
@@ -182,6 +182,14 @@ class Libp2pNetwork:
             queue_lengths={name: length for name, (length, _) in queues.items()},
             queue_limits={name: limit for name, (_, limit) in queues.items()},
         )
+
+    def reachability(self) -> Reachability:
+        """See `MeasuredNetwork.reachability`."""
+        return Reachability(Reach.UNKNOWN) if self._stack is None else self._stack.reach.result
+
+    def transfers(self) -> Sequence[Transfer]:
+        """See `MeasuredNetwork.transfers`."""
+        return () if self._stack is None else self._stack.client.transfers()
 
     def set_address_book(self, addresses: dict[bytes, str]) -> None:
         """See `NetworkPort.set_address_book`."""

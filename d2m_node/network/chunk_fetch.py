@@ -104,7 +104,15 @@ class ChunkFetch:
         self._blame = blame
         self._settings = settings
         self._claims: dict[ChunkList, list[bytes]] = {}
+        self._assembly: _Assembly | None = None
         self.liars: set[bytes] = set()
+
+    def measure(self) -> tuple[int, int | None]:
+        """Return how many bytes have arrived, and the size, as far as it is known."""
+        if self._assembly is None:
+            return 0, None
+        size = self._assembly.chunks.size_bytes
+        return max(0, size - len(self._assembly.missing) * CHUNK_BYTES), size
 
     async def run(self, digest: Digest, sources: Sequence[bytes], max_bytes: int) -> bytes | None:
         """Return the blob, or None if no list led to it."""
@@ -176,7 +184,7 @@ class ChunkFetch:
         self, digest: Digest, chunks: ChunkList, sources: Sequence[bytes]
     ) -> bytes | None:
         """Fetch all chunks of one list from those who gave it; None if they fail."""
-        assembly = _Assembly.begin(chunks, len(sources))
+        assembly = self._assembly = _Assembly.begin(chunks, len(sources))
         async with trio.open_nursery() as nursery:
             for source in sources:
                 nursery.start_soon(self._fetch_from, source, digest, assembly)

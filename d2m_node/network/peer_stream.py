@@ -15,7 +15,12 @@ from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage
 from protocol.wire.codec import decode_message, encode_message
 from protocol.wire.messages import AnyMessage, Message
-from protocol.wire.topics import BLOB_PROTOCOL, CHUNKS_PROTOCOL, MESSAGES_PROTOCOL
+from protocol.wire.topics import (
+    BLOB_PROTOCOL,
+    CHUNKS_PROTOCOL,
+    DIAL_BACK_PROTOCOL,
+    MESSAGES_PROTOCOL,
+)
 
 LENGTH_BYTES: Final = 4
 CLOSE_SECONDS: Final = 1.0
@@ -24,6 +29,7 @@ KINDS: Final = {
     BLOB_PROTOCOL: "blobs",
     CHUNKS_PROTOCOL: "blobs",
     MESSAGES_PROTOCOL: "messages",
+    DIAL_BACK_PROTOCOL: "messages",
 }
 """What a protocol's bytes are counted as."""
 

@@ -85,6 +85,16 @@ class Peers(INotifee):
         connected = {peer_id.to_bytes() for peer_id in self._swarm.connections}
         return [self._status(peer_id) for peer_id in sorted(connected | self._keepers.keys())]
 
+    def list_connected(self) -> Sequence[bytes]:
+        """List the peers with an open connection, by id."""
+        found = (peer_id.to_bytes() for peer_id in self._swarm.connections)
+        return [peer_id for peer_id in sorted(found) if self.is_connected(peer_id)]
+
+    def find_address(self, peer_id: bytes) -> str | None:
+        """Return a peer's address as the address book has it."""
+        keeper = self._keepers.get(peer_id)
+        return keeper.multiaddr if keeper else None
+
     def is_connected(self, peer_id: bytes) -> bool:
         """Say whether a connection to the peer is open."""
         return any(not c.is_closed for c in self._swarm.connections.get(ID(peer_id), ()))

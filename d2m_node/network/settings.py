@@ -17,6 +17,13 @@ class NetworkSettings:
     first_sequence: int | None = None
     """Number of the first message to gossip; the clock's nanoseconds if nobody keeps a mark."""
 
+    announce: str | None = None
+    """What others are told to dial, if that is not the address listened on."""
+    first_check_seconds: float = 20.0
+    """After the start, until peers are asked whether they reach us; sooner would find nobody."""
+    check_seconds: float = 900.0
+    """Between two such questions; a sixth of it while the answer is no."""
+
     heartbeat_seconds: float = 1.0
     """How often GossipSub mends its mesh and tells what it has."""
     dial_seconds: float = 10.0

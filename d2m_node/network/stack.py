@@ -15,6 +15,7 @@ from d2m_node.network.gossip import Gossip
 from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
 from d2m_node.network.host import start_listening
 from d2m_node.network.peers import Peers
+from d2m_node.network.reach import DialBackServer, ReachCheck
 from d2m_node.network.serving import StreamServer
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.network.streams import StreamClient
@@ -49,6 +50,10 @@ class Stack:
             first_sequence=gossip.next_sequence,
         )
         self.client = StreamClient(host, self.peers, settings, lasting.counts)
+        self.reach = ReachCheck(
+            self.peers, self.client.open_stream, settings, lambda: self.listening
+        )
+        DialBackServer(host, self.peers, settings, lasting.counts)
         self._gossip = gossip
         self._borrowers: set[trio.CancelScope] = set()
         self._server = StreamServer(host, lasting.library, settings, lasting.counts)
@@ -71,6 +76,7 @@ class Stack:
             await self._gossip.attach(self.pubsub)
             self.tasks.start_soon(self._gossip.run_publisher, self.pubsub)
             self.tasks.start_soon(self._server.run)
+            self.tasks.start_soon(self.reach.run)
             try:
                 yield
             finally:

@@ -5,9 +5,10 @@ bytes from the offset asked for, a messages request's is one batch.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from libp2p.abc import IHost
 from libp2p.peer.id import ID
 
 from d2m_node.errors import PeerFault, PeerUnreachable, StreamTimeout, TransientError
+from d2m_node.measures import Transfer
 from d2m_node.network.chunk_fetch import ChunkFetch
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.fairness import PIECE_BYTES, PeerSlots
@@ -58,10 +60,31 @@ class _Partial:
     def is_complete(self) -> bool:
         return len(self.data) == self.size_bytes
 
+    def measure(self) -> tuple[int, int | None]:
+        return len(self.data), self.size_bytes
+
     def clear(self) -> None:
         self.data.clear()
         self.sources.clear()
         self.size_bytes = None
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """A blob that is being fetched, for whoever asks how far it is."""
+
+    digest: Digest
+    source_count: int
+    measure: Callable[[], tuple[int, int | None]] = lambda: (0, None)
+
+    def describe(self) -> Transfer:
+        received, size = self.measure()
+        return Transfer(
+            digest=self.digest,
+            received_bytes=received,
+            size_bytes=size,
+            source_count=self.source_count,
+        )
 
 
 class StreamClient:
@@ -75,6 +98,8 @@ class StreamClient:
         self._settings = settings
         self._counts = counts
         self._slots = PeerSlots(settings.max_fetches_per_peer)
+        self._fetches: dict[int, _Fetch] = {}
+        self._numbers = count()
 
     async def fetch_blob(
         self, digest: Digest, *, sources: Sequence[bytes], max_bytes: int
@@ -84,18 +109,29 @@ class StreamClient:
         A large one comes in chunks from all sources at once. What is left of it, and every small
         one, comes from one source after another, each going on where the last one stopped.
         """
-        if len(sources) > 1 and max_bytes >= MIN_CHUNKED_BYTES:
-            fetch = ChunkFetch(self._open, self._peers.blame, self._settings)
-            chunked = await fetch.run(digest, sources, max_bytes)
-            if chunked is not None:
-                return chunked
-            sources = [source for source in sources if source not in fetch.liars]
-        return await self._fetch_by_turns(digest, sources, max_bytes)
+        number = next(self._numbers)
+        self._fetches[number] = fetch = _Fetch(digest, len(sources))
+        try:
+            if len(sources) > 1 and max_bytes >= MIN_CHUNKED_BYTES:
+                chunked = ChunkFetch(self.open_stream, self._peers.blame, self._settings)
+                fetch.measure = chunked.measure
+                blob = await chunked.run(digest, sources, max_bytes)
+                if blob is not None:
+                    return blob
+                sources = [source for source in sources if source not in chunked.liars]
+            partial = _Partial()
+            fetch.measure = partial.measure
+            return await self._fetch_by_turns(digest, sources, partial, max_bytes)
+        finally:
+            del self._fetches[number]
+
+    def transfers(self) -> Sequence[Transfer]:
+        """See `MeasuredNetwork.transfers`."""
+        return [fetch.describe() for fetch in self._fetches.values()]
 
     async def _fetch_by_turns(
-        self, digest: Digest, sources: Sequence[bytes], max_bytes: int
+        self, digest: Digest, sources: Sequence[bytes], partial: _Partial, max_bytes: int
     ) -> bytes:
-        partial = _Partial()
         failures: list[str] = []
         pending = deque(sources)
         resume = True
@@ -132,7 +168,7 @@ class StreamClient:
     ) -> Sequence[GossipMessage]:
         """Pull a peer's messages of one step; see `NetworkPort.fetch_messages`."""
         try:
-            async with self._open(peer_id, MESSAGES_PROTOCOL) as stream:
+            async with self.open_stream(peer_id, MESSAGES_PROTOCOL) as stream:
                 await stream.send_message(request)
                 batch = await stream.receive_message(MAX_BATCH_BYTES)
                 return _decode_batch(batch, request)
@@ -145,7 +181,7 @@ class StreamClient:
     ) -> None:
         """Append what a source has beyond what we have. Raises PeerFault, TransientError."""
         try:
-            async with self._open(source, BLOB_PROTOCOL) as stream:
+            async with self.open_stream(source, BLOB_PROTOCOL) as stream:
                 await stream.send_message(BlobRequest(digest=digest, offset=len(partial.data)))
                 size = await _receive_header(stream, max_bytes)
                 if partial.size_bytes not in (None, size):
@@ -168,7 +204,7 @@ class StreamClient:
             raise StreamTimeout("too slow") from exc
 
     @asynccontextmanager
-    async def _open(self, peer_id: bytes, protocol: str) -> AsyncIterator[PeerStream]:
+    async def open_stream(self, peer_id: bytes, protocol: str) -> AsyncIterator[PeerStream]:
         """Open a stream when a slot for this peer is free. Raises TransientError."""
         async with self._slots.hold(peer_id):
             await self._peers.reach(peer_id)

@@ -22,6 +22,8 @@ tag    message                where
 37     ChunkList              stream ``chunks``, server to client
 38     ChunkRequest           stream ``chunks``, client to server
 39     ChunkHeader            stream ``chunks``, server to client
+40     DialBackRequest        stream ``dial-back``, client to server
+41     DialBackAnswer         stream ``dial-back``, server to client
 =====  =====================  =========================================
 
 Signatures are EIP-712 (`protocol.signatures`), 65 bytes ``r | s | v``, by the account that the
@@ -191,6 +193,17 @@ class ChunkHeader(Message, frozen=True, array_like=True, kw_only=True, tag=39):
     size_bytes: BlobSize
 
 
+class DialBackRequest(Message, frozen=True, array_like=True, kw_only=True, tag=40):
+    """Ask a peer to connect to the address that it knows of us; it takes none from the request."""
+
+
+class DialBackAnswer(Message, frozen=True, array_like=True, kw_only=True, tag=41):
+    """What came of it."""
+
+    outcome: Annotated[int, Meta(ge=0, le=2)]
+    """0: reached; 1: not reached; 2: not tried, for want of an address or too soon."""
+
+
 GossipMessage = (
     UpdateCommit
     | UpdateOpening
@@ -211,4 +224,6 @@ AnyMessage = (
     | ChunkList
     | ChunkRequest
     | ChunkHeader
+    | DialBackRequest
+    | DialBackAnswer
 )

@@ -6,6 +6,7 @@ from protocol.types import Address, JobId
 
 BLOB_PROTOCOL: Final = "/d2m/blob/1"
 CHUNKS_PROTOCOL: Final = "/d2m/chunks/1"
+DIAL_BACK_PROTOCOL: Final = "/d2m/dial-back/1"
 MESSAGES_PROTOCOL: Final = "/d2m/messages/1"
 
 

@@ -219,6 +219,22 @@ async def test_a_source_of_wrong_bytes_is_banned(tmp_path: Path) -> None:
             await gone.disconnected_event.wait()
 
 
+async def test_a_fetch_says_how_far_it_is(tmp_path: Path) -> None:
+    liars = (stall(header(LIMIT) + BLOB[:HALF]),)
+    async with start_asker(tmp_path, liars=liars) as (asker, sources, _):
+        assert asker.transfers() == []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch, asker, sources[:1])
+            with trio.fail_after(PATIENCE_SECONDS):
+                while [t.received_bytes for t in asker.transfers()] != [HALF]:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            (transfer,) = asker.transfers()
+            assert (transfer.digest, transfer.size_bytes) == (keccak(BLOB), LIMIT)
+            assert transfer.source_count == 1
+            nursery.cancel_scope.cancel()
+        assert asker.transfers() == []
+
+
 async def test_a_drip_is_too_slow(tmp_path: Path) -> None:
     async def drip(stream: Any) -> None:
         await stream.read(64)

@@ -38,6 +38,7 @@ def build_messages(kind: type[Any]) -> st.SearchStrategy[Any]:
         wire.BlobSize: st.integers(0, 2**31),
         bool: st.booleans(),
         wire.ChunkCount: st.integers(0, 2048),
+        wire.DialBackAnswer.__annotations__["outcome"]: st.integers(0, 2),
         wire.ChunkList.__annotations__["hashes"]: st.binary(max_size=256),
         wire.MessageBatch.__annotations__["messages"]: st.lists(
             st.binary(max_size=1024), max_size=8
