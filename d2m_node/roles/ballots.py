@@ -8,6 +8,7 @@ import trio
 from d2m_node.logs import log_scope
 from d2m_node.ports import Purpose, Reference
 from d2m_node.roles.checks import check_decision, execute_slashes
+from d2m_node.roles.counting import tally_until_over
 from d2m_node.roles.findings import find_result
 from d2m_node.roles.jobs import job_in
 from d2m_node.roles.records import write_decision
@@ -20,7 +21,6 @@ from d2m_node.roles.vote import (
     cast_vote,
     finish_vote,
     recall_vote,
-    tally_until_over,
 )
 from protocol.ballot import Ballot
 from protocol.job import JobPhase
