@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import joining, learning, limits, market, voting
+from tests.mutants import earnings, joining, learning, limits, market, voting
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +42,7 @@ MUTANTS = (
     *limits.LIMITS,
     *market.MARKET,
     *joining.JOINING,
+    *earnings.EARNINGS,
 )
 
 
