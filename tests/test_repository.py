@@ -12,14 +12,30 @@ LINES_MAX = 600
 FUNCTION_LINES_MAX = 60
 # Made by tools or copied in whole: their length is not ours.
 EXEMPT_FROM_LENGTH = {"CLI.md", "requirements.lock"}
-TEXT_SUFFIXES = {"", ".py", ".sh", ".toml", ".md", ".vy", ".vyi", ".json", ".lock", ".yml", ".html"}
+TEXT_SUFFIXES = {
+    "",
+    ".py",
+    ".sh",
+    ".toml",
+    ".md",
+    ".vy",
+    ".vyi",
+    ".json",
+    ".lock",
+    ".yml",
+    ".yaml",
+    ".service",
+    ".html",
+}
 CODE_SUFFIXES = {"", ".py", ".sh", ".toml", ".md", ".vy", ".vyi", ".lock"}
 # Not part of the project: what .gitignore names, and other tools' folders.
 SKIPPED_FOLDERS = {"__pycache__", "build", "dist"}
 KEPT_HIDDEN = {".ci", ".gitignore"}
 
+# The program's own place, by the standard for file systems, is no one machine's: /opt/d2m-node.
 MACHINE_PATH = re.compile(
-    r"(?<![\w.])/(?:home|root|Users|mnt|opt|srv|work|private/var)/[\w.]|\b[A-Z]:\\\\?Users"
+    r"(?<![\w.])/(?:(?:home|root|Users|mnt|srv|work|private/var)/|opt/(?!d2m-node\b))[\w.]"
+    r"|\b[A-Z]:\\\\?Users"
 )
 REGISTRY_HOST = re.compile(
     r"pypi\.org|pythonhosted\.org|registry\.npmjs|npmjs\.org|download\.pytorch\.org"
@@ -60,14 +76,27 @@ def test_no_file_names_a_package_registry() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["open('/home/someone/data')", "cd /srv/d2m", "PATH=/root/.local/bin", "C:\\Users\\someone"],
+    [
+        "open('/home/someone/data')",
+        "cd /srv/d2m",
+        "PATH=/root/.local/bin",
+        "/opt/anvil",
+        "C:\\Users\\someone",
+    ],
 )
 def test_a_machine_path_is_recognised(text: str) -> None:
     assert MACHINE_PATH.search(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["#!/usr/bin/env bash", "shared/data", "roles/seller.py", "https://x.example/home/a"]
+    "text",
+    [
+        "#!/usr/bin/env bash",
+        "shared/data",
+        "roles/seller.py",
+        "https://x.example/home/a",
+        "/opt/d2m-node/bin/d2m-node",
+    ],
 )
 def test_an_ordinary_path_is_no_machine_path(text: str) -> None:
     assert not MACHINE_PATH.search(text)
