@@ -2,19 +2,24 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from d2m_node.client import NODE_STATUS, START, NoParams, RpcClient
+
 pytestmark = pytest.mark.integration
 
 LIMIT_SECONDS = 400
+EXAMPLES = Path(__file__).parents[2] / "examples"
 ONE_ETHER = 10**18
 
 
@@ -39,6 +44,40 @@ def run_devnet(folder: Path, *options: str) -> list[dict[str, Any]]:
     )
     assert finished.returncode == 0, finished.stderr.decode() + finished.stdout.decode() + logs
     return [json.loads(line) for line in finished.stdout.splitlines()]
+
+
+@contextmanager
+def keep_devnet(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[Any]]]:
+    """Start a devnet that stays up; yield it with its events, and end it if the test has not."""
+    command = [sys.executable, "-m", "d2m_node", "devnet", "up", "--json", "--dir", str(folder)]
+    errors = folder.with_suffix(".errors")
+    with (
+        errors.open("wb") as file,
+        subprocess.Popen(
+            [*command, "--port", str(find_free_port())], stdout=subprocess.PIPE, stderr=file
+        ) as devnet,
+    ):
+        # Whatever happens, the output ends, and so does the test.
+        alarm = threading.Timer(LIMIT_SECONDS, devnet.terminate)
+        alarm.start()
+        try:
+            assert devnet.stdout is not None
+            yield devnet, (json.loads(line) for line in devnet.stdout)
+        finally:
+            alarm.cancel()
+            devnet.terminate()
+
+
+def start_example(name: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish_example(example: subprocess.Popen[str]) -> str:
+    with example:
+        output, errors = example.communicate(timeout=LIMIT_SECONDS)
+    assert example.returncode == 0, errors
+    return output
 
 
 def is_listening(port: int) -> bool:
@@ -89,8 +128,53 @@ def test_a_devnet_that_is_terminated_leaves_nothing_running(tmp_path: Path) -> N
     assert not any(str(tmp_path) in command for command in list_commands())
 
 
-def test_one_job_goes_from_bid_to_payout(tmp_path: Path) -> None:
-    events = run_devnet(tmp_path / "devnet")
+def test_one_job_goes_from_bid_to_payout_and_programs_follow_it(tmp_path: Path) -> None:
+    folder, events = tmp_path / "devnet", []
+    purchase: subprocess.Popen[str] | None = None
+    with keep_devnet(folder) as (devnet, told):
+        for event in told:
+            events.append(event)
+            if event.get("bidder") == "buyer-2" and purchase is None:
+                purchase = buy_again(folder, tmp_path / "bought.safetensors")
+            if event["event"] == "settled":
+                break
+        assert purchase is not None
+        story = finish_example(purchase)
+        switch_roles_of_a_node(folder / "buyer-1" / "rpc.sock")
+        devnet.send_signal(signal.SIGINT)
+        assert devnet.wait(timeout=60) == 0
+    check_market(events)
+    saved = next(event for event in events if event["event"] == "model_saved")
+    assert (tmp_path / "bought.safetensors").read_bytes() == Path(saved["path"]).read_bytes()
+    decided = [line for line in story.splitlines() if "round.decided" in line]
+    assert len(decided) == len([one for one in events if one["event"] == "round_decided"])
+
+
+def buy_again(folder: Path, output: Path) -> subprocess.Popen[str]:
+    """Ask for the same under the same key: the example finds the job, and does not bid again."""
+    buyer = folder / "buyer-2"
+    places = (buyer / "rpc.sock", buyer / "request.toml", "--key", "devnet-1", "-o", output)
+    return start_example("buy_model.py", *places)
+
+
+def switch_roles_of_a_node(socket: Path) -> None:
+    stake = ("on", "cone", "--stake", "1ether", "--key", "stake")
+
+    def switch(*arguments: str) -> str:
+        return finish_example(start_example("switch_roles.py", socket, *arguments))
+
+    assert "cone: off" in switch()
+    for _ in range(2):
+        assert "cone: on" in switch(*stake)
+    assert "cone: draining" in switch("drain", "cone")
+    with RpcClient(socket) as node, node.events(["stake.deposited"], after=START) as deposits:
+        account = node.call(NODE_STATUS, NoParams()).account
+        found = [next(deposits) for _ in range(6)]  # of five CONE nodes, and this one
+    assert [one.facts["account"] for one in found].count(account) == 1
+    assert found[-1].facts["amount_wei"] == ONE_ETHER
+
+
+def check_market(events: list[dict[str, Any]]) -> None:
     settled = events[-1]
 
     assert settled["event"] == "settled"
