@@ -23,6 +23,7 @@ from d2m_node.client import (
     ErrorCode,
     JobParams,
     NodeEvent,
+    NodeUnreachable,
     NoParams,
     SubmitRequestParams,
 )
@@ -77,16 +78,21 @@ async def fetch(node: AsyncRpcClient, job: int) -> bytes | None:
         raise
 
 
+async def buy(node: AsyncRpcClient, request: Path, key: str) -> bytes:
+    await node.call(ENABLE_ROLE, EnableRoleParams(role="buyer"))
+    params = SubmitRequestParams(path=str(request), idempotency_key=key)
+    job = (await node.call(SUBMIT_REQUEST, params)).job
+    print(f"bid placed: job {job}", flush=True)
+    return await follow(node, job)
+
+
 async def main() -> None:
     wanted = read_arguments()
-    async with AsyncRpcClient(wanted.socket) as node:
-        await node.call(ENABLE_ROLE, EnableRoleParams(role="buyer"))
-        params = SubmitRequestParams(
-            path=str(wanted.request.absolute()), idempotency_key=wanted.key
-        )
-        job = (await node.call(SUBMIT_REQUEST, params)).job
-        print(f"bid placed: job {job}", flush=True)
-        model = await follow(node, job)
+    try:
+        async with AsyncRpcClient(wanted.socket) as node:
+            model = await buy(node, wanted.request.absolute(), wanted.key)
+    except (CallRefused, NodeUnreachable) as refusal:
+        raise SystemExit(str(refusal)) from None
     wanted.output.write_bytes(model)
     print(f"{wanted.output}: {len(model)} bytes")
 

@@ -17,7 +17,9 @@ from d2m_node.client import (
     DRAIN_ROLE,
     ENABLE_ROLE,
     LIST_ROLES,
+    CallRefused,
     EnableRoleParams,
+    NodeUnreachable,
     NoParams,
     RoleParams,
     RoleView,
@@ -35,7 +37,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", type=Path, help="of a seller: a dataset.toml")
     parser.add_argument("--stake", help='of a CONE node, like "5ether"')
     parser.add_argument("--key", help="of a CONE node: names this payment")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def switch(node: RpcClient, wanted: argparse.Namespace) -> list[RoleView]:
@@ -58,9 +60,12 @@ def main() -> None:
     wanted = read_arguments()
     is_url = wanted.token_file is not None
     place = TcpPlace(wanted.node, wanted.token_file) if is_url else Path(wanted.node)
-    with RpcClient(place) as node:
-        for role in switch(node, wanted):
-            print(f"{role.role}: {role.state}")
+    try:
+        with RpcClient(place) as node:
+            for role in switch(node, wanted):
+                print(f"{role.role}: {role.state}")
+    except (CallRefused, NodeUnreachable) as refusal:
+        raise SystemExit(str(refusal)) from None
 
 
 if __name__ == "__main__":
