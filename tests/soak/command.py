@@ -60,7 +60,7 @@ def soak(
     run = SoakRun(plan)
     try:
         trio.run(run_soak, run, click.echo)
-    except KeyboardInterrupt:
+    except* KeyboardInterrupt:
         click.echo("interrupted; telling what was seen so far")
     finally:
         is_flat = _summarise(run)

@@ -13,8 +13,8 @@ import psutil
 
 WARM_UP_SHARE: Final = 0.25
 """The first quarter of a life is left out: pools fill, modules load, pages are touched."""
-FEWEST_JOBS: Final = 4
-"""A life that saw fewer jobs after its warm-up is not judged."""
+FEWEST_JOBS: Final = 10
+"""A life that saw fewer jobs after its warm-up is not judged: it has hardly settled by then."""
 
 LIMITS: Final = MappingProxyType(
     {

@@ -65,7 +65,7 @@ def test_one_jump_is_no_growth() -> None:
 
 
 def test_a_restarted_node_is_judged_by_each_of_its_lives() -> None:
-    first = run(12)
+    first = run(20)
     second = [replace(one, life=2, rss_bytes=2 * one.rss_bytes) for one in run(3)]
     assert {trend.life for trend in compute_trends(first + second)} == {1}
 
