@@ -104,6 +104,15 @@ class LazyGroup(click.Group):
         ]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; done is done if nobody reads on. click would end with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @data_dir_option(envvar="D2M_DATA_DIR")
@@ -125,10 +134,6 @@ def run_command(arguments: Sequence[str]) -> int:
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except BaseExceptionGroup as exc:
         return _report(exc, list(_list_leaves(exc)))
     except Exception as exc:  # noqa: BLE001 - the outermost boundary

@@ -314,6 +314,23 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     assert "cannot be reached" in ended.stdout
 
 
+def test_output_that_nobody_reads_on_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "node.log").write_text('{"event": "x", "level": "info"}\n' * 20_000)
+    arguments = ["--data-dir", str(tmp_path), "logs", "--lines", "20000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "d2m_node", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as ended:
+        assert ended.stdout is not None
+        assert ended.stderr is not None
+        assert "x" in ended.stdout.readline()
+        ended.stdout.close()
+        assert ended.stderr.read() == ""
+    assert ended.returncode == 0
+
+
 def test_every_command_in_the_help_is_there() -> None:
     group = cli.cli
     assert isinstance(group, click.Group)
