@@ -81,9 +81,10 @@ class Peers(INotifee):
                 keeper.wake()
 
     def statuses(self) -> Sequence[PeerStatus]:
-        """List every peer that is wanted or connected, by id."""
+        """List every peer that is wanted, connected or banned, by id."""
         connected = {peer_id.to_bytes() for peer_id in self._swarm.connections}
-        return [self._status(peer_id) for peer_id in sorted(connected | self._keepers.keys())]
+        known = connected | self._keepers.keys() | self._conduct.bans().keys()
+        return [self._status(peer_id) for peer_id in sorted(known)]
 
     def list_connected(self) -> Sequence[bytes]:
         """List the peers with an open connection, by id."""
@@ -125,7 +126,8 @@ class Peers(INotifee):
             peer_id=peer_id,
             multiaddr=keeper.multiaddr if keeper else self._remote_address(peer_id),
             connected=self.is_connected(peer_id),
-            last_error=keeper.last_error if keeper else None,
+            last_error=self._conduct.explain_ban(peer_id)
+            or (keeper.last_error if keeper else None),
         )
 
     def _remote_address(self, peer_id: bytes) -> str:

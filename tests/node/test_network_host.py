@@ -157,6 +157,17 @@ async def test_a_denied_peer_is_turned_away(tmp_path: Path) -> None:
                 await gone.disconnected_event.wait()
 
 
+async def test_a_banned_peer_is_listed_with_the_reason_until_the_ban_ends(tmp_path: Path) -> None:
+    async with start_network(tmp_path / "node", ban_seconds=100.0) as node:
+        node.conduct.ban(b"peer", "malformed gossip")
+        (status,) = node.peers()
+        assert status.peer_id == b"peer"
+        assert status.last_error == "banned for another 100 s: malformed gossip"
+    async with start_network(tmp_path / "node", ban_seconds=0.0) as node:
+        node.conduct.ban(b"peer", "malformed gossip")
+        assert node.peers() == []
+
+
 async def test_a_library_that_cannot_go_on_ends_the_network(tmp_path: Path) -> None:
     library = Shelf()
     library.failure = StoreCorrupted("the blob folder is gone")
