@@ -19,7 +19,7 @@ from d2m_node.client import AsyncRpcClient
 from d2m_node.devnet.anvil import open_anvil
 from d2m_node.keys import write_keystore
 from protocol.types import Wei
-from tests.support.anvil import CHAIN_ID, ONE_ETHER, PARAMS, cone, deployer, find_free_port
+from tests.support.anvil import CHAIN_ID, ONE_ETHER, PARAMS, ask, cone, deployer, find_free_port
 
 pytestmark = pytest.mark.integration
 
@@ -48,8 +48,8 @@ class Running:
             assert self.process.returncode is None
             await trio.sleep(0.05)
 
-    async def wait_event(self, name: str) -> None:
-        while name not in self.names():
+    async def wait_event(self, name: str, *, count: int = 1) -> None:
+        while self.names().count(name) < count:
             assert self.process.returncode is None, self.names()
             await trio.sleep(0.05)
 
@@ -123,14 +123,25 @@ async def test_a_node_that_is_told_to_stop_ends_well_and_drains_nothing(tmp_path
 
 async def test_a_second_interrupt_ends_a_node_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "node"
-    # No block is mined: what is signed stays open, and the node waits for it.
     async with open_market(None) as (url, market):
-        write_node(folder, url, market, stake="1ether")
+        write_node(folder, url, market)
         async with run_node(folder) as node:
-            await node.wait_event("transaction_sent")
-            node.process.send_signal(signal.SIGINT)
-            node.process.send_signal(signal.SIGINT)
-            assert await node.process.wait() in (-signal.SIGINT, 0)
+            await node.wait_event("node_ready")
+            # What is signed from now on stays open, and a node that stops waits for it.
+            await ask(url, "evm_setAutomine", False)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stake, folder)
+                await node.wait_event("transaction_sent", count=2)  # the first binds the peer
+                node.process.send_signal(signal.SIGINT)
+                await node.wait_event("node_stopping")
+                node.process.send_signal(signal.SIGINT)
+                assert await node.process.wait() == -signal.SIGINT
+
+
+async def stake(folder: Path) -> None:
+    params = api.EnableRoleParams(role="cone", stake_wei="1ether", idempotency_key="once")
+    async with AsyncRpcClient(folder / "rpc.sock") as client:
+        await client.call(api.ENABLE_ROLE, params)
 
 
 async def test_a_node_that_finds_no_chain_can_be_stopped_before_it_has_started(
