@@ -1,7 +1,9 @@
 """This machine's clock, held against the chain's.
 
 Deadlines are blocks and waits are monotonic, so that a wrong clock breaks no job. What it does
-break are logs, tokens that expire, and certificates of endpoints; so it is worth a warning.
+break are logs, tokens that expire, and certificates of endpoints; so it is worth a warning, and
+never takes a node out of service. The log, `doctor`, `status`, `/readyz` and the metrics share
+`ClockReading.find_fault`.
 """
 
 import time
@@ -27,6 +29,19 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockFault:
+    """What is wrong with a clock, and what to do."""
+
+    reason: str
+    fix: str
+    is_certain: bool
+    """False if the chain may be at fault instead."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.fix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockReading:
     """What two clocks said at once, in seconds since 1970."""
 
@@ -35,17 +50,25 @@ class ClockReading:
     block_seconds: int
     """Of the newest block followed."""
 
-    def find_fault(self) -> str | None:
-        """Say in one line what is wrong, and what to do."""
-        behind = self.block_seconds - self.own_seconds
-        if behind > BEHIND_SECONDS:
-            return (
-                f"this clock is at least {behind} s behind the chain; set it, by NTP for instance"
+    @property
+    def age_seconds(self) -> int:
+        """Of the block, as this clock has it; negative if it is of the future."""
+        return self.own_seconds - self.block_seconds
+
+    def find_fault(self) -> ClockFault | None:
+        """Say what is wrong, if anything is."""
+        age = self.age_seconds
+        if -age > BEHIND_SECONDS:
+            return ClockFault(
+                reason=f"this clock is at least {-age} s behind the chain",
+                fix="set it, by NTP for instance",
+                is_certain=True,
             )
-        if -behind > AHEAD_SECONDS:
-            return (
-                f"block {self.block_number}, the newest, is {-behind} s old: the endpoint is stuck,"
-                " the chain is silent, or this clock is ahead"
+        if age > AHEAD_SECONDS:
+            return ClockFault(
+                reason=f"block {self.block_number}, the newest, is {age} s old",
+                fix="the endpoint is stuck, the chain is silent, or this clock is ahead; check NTP",
+                is_certain=False,
             )
         return None
 
@@ -69,16 +92,20 @@ class Clock:
         )
         return self.latest
 
+    def find_fault(self) -> ClockFault | None:
+        """Say what was wrong at the last comparison; None before the first one."""
+        return None if self.latest is None else self.latest.find_fault()
+
     async def watch(self) -> NoReturn:
         """Compare until cancelled; tell when a fault comes and when it goes."""
-        told: str | None = None
+        told: ClockFault | None = None
         while True:
             try:
                 fault = (await self.read()).find_fault()
             except ChainUnavailable:
                 fault = told  # the follower tells of that
             if fault is not None and told is None:
-                log.warning("clock_is_off", reason=fault)
+                log.warning("clock_is_off", reason=str(fault))
             if fault is None and told is not None:
                 log.info("clock_is_right")
             told = fault

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import trio
 
 from d2m_node.backup import LOCAL_CHAIN_ID, is_backed_up
+from d2m_node.clock import Clock
 from d2m_node.errors import FatalError
 from d2m_node.measures import ChainReading, FeeTotal, MeasuredChain
 from d2m_node.rpc.status import DiskReading
@@ -26,6 +27,7 @@ class RunningNode:
     account: Address
     chain: MeasuredChain
     store: Store
+    clock: Clock
     version: str = field(default_factory=lambda: version("d2m-node"))
     started_at: float = field(default_factory=time.monotonic)
 
@@ -38,6 +40,11 @@ class RunningNode:
         if self.settings.chain.chain_id == LOCAL_CHAIN_ID:
             return True
         return is_backed_up(self.settings.data_dir, self.account)
+
+    def find_clock_fault(self) -> str | None:
+        """See `NodeFacts`."""
+        fault = self.clock.find_fault()
+        return None if fault is None else str(fault)
 
     async def read_disk(self) -> DiskReading:
         """See `NodeFacts`. Raises FatalError."""

@@ -137,6 +137,8 @@ async def run_node(
         herald = await Herald.open(store.facts)
         await store.marks.trust_from(chain.state.block_number)
         ports = _gather_ports(chain, network, store, signer, herald)
+        clock = Clock(chain)
+        services.start_soon(clock.watch)
         _start_services(services, ports, store, settings)
         watch.note_step("binding the peer identity to the account")
         await _bind_peer(ports, settings.network.announce or network.listening[0])
@@ -153,7 +155,7 @@ async def run_node(
                 stop=stop,
                 once=OnceDesk(store.journal),
                 herald=herald,
-                facts=RunningNode(settings, signer.address, chain, store),
+                facts=RunningNode(settings, signer.address, chain, store, clock),
             )
             watch.attach(
                 Sources(
@@ -163,6 +165,7 @@ async def run_node(
                     store=store,
                     roles=runner.states,
                     calls=context.calls,
+                    clock_fault=clock.find_fault,
                     epsilon_budget=settings.roles.seller.privacy.epsilon_budget,
                 )
             )
@@ -200,7 +203,6 @@ def _start_services(
     """Start what a node does whatever its roles are."""
     services.start_soon(_keep_address_book, ports)
     services.start_soon(run_payday, ports)
-    services.start_soon(Clock(ports.chain).watch)
     services.start_soon(run_collector, store, ports.chain, make_rules(settings))
 
 

@@ -39,6 +39,8 @@ def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
     if not node.is_backed_up:
         yield "key backup", "none yet; run d2m-node key export -o FILE"
     yield "chain", f"{node.chain_id}, block {node.block_number}, {_tell_sync(node.sync)}"
+    if node.clock_fault is not None:
+        yield "clock", node.clock_fault
     yield "market", node.market
     yield "peers", f"{node.peers_connected} connected of {node.peers_known} known"
     yield "roles", _join_roles(node.roles)

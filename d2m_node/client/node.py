@@ -71,6 +71,8 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     block_number: int
     """Up to which the chain was followed."""
     sync: SyncView
+    clock_fault: str | None
+    """What is wrong with the machine's clock, held against the chain's, and what to do."""
     peers_connected: int
     peers_known: int
     roles: dict[str, RoleStateName]

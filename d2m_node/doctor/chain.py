@@ -12,16 +12,13 @@ from d2m_node.chain.artifacts import load_artifact
 from d2m_node.chain.bindings import decode_view, encode_view
 from d2m_node.chain.client import RpcClient, open_client
 from d2m_node.chain.json_rpc import Json, RequestRefused, parse_bytes, parse_quantity, to_hex
+from d2m_node.clock import ClockReading
 from d2m_node.doctor.check import Check, fail, ok, warn
 from d2m_node.doctor.gas import WANTED_ROUNDS, needed_gas
 from d2m_node.errors import ChainUnavailable, UserError, WrongNetwork
 from d2m_node.settings import ChainSettings, NodeSettings
-from protocol.types import Address, Wei
+from protocol.types import Address, BlockNumber, Wei
 
-FAST_SECONDS: Final = 15
-"""A block's time may be so far ahead of a clock that is right."""
-STALE_SECONDS: Final = 180
-"""Chains that are used have a newer block."""
 PATIENCE_SECONDS: Final = 8.0
 
 
@@ -132,17 +129,22 @@ def check_endpoints(answers: Sequence[Answer], settings: ChainSettings) -> Itera
 def check_clock(answers: Sequence[Answer]) -> Check:
     """Compare this machine's clock with the newest block's time, and the endpoints' blocks."""
     name = "clock"
-    ages = [one.checked_at - one.timestamp for one in answers if one.head is not None]
-    if not ages:
+    readings = [
+        ClockReading(
+            own_seconds=int(one.checked_at),
+            block_number=BlockNumber(one.head),
+            block_seconds=one.timestamp,
+        )
+        for one in answers
+        if one.head is not None
+    ]
+    if not readings:
         return warn(name, "no endpoint to compare with", "mend the endpoints first")
-    youngest = min(ages)
-    if youngest < -FAST_SECONDS:
-        detail = f"the newest block is {-youngest:.0f} s in the future"
-        return fail(name, detail, "set this machine's clock, by NTP")
-    if youngest > STALE_SECONDS:
-        detail = f"the newest block is {youngest:.0f} s old"
-        return warn(name, detail, "the chain stands still, or this clock is ahead: check NTP")
-    return ok(name, f"the newest block is {max(youngest, 0):.0f} s old")
+    youngest = min(readings, key=lambda one: one.age_seconds)
+    fault = youngest.find_fault()
+    if fault is None:
+        return ok(name, f"the newest block is {max(youngest.age_seconds, 0)} s old")
+    return (fail if fault.is_certain else warn)(name, fault.reason, fault.fix)
 
 
 def _check_money(answers: Sequence[Answer], settings: NodeSettings) -> Iterator[Check]:

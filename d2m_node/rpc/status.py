@@ -50,6 +50,9 @@ class NodeFacts(Protocol):
     def is_backed_up(self) -> bool:
         """Tell whether the operator has a copy of the key, or needs none."""
 
+    def find_clock_fault(self) -> str | None:
+        """Say what is wrong with this machine's clock, if that is known."""
+
     async def read_disk(self) -> DiskReading:
         """Measure the disk."""
 
@@ -82,6 +85,7 @@ async def view_node(ports: Ports, roles: dict[str, RoleStateName], facts: NodeFa
         market=to_hex(ports.chain.domain.market),
         block_number=state.block_number,
         sync=_view_sync(reading, state),
+        clock_fault=facts.find_clock_fault(),
         peers_connected=sum(peer.connected for peer in peers),
         peers_known=len(peers),
         roles=roles,

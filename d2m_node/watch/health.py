@@ -2,7 +2,8 @@
 
 *Alive* is what a supervisor restarts for: the event loop turns and the store can be written.
 *Ready* is what an operator waits for: the chain is followed to its tip, there are peers, and the
-roles that the settings name are on.
+roles that the settings name are on. A clock that is off is told, and breaks no job: the node stays
+ready.
 """
 
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ class Check:
     name: str
     is_ok: bool
     detail: str
+    is_needed: bool = True
+    """Whether a node is unwell without it; else it is only told."""
 
 
 @dataclass(slots=True)
@@ -75,7 +78,12 @@ class Health:
         checks = [*await self.check_liveness(), self._check_roles()]
         if self._sources is None:
             return checks
-        return [*checks, check_chain(self._sources), check_network(self._sources)]
+        return [
+            *checks,
+            check_chain(self._sources),
+            check_network(self._sources),
+            check_clock(self._sources),
+        ]
 
     def _check_loop(self) -> Check:
         late = self._loop.late_seconds()
@@ -122,6 +130,13 @@ def check_chain(sources: Sources) -> Check:
         return Check("chain", is_ok=False, detail=f"no endpoint has answered for {seconds}")
     lag = max(reading.target_number - followed, 0)
     return Check("chain", lag <= LAG_BLOCKS, f"block {followed}, {lag} behind what counts")
+
+
+def check_clock(sources: Sources) -> Check:
+    """Tell whether this machine's clock agrees with the chain's."""
+    fault = sources.clock_fault()
+    detail = "agrees with the chain's" if fault is None else str(fault)
+    return Check("clock", fault is None, detail, is_needed=False)
 
 
 def check_network(sources: Sources) -> Check:

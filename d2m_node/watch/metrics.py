@@ -53,6 +53,9 @@ INFO: Final = _gauge(
     "node_info", "1; the labels say what runs where.", "version", "chain_id", "account"
 )
 READY: Final = _gauge("ready", "1 if a check of /readyz passes.", "check")
+CLOCK_OFF: Final = _gauge(
+    "clock_off", "1 if this machine's clock is off, held against the time of the chain's blocks."
+)
 ROLE_STATE: Final = _gauge(
     "role_state", "1 at where a role stands; state: on, draining, off.", "role", "state"
 )

@@ -47,6 +47,7 @@ class NodeReading:
     """None if the disk did not answer in time."""
     privacy: Sequence[PrivacyAccount]
     epsilon_budget: float | None
+    is_clock_off: bool
     figures: AccountFigures
     roles: Mapping[str, RoleState]
     refusals: Mapping[tuple[str, str], int]
@@ -141,6 +142,7 @@ class Reader:
             store=asked.store,
             privacy=asked.privacy,
             epsilon_budget=sources.epsilon_budget,
+            is_clock_off=sources.clock_fault() is not None,
             figures=self._books.add_up(state),
             roles=sources.roles(),
             refusals=asked.refusals,

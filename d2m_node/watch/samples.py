@@ -23,12 +23,14 @@ class Sample:
 
 def list_samples(reading: Reading, version: str) -> Iterator[Sample]:
     """Yield all samples of a reading, but those of histograms."""
-    yield from _by_label(metrics.READY, {check.name: check.is_ok for check in reading.checks})
+    needed = {check.name: check.is_ok for check in reading.checks if check.is_needed}
+    yield from _by_label(metrics.READY, needed)
     node = reading.node
     if node is None:
         return
     labels = (version, str(node.chain_id), "0x" + node.account.hex())
     yield Sample(metrics.INFO, 1, labels)
+    yield Sample(metrics.CLOCK_OFF, node.is_clock_off)
     for role, stands in sorted(node.roles.items()):
         for state in RoleState:
             yield Sample(metrics.ROLE_STATE, state is stands, (role, state.value))

@@ -70,7 +70,11 @@ class Watch:
 
     async def _describe(self) -> str:
         checks = await self.health.check_readiness()
-        bad = [f"{check.name}: {check.detail}" for check in checks if not check.is_ok]
+        bad = [
+            f"{check.name}: {check.detail}"
+            for check in checks
+            if not check.is_ok and check.is_needed
+        ]
         good = [check.detail for check in checks if check.name in ("chain", "network", "roles")]
         return "not ready; " + "; ".join(bad) if bad else "; ".join(good)
 

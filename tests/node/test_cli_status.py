@@ -50,6 +50,7 @@ async def test_a_status_tells_an_operator_what_matters(tmp_path: Path, capsys: A
     )
     facts = FakeFacts(
         backed_up=False,
+        clock_fault="this clock is at least 60 s behind the chain: set it",
         reading=replace(QUIET, head_number=100, open_transactions=2, open_blocks=7),
     )
     text = await show(FakeNode(chain=FakeChain(state), facts=facts), tmp_path, capsys)
@@ -58,6 +59,7 @@ async def test_a_status_tells_an_operator_what_matters(tmp_path: Path, capsys: A
     assert "2 ether free, 1 ether locked" in text
     assert "none yet; run d2m-node key export" in text
     assert "block 90, 10 blocks behind" in text
+    assert "clock       this clock is at least 60 s behind the chain: set it" in text
     assert "2 transactions, the oldest for 7 blocks" in text
     assert "blobs 0.00 of 1.0 GiB, 2.0 GiB free" in text
     assert "may be appealed until block 100" in text
@@ -68,7 +70,7 @@ async def test_a_quiet_node_has_a_short_status(tmp_path: Path, capsys: Any) -> N
     text = await show(FakeNode(facts=FakeFacts(balance_wei=None)), tmp_path, capsys)
     assert "up to date" in text
     assert "balance  unknown" in text
-    for absent in ("stake", "key backup", "waiting", "\njob "):
+    for absent in ("stake", "key backup", "clock", "waiting", "\njob "):
         assert absent not in text
 
 

@@ -14,6 +14,7 @@ import trio
 from d2m_node import cli
 from d2m_node.backup import note_backup
 from d2m_node.client import PeerView
+from d2m_node.clock import AHEAD_SECONDS
 from d2m_node.doctor import files, machine
 from d2m_node.doctor.chain import Answer, check_clock, check_endpoints, check_gas
 from d2m_node.doctor.check import Check
@@ -155,6 +156,7 @@ def test_a_clock_is_held_against_the_newest_block() -> None:
 
     assert status(2) == "ok"
     assert status(-60) == "fail"
+    assert status(AHEAD_SECONDS) == "ok", "the same rule as in the log of the running node"
     assert status(3600) == "warn"
     assert status(3600, 5) == "ok"
     assert check_clock([]).status == "warn"

@@ -8,6 +8,7 @@ import httpx
 import pytest
 import trio
 
+from d2m_node.clock import ClockFault
 from d2m_node.errors import FatalError, UserError
 from d2m_node.ports import PeerStatus
 from d2m_node.settings import WatchSettings
@@ -38,8 +39,23 @@ async def test_a_node_that_is_well_is_alive_and_ready(client: httpx.AsyncClient)
     assert set(told["checks"]) == {"loop", "store"}
     status, told = await ask(client, "/readyz")
     assert (status, told["ready"]) == (200, True)
-    assert set(told["checks"]) == {"loop", "store", "roles", "chain", "network"}
+    assert set(told["checks"]) == {"loop", "store", "roles", "chain", "network", "clock"}
     assert told["checks"]["network"] == {"ok": True, "detail": "1 of 2 peers"}
+
+
+async def test_a_clock_that_is_off_is_told_and_leaves_the_node_ready(
+    node: WatchedNode, client: httpx.AsyncClient
+) -> None:
+    _, told = await ask(client, "/readyz")
+    assert told["checks"]["clock"] == {"ok": True, "detail": "agrees with the chain's"}
+    assert "d2m_clock_off 0.0" in (await client.get("/metrics")).text
+    node.clock_fault = ClockFault(reason="60 s behind", fix="set it", is_certain=True)
+    status, told = await ask(client, "/readyz")
+    assert (status, told["ready"]) == (200, True)
+    assert told["checks"]["clock"] == {"ok": False, "detail": "60 s behind: set it"}
+    metrics = (await client.get("/metrics")).text
+    assert "d2m_clock_off 1.0" in metrics
+    assert 'd2m_ready{check="clock"}' not in metrics, "the alert D2MNotReady would say it is not"
 
 
 async def test_metrics_come_in_the_format_that_is_asked_for(client: httpx.AsyncClient) -> None:

@@ -158,12 +158,16 @@ class FakeFacts:
     balance_wei: Wei | None = Wei(10**18)
     reading: ChainReading = QUIET
     fees: tuple[FeeTotal, ...] = ()
+    clock_fault: str | None = None
 
     def uptime_seconds(self) -> float:
         return 75.0
 
     def is_backed_up(self) -> bool:
         return self.backed_up
+
+    def find_clock_fault(self) -> str | None:
+        return self.clock_fault
 
     async def read_disk(self) -> DiskReading:
         return DiskReading(blob_bytes=2**20, quota_bytes=2**30, free_bytes=2**31)

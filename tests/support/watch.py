@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import trio
 
+from d2m_node.clock import ClockFault
 from d2m_node.errors import ChainUnavailable, FatalError
 from d2m_node.measures import CallTotals, ChainReading, NetworkReading, StoreReading
 from d2m_node.ports import PeerStatus, PrivateTraining, Refusal
@@ -167,6 +168,7 @@ class WatchedNode:
         default_factory=lambda: Counter({("node.status", "ok"): 3})
     )
     account: Address = ACCOUNT
+    clock_fault: ClockFault | None = None
 
     def sources(self) -> Sources:
         return Sources(
@@ -176,6 +178,7 @@ class WatchedNode:
             store=cast(Any, self.store),
             roles=lambda: self.roles,
             calls=self.calls,
+            clock_fault=lambda: self.clock_fault,
             epsilon_budget=8.0,
         )
 
