@@ -52,8 +52,8 @@ LIMITS = (
     Mutant(
         bug="a nest in a request is an error of Python's",
         file="request.py",
-        old="(msgspec.MsgspecError, RecursionError)",
-        new="msgspec.MsgspecError",
+        old="(msgspec.MsgspecError, UnicodeDecodeError, RecursionError)",
+        new="(msgspec.MsgspecError, UnicodeDecodeError)",
         killed_by=("test_request.py::test_a_nest_before_a_layers_tag_is_no_request",),
     ),
 )
