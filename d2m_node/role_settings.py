@@ -63,7 +63,8 @@ class SellerSettings:
 class ConeSettings:
     enabled: bool = False
     stake_wei: Wei = Wei(0)
-    """What the node keeps staked; "5ether" and the like are read."""
+    """What the node keeps staked; "5ether" and the like are read. Whenever the role starts it
+    deposits what is missing, after a slash too."""
     job_stake_min_wei: Wei = Wei(0)
     """No job that asks for less: its voters have too little to lose."""
     job_stake_max_wei: Wei | None = None

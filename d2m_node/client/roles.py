@@ -25,7 +25,8 @@ class EnableRoleParams(Params, frozen=True, kw_only=True):
     stake_wei: int | str | None = None
     """For a CONE node: what it keeps staked, in place of the setting's; "5ether" is read too."""
     idempotency_key: IdempotencyKey | None = None
-    """For a CONE node, which stakes: the same key never stakes twice. Required there."""
+    """For a CONE node, which stakes: the same key never stakes twice. Required there. A role that
+    starts again with its node, without a command, deposits what its stake lacks by then."""
 
 
 RoleStateName = Literal["on", "draining", "off"]

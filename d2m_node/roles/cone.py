@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 import trio
 
-from d2m_node.calls import DepositStake, EnrolCone
+from d2m_node.calls import EnrolCone
 from d2m_node.ports import Ports
 from d2m_node.retry import retry_transient
 from d2m_node.roles.ballots import work_through_ballots
@@ -35,6 +35,7 @@ from d2m_node.roles.rooms import OVER
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.service import serve_jobs
 from d2m_node.roles.sources import load_body
+from d2m_node.roles.staking import top_up_stake
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
     settle_in_turn,
@@ -47,8 +48,7 @@ from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.params import ProtocolParams
 from protocol.sortition import TicketChain, compute_ticket_chain
-from protocol.stakes import Stake
-from protocol.types import Address, JobId, Wei
+from protocol.types import Address, JobId
 
 log = structlog.get_logger(__name__)
 
@@ -93,19 +93,19 @@ async def run_cone(
 ) -> None:
     """Serve every job that this node can serve, until cancelled or drained.
 
-    What is staked at first is paid once under a ``payment_key``, if there is one.
+    Each start deposits what is missing of the policy's stake; under a ``payment_key`` once at most.
     """
     chain = post.ports.chain
     interest = _Interest(account=post.ports.signer.address, policy=policy, params=chain.params)
     cone = _Cone(post=post, policy=policy, executor=executor)
-    await _top_up_stake(post, policy, payment_key)
+    await top_up_stake(post, policy.stake_wei, payment_key)
     await record_missed_settlements(post.ports)
     task_status.started()
     while True:
         await serve_jobs(post, interest, partial(_serve_job, cone))
         if await unbond(post):
             return
-        await _top_up_stake(post, policy, None)
+        await top_up_stake(post, policy.stake_wei, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,26 +115,6 @@ class _Cone:
     post: Post
     policy: ConePolicy
     executor: Executor
-
-
-async def _top_up_stake(post: Post, policy: ConePolicy, payment_key: str | None) -> None:
-    """Deposit what this account's stake, free and locked, lacks of the policy's.
-
-    Not while the role drains: the stake is on its way out.
-    """
-    if post.shift.is_draining:
-        return
-    chain = post.ports.chain
-    stake = chain.state.stakes.get(post.ports.signer.address, Stake())
-    total_wei = stake.free_wei + sum(stake.locked_wei.values())
-    if total_wei < policy.stake_wei:
-        call = DepositStake(value_wei=Wei(policy.stake_wei - total_wei))
-        # A deposit changes the block since which the stake counts: until then the same need has the
-        # same key, so that a node that died in the middle does not deposit again.
-        key = f"stake/{stake.since_block}/{total_wei}/{policy.stake_wei}"
-        if payment_key is not None:
-            key = f"stake-once/{payment_key}"
-        await chain.submit(call, key=key)
 
 
 async def _serve_job(cone: _Cone, job_id: JobId) -> None:

@@ -1,7 +1,8 @@
 """What the operator last said about each role, kept across restarts.
 
 A journal keeps the first value of a key, so each word has a key of its own; the last one counts.
-It counts until the next command, or until another value of `enabled` is configured.
+It counts until the next command, or until another value of `enabled` is configured. Beside it
+stands which deposit each command led to.
 """
 
 from pathlib import Path
@@ -14,6 +15,8 @@ from d2m_node.role_control import RoleOptions, RoleState
 from protocol.types import Wei
 
 KIND: Final = "role"
+_DEPOSITS: Final = "deposit/"
+"""Before the payment key of a command; no role is called so."""
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,3 +62,9 @@ async def remember_wish(journal: JournalPort, role: str, wish: Wish) -> None:
     encoded = msgspec.msgpack.encode(wish)
     if not words or words[max(words)] != encoded:
         await journal.remember(KIND, f"{role}/{len(words):08d}", encoded)
+
+
+async def remember_deposit(journal: JournalPort, payment_key: str, deposit: str) -> str:
+    """Keep which deposit a command leads to, before it is made; return the first one it led to."""
+    stored = await journal.remember(KIND, f"{_DEPOSITS}{payment_key}", deposit.encode())
+    return stored.decode()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,17 @@ async def test_a_changed_setting_is_the_newer_word(tmp_path: Path, configured: b
             await runner.enable("cone", NOTHING)
     async with Crew(tmp_path, not configured).run() as runner:
         assert state(runner) is (OFF if configured else ON)
+
+
+async def test_a_role_that_is_restored_pays_by_its_own_rule_not_under_the_commands_key(
+    tmp_path: Path,
+) -> None:
+    crew = Crew(tmp_path)
+    async with crew.run() as runner:
+        await runner.enable("cone", replace(OPTIONS, payment_key="a command"))
+        assert crew.started[0].options.payment_key == "a command"
+    async with crew.run():
+        assert [start.options for start in crew.started] == [OPTIONS]
 
 
 async def test_what_is_off_cannot_drain(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from d2m_node.calls import (
     ClaimConeShare,
     ClaimPayout,
     ClaimSellerShare,
+    DepositStake,
     ReleaseStake,
     RequestUnbond,
     WithdrawBond,
@@ -17,6 +18,7 @@ from protocol.events import (
     Event,
     PayoutClaimed,
     PayoutCredited,
+    StakeDeposited,
     StakeReleased,
     StakeWithdrawn,
     UnbondingStarted,
@@ -25,12 +27,14 @@ from protocol.job import JobState
 from protocol.market import MarketState
 from protocol.settlement import PayeeRole
 from protocol.shares import Share, find_cone_share, find_seller_share
-from protocol.types import Address, BlockNumber
+from protocol.stakes import Stake
+from protocol.types import Address, BlockNumber, Wei
 from tests.support.params import PARAMS
 
 MoneyCall = (
     ClaimPayout
     | WithdrawBond
+    | DepositStake
     | RequestUnbond
     | WithdrawStake
     | ReleaseStake
@@ -50,6 +54,15 @@ def events_of_money(state: MarketState, sender: Address, call: MoneyCall) -> Seq
             owed = claim_of(state.bonds, call.currency, sender).owed_wei
             withdrawn = BondWithdrawn(account=sender, currency=call.currency, amount_wei=owed)
             return (withdrawn,) if owed else ()
+        case DepositStake():
+            held = state.stakes.get(sender, Stake())
+            deposited = StakeDeposited(
+                account=sender,
+                amount_wei=call.value_wei,
+                free_wei=Wei(held.free_wei + call.value_wei),
+                since_block=state.block_number,
+            )
+            return (deposited,)
         case RequestUnbond():
             unbonding = UnbondingStarted(
                 account=sender,
