@@ -79,14 +79,25 @@ def role() -> None:
     help="For a seller: a dataset.toml.",
 )
 @click.option("--stake", metavar="AMOUNT", help='For a CONE node: what it stakes, like "5ether".')
+@click.option(
+    "--idempotency-key",
+    help="The same key never stakes twice: give one to repeat a call safely.  [default: a new one]",
+)
 @json_of(list[api.RoleView])
-def role_enable(*, name: api.Role, dataset: Path | None, stake: str | None, as_json: bool) -> None:
+def role_enable(
+    *,
+    name: api.Role,
+    dataset: Path | None,
+    stake: str | None,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> None:
     """Switch a role on, or undo its drain. It stays on across restarts, until another command."""
     params = api.EnableRoleParams(
         role=name,
         dataset=None if dataset is None else str(dataset.absolute()),
         stake_wei=stake,
-        idempotency_key=secrets.token_hex(16) if name == "cone" else None,
+        idempotency_key=idempotency_key or (secrets.token_hex(16) if name == "cone" else None),
     )
     _show_roles(ask(api.ENABLE_ROLE, params), as_json=as_json)
 

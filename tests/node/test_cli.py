@@ -241,6 +241,24 @@ async def test_a_role_is_switched_on_with_its_stake(node: FakeNode, command: Any
     assert "off" in (await in_thread(command, "role", "disable", "cone")).out
 
 
+async def test_a_role_that_stakes_is_switched_on_once_per_key(node: FakeNode, command: Any) -> None:
+    enable = ("role", "enable", "cone", "--idempotency-key", "k1", "--stake")
+    assert (await in_thread(command, *enable, "5ether")).code == 0
+    assert node.roles.on.pop("cone").payment_key == "k1"
+    assert (await in_thread(command, *enable, "5ether")).code == 0
+    assert "cone" not in node.roles.on, "the answer came again, and nothing was done"
+    other = await in_thread(command, *enable, "6ether")
+    assert other.code == 3
+    assert "idempotency_key: 'k1' was used for other params before" in other.err
+    keys = set()
+    for _ in range(2):
+        await in_thread(command, "role", "enable", "cone", "--stake", "5ether")
+        keys.add(node.roles.on.pop("cone").payment_key)
+    assert len(keys) == 2
+    await in_thread(command, "role", "enable", "buyer")
+    assert node.roles.on["buyer"].payment_key is None, "it stakes nothing"
+
+
 async def test_a_request_is_submitted_once_per_key(node: FakeNode, command: Any) -> None:
     await in_thread(command, "role", "enable", "buyer")
     submit = ("request", "submit", str(REQUEST), "--idempotency-key", "k1", "--json")
