@@ -106,8 +106,12 @@ class _EventResponse(Response):
         self._desk = desk
         self._subscription = subscription
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        if scope["method"] == "HEAD":  # it has no body, and nothing to wait for
+            await send(start)
+            await send(_make_body(b"", is_last=True))
+            return
         last: NodeEvent | None = None
         with self._desk.count():
             async with trio.open_nursery() as nursery:

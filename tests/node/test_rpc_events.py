@@ -106,10 +106,10 @@ async def open_raw(socket: Path, *headers: str) -> AsyncGenerator[RawStream, Non
         yield raw
 
 
-async def get(socket: Path, query: str, **headers: str) -> httpx.Response:
+async def get(socket: Path, query: str, method: str = "GET", **headers: str) -> httpx.Response:
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
     async with httpx.AsyncClient(transport=transport) as http:
-        return await http.get(f"http://node/events?{query}", headers=headers)
+        return await http.request(method, f"http://node/events?{query}", headers=headers)
 
 
 async def test_facts_of_the_chain_are_told_as_they_are_followed(
@@ -195,6 +195,16 @@ async def test_a_wrong_question_is_named(
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, ErrorCode.WRONG_PARAMS)
     assert message in error["message"]
+
+
+async def test_who_asks_for_the_headers_alone_waits_for_no_event(
+    client: AsyncRpcClient, socket: Path
+) -> None:
+    for _ in range(rpc_events.MAX_SUBSCRIBERS + 1):  # and takes no subscriber's place
+        response = await get(socket, "kind=round", "HEAD")
+        assert (response.status_code, response.content) == (200, b"")
+        assert response.headers["content-type"].startswith("text/event-stream")
+    assert (await get(socket, "kind=nonsense", "HEAD")).status_code == 400
 
 
 async def test_a_stream_goes_on_where_it_broke_off(node: FakeNode, client: AsyncRpcClient) -> None:
