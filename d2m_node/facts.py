@@ -11,7 +11,14 @@ import trio
 from d2m_node.backup import LOCAL_CHAIN_ID, is_backed_up
 from d2m_node.clock import Clock
 from d2m_node.errors import FatalError
-from d2m_node.measures import ChainReading, FeeTotal, MeasuredChain
+from d2m_node.measures import (
+    ChainReading,
+    FeeTotal,
+    MeasuredChain,
+    MeasuredNetwork,
+    Reachability,
+    Transfer,
+)
 from d2m_node.rpc.status import DiskReading
 from d2m_node.settings import NodeSettings
 from d2m_node.storage.database import Store
@@ -26,6 +33,7 @@ class RunningNode:
     settings: NodeSettings
     account: Address
     chain: MeasuredChain
+    network: MeasuredNetwork
     store: Store
     clock: Clock
     version: str = field(default_factory=lambda: version("d2m-node"))
@@ -61,6 +69,14 @@ class RunningNode:
     def measure_chain(self) -> ChainReading:
         """See `NodeFacts`."""
         return self.chain.measure()
+
+    def reachability(self) -> Reachability:
+        """See `NodeFacts`."""
+        return self.network.reachability()
+
+    def transfers(self) -> Sequence[Transfer]:
+        """See `NodeFacts`."""
+        return self.network.transfers()
 
     async def read_fees(self) -> Sequence[FeeTotal]:
         """See `NodeFacts`. Raises StoreCorrupted."""

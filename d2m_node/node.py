@@ -155,7 +155,7 @@ async def run_node(
                 stop=stop,
                 once=OnceDesk(store.journal),
                 herald=herald,
-                facts=RunningNode(settings, signer.address, chain, store, clock),
+                facts=RunningNode(settings, signer.address, chain, network, store, clock),
             )
             watch.attach(
                 Sources(

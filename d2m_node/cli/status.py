@@ -11,6 +11,7 @@ from d2m_node.cli.refusals import show_refusals
 from d2m_node.cli.remote import ask
 
 GIB = 2**30
+MIB = 2**20
 
 
 @click.command()
@@ -27,6 +28,10 @@ def status(*, as_json: bool) -> None:
         click.echo()
         rows = [[str(one.job), ", ".join(one.roles), one.doing] for one in node.open_jobs]
         print_table(("job", "as", "now"), rows)
+    if node.transfers:
+        click.echo()
+        fetched = [[one.digest, _tell_progress(one), str(one.sources)] for one in node.transfers]
+        print_table(("fetching", "received", "peers"), fetched)
     show_refusals(node.refusals)
 
 
@@ -42,7 +47,9 @@ def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
     if node.clock_fault is not None:
         yield "clock", node.clock_fault
     yield "market", node.market
-    yield "peers", f"{node.peers_connected} connected of {node.peers_known} known"
+    yield "peers", _tell_peers(node)
+    if node.reach.advice is not None:
+        yield "reach", node.reach.advice
     yield "roles", _join_roles(node.roles)
     counts = (f"{count} {phase}" for phase, count in node.jobs.items())
     yield "jobs", ", ".join(counts) or "none"
@@ -53,6 +60,24 @@ def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
     disk = node.disk
     blobs = f"{disk.blob_bytes / GIB:.2f} of {disk.quota_bytes / GIB:.1f} GiB"
     yield "disk", f"blobs {blobs}, {disk.free_bytes / GIB:.1f} GiB free"
+
+
+def _tell_peers(node: api.NodeStatus) -> str:
+    words: dict[api.ReachName, str] = {
+        "unknown": "",
+        "reachable": "; others reach this node",
+        "unreachable": "; others cannot reach this node",
+    }
+    reach = words[node.reach.state]
+    return f"{node.peers_connected} connected of {node.peers_known} known{reach}"
+
+
+def _tell_progress(transfer: api.TransferView) -> str:
+    received = f"{transfer.received_bytes / MIB:.1f}"
+    if not transfer.size_bytes:
+        return f"{received} MiB"
+    share = transfer.received_bytes / transfer.size_bytes
+    return f"{received} of {transfer.size_bytes / MIB:.1f} MiB, {share:.0%}"
 
 
 def _join_roles(roles: dict[str, api.RoleStateName]) -> str:

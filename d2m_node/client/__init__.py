@@ -69,8 +69,11 @@ from d2m_node.client.node import (
     OpenJobView,
     PeerView,
     PendingView,
+    ReachName,
+    ReachView,
     StakeView,
     SyncView,
+    TransferView,
 )
 from d2m_node.client.payouts import (
     EXPLAIN_PAYOUTS,
@@ -177,6 +180,8 @@ __all__ = [
     "PendingView",
     "PositionView",
     "R",
+    "ReachName",
+    "ReachView",
     "RefusalView",
     "RefusalsParams",
     "Result",
@@ -196,5 +201,6 @@ __all__ = [
     "SyncView",
     "TcpPlace",
     "TokenView",
+    "TransferView",
     "ZeroView",
 ]

@@ -1,6 +1,6 @@
 """Methods about the node itself."""
 
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import field
 
@@ -50,6 +50,26 @@ class PendingView(Result, frozen=True, kw_only=True):
     """Blocks since the oldest of them was first sent."""
 
 
+ReachName = Literal["unknown", "reachable", "unreachable"]
+
+
+class ReachView(Result, frozen=True, kw_only=True):
+    state: ReachName
+    """Whether peers, when asked, could connect to this node."""
+    advice: str | None
+    """What to do if they could not."""
+
+
+class TransferView(Result, frozen=True, kw_only=True):
+    digest: str
+    """Of what is being fetched: its Keccak-256."""
+    received_bytes: int
+    size_bytes: int | None
+    """None until a peer has said it."""
+    sources: int
+    """Peers that are asked for it."""
+
+
 class DiskView(Result, frozen=True, kw_only=True):
     blob_bytes: int
     quota_bytes: int
@@ -75,6 +95,9 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     """What is wrong with the machine's clock, held against the chain's, and what to do."""
     peers_connected: int
     peers_known: int
+    reach: ReachView
+    transfers: list[TransferView]
+    """Updates, models and data that are being fetched."""
     roles: dict[str, RoleStateName]
     jobs: dict[str, int]
     """How many jobs of the market are in each phase."""

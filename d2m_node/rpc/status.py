@@ -10,12 +10,14 @@ from d2m_node.client import (
     NodeStatus,
     OpenJobView,
     PendingView,
+    ReachView,
     RoleStateName,
     StakeView,
     SyncView,
+    TransferView,
 )
 from d2m_node.errors import ChainUnavailable
-from d2m_node.measures import ChainReading, FeeTotal
+from d2m_node.measures import ChainReading, FeeTotal, Reachability, Transfer
 from d2m_node.ports import Ports
 from d2m_node.rpc.views import to_hex
 from protocol.activity import describe_activity, find_roles
@@ -59,6 +61,12 @@ class NodeFacts(Protocol):
     def measure_chain(self) -> ChainReading:
         """Return the measures of the chain adapter."""
 
+    def reachability(self) -> Reachability:
+        """Say whether others can connect to this node."""
+
+    def transfers(self) -> Sequence[Transfer]:
+        """List what is being fetched."""
+
     async def read_fees(self) -> Sequence[FeeTotal]:
         """Return what was paid for gas."""
 
@@ -88,6 +96,8 @@ async def view_node(ports: Ports, roles: dict[str, RoleStateName], facts: NodeFa
         clock_fault=facts.find_clock_fault(),
         peers_connected=sum(peer.connected for peer in peers),
         peers_known=len(peers),
+        reach=_view_reach(facts.reachability()),
+        transfers=[_view_transfer(one) for one in facts.transfers()],
         roles=roles,
         jobs=dict(Counter(job.phase.value for job in state.jobs.values())),
         open_jobs=_view_open_jobs(state, me),
@@ -115,6 +125,19 @@ def _view_sync(reading: ChainReading, state: MarketState) -> SyncView:
         lag_blocks=lag,
         is_synced=lag <= SYNCED_BLOCKS,
         silent_seconds=round(reading.silent_seconds, 1),
+    )
+
+
+def _view_reach(found: Reachability) -> ReachView:
+    return ReachView(state=found.reach.value, advice=found.advice)
+
+
+def _view_transfer(transfer: Transfer) -> TransferView:
+    return TransferView(
+        digest=to_hex(transfer.digest),
+        received_bytes=transfer.received_bytes,
+        size_bytes=transfer.size_bytes,
+        sources=transfer.source_count,
     )
 
 

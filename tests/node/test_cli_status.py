@@ -9,12 +9,13 @@ import trio
 
 from d2m_node import cli
 from d2m_node.cli.output import round_wei, shorten_hex
+from d2m_node.measures import Reach, Reachability, Transfer
 from protocol.activity import describe_activity, find_roles
 from protocol.earnings import Role
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.stakes import Stake
-from protocol.types import Address, BlockNumber, JobId, Wei
+from protocol.types import Address, BlockNumber, Digest, JobId, Wei
 from tests.protocol.test_earnings import SETTLED, applied
 from tests.support.rpc import ACCOUNT, QUIET, FakeChain, FakeFacts, FakeNode, serve_fake_node
 from tests.support.settled_job import BUYER, CONES, SELLERS
@@ -70,8 +71,32 @@ async def test_a_quiet_node_has_a_short_status(tmp_path: Path, capsys: Any) -> N
     text = await show(FakeNode(facts=FakeFacts(balance_wei=None)), tmp_path, capsys)
     assert "up to date" in text
     assert "balance  unknown" in text
-    for absent in ("stake", "key backup", "clock", "waiting", "\njob "):
+    for absent in ("stake", "key backup", "clock", "waiting", "reach", "fetching", "\njob "):
         assert absent not in text
+
+
+async def test_a_node_that_others_cannot_reach_says_what_to_do(tmp_path: Path, capsys: Any) -> None:
+    facts = FakeFacts(reach=Reachability(Reach.UNREACHABLE, "open TCP port 9393"))
+    text = await show(FakeNode(facts=facts), tmp_path, capsys)
+    assert "0 connected of 0 known; others cannot reach this node" in text
+    assert "reach    open TCP port 9393" in text
+    facts.reach = Reachability(Reach.REACHABLE)
+    text = await show(FakeNode(facts=facts), tmp_path, capsys)
+    assert "0 connected of 0 known; others reach this node" in text
+
+
+async def test_what_is_being_fetched_is_listed_with_its_progress(
+    tmp_path: Path, capsys: Any
+) -> None:
+    transfer = Transfer(
+        digest=Digest(b"\xab" * 32), received_bytes=3 << 20, size_bytes=12 << 20, source_count=4
+    )
+    unsized = replace(transfer, received_bytes=0, size_bytes=None, source_count=1)
+    node = FakeNode(facts=FakeFacts(fetched=(transfer, unsized)))
+    text = await show(node, tmp_path, capsys)
+    first, second = [line for line in text.splitlines() if line.startswith("0xabab")]
+    assert first.split("  ")[1:] == ["3.0 of 12.0 MiB, 25%", "4"]
+    assert second.split() == ["0x" + "ab" * 32, "0.0", "MiB", "1"]
 
 
 @pytest.mark.parametrize(

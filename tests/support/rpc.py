@@ -10,7 +10,7 @@ import trio
 
 from d2m_node.chain.history import History
 from d2m_node.errors import ChainUnavailable, UserError
-from d2m_node.measures import ChainReading, FeeTotal
+from d2m_node.measures import ChainReading, FeeTotal, Reach, Reachability, Transfer
 from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
 from d2m_node.role_control import RoleOptions, RoleState
@@ -149,6 +149,9 @@ QUIET = ChainReading(
 )
 
 
+UNASKED = Reachability(Reach.UNKNOWN)
+
+
 @dataclass
 class FakeFacts:
     """A node that has just started, and keeps up."""
@@ -159,6 +162,8 @@ class FakeFacts:
     reading: ChainReading = QUIET
     fees: tuple[FeeTotal, ...] = ()
     clock_fault: str | None = None
+    reach: Reachability = UNASKED
+    fetched: tuple[Transfer, ...] = ()
 
     def uptime_seconds(self) -> float:
         return 75.0
@@ -174,6 +179,12 @@ class FakeFacts:
 
     def measure_chain(self) -> ChainReading:
         return self.reading
+
+    def reachability(self) -> Reachability:
+        return self.reach
+
+    def transfers(self) -> Sequence[Transfer]:
+        return self.fetched
 
     async def read_fees(self) -> Sequence[FeeTotal]:
         return self.fees
