@@ -11,7 +11,7 @@ class RefusalView(Result, frozen=True, kw_only=True):
     job: int
     role: str
     code: str
-    """Names the rule: price, windows, busy, stake, model, tags, failed, and so on."""
+    """Names the rule: price, windows, busy, stake, model, tags, privacy, room, failed, ...."""
     reason: str
     block: int
     """The last block followed when it was noted first."""

@@ -139,11 +139,11 @@ async def _take_seat(cone: _Cone, job_id: JobId) -> Seat | None:
     body = await retry_transient(lambda: load_body(ports, job), patience_seconds=PATIENCE_SECONDS)
     tickets = await _load_tickets(ports, job)
     if not job.has_cone_applied(me):
-        objection = cone.policy.weigh_request(body)
+        need = estimate_cone_bytes(body, terms_of(job))
+        objection = cone.policy.weigh_request(body) or await set_room_aside(ports, job_id, need)
         if objection is not None:
             await post.refusals.note(job_id, objection, chain.state.block_number)
             return None
-        await set_room_aside(ports, job_id, estimate_cone_bytes(body, terms_of(job)))
         if not post.shift.takes_jobs:
             return None
         call = EnrolCone(job=job_id, terms=terms_of(job), ticket_root=tickets.root)

@@ -2,7 +2,7 @@
 
 import trio
 
-from d2m_node.errors import JobFailed, PrivacyBudgetSpent
+from d2m_node.errors import PrivacyBudgetSpent
 from d2m_node.ports import Ports, Samples, TrainerPort
 from d2m_node.privacy_ledger import (
     Books,
@@ -12,6 +12,7 @@ from d2m_node.privacy_ledger import (
     compute_dataset_id,
 )
 from d2m_node.roles.jobs import terms_of
+from d2m_node.roles.refusals import Objection
 from d2m_node.roles.rooms import OVER
 from protocol.job import JobState
 from protocol.request import RequestBody
@@ -40,14 +41,15 @@ async def open_ledger(
 
 async def promise_privacy(
     ledger: PrivacyLedger, job: JobState, body: RequestBody, sample_count: int
-) -> None:
+) -> Objection | None:
     """Set aside what all rounds of a job may tell of the data.
 
-    Raises JobFailed if the dataset's budget does not allow that: nothing is signed then.
+    Says why not if the dataset's budget does not allow that: nothing may be signed then.
     """
     try:
         await ledger.promise(
             job.job_id, body.training, sample_count=sample_count, rounds=terms_of(job).rounds_max
         )
     except PrivacyBudgetSpent as error:
-        raise JobFailed(job.job_id, f"the privacy budget does not allow it: {error}") from error
+        return Objection("privacy", f"the privacy budget does not allow it: {error}")
+    return None

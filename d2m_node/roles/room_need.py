@@ -1,7 +1,7 @@
 """How much of the blob store a job may take: asked before a node enters it."""
 
-from d2m_node.errors import JobFailed
 from d2m_node.ports import Ports
+from d2m_node.roles.refusals import Objection
 from protocol.model import count_parameters
 from protocol.request import MAX_BODY_BYTES, RequestBody
 from protocol.samples import count_sample_bytes
@@ -13,14 +13,10 @@ from protocol.validation_set import bound_part_bytes
 _WEIGHT_BYTES = 8
 
 
-async def set_room_aside(ports: Ports, job_id: JobId, size_bytes: int) -> None:
-    """Set room aside for a job that this node is about to enter.
-
-    Raises JobFailed with the reason if there is none.
-    """
+async def set_room_aside(ports: Ports, job_id: JobId, size_bytes: int) -> Objection | None:
+    """Set room aside for a job that this node is about to enter, or say why there is none."""
     refusal = await ports.store.blobs.find_refusal(job_id, size_bytes)
-    if refusal is not None:
-        raise JobFailed(job_id, refusal)
+    return None if refusal is None else Objection("room", refusal)
 
 
 def estimate_cone_bytes(body: RequestBody, terms: JobTerms) -> int:

@@ -44,7 +44,7 @@ from protocol.errors import RuleViolation
 from protocol.hashing import keccak
 from protocol.job import JobPhase, JobState
 from protocol.market import Dataset, MarketState
-from protocol.request import compute_tag_hashes
+from protocol.request import RequestBody, compute_tag_hashes
 from protocol.samples import validate_labels, validate_samples
 from protocol.sortition import BallotKind
 from protocol.types import BlockNumber, Digest, JobId
@@ -185,8 +185,8 @@ async def _serve_job(shop: Shop, job_id: JobId) -> None:
 async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
     """Read the request, apply for the job, and wait for a place in it.
 
-    Returns None if the job is cancelled, or the draw leaves this seller out: its deposit can be
-    had back then, and it has nothing more to do with the job.
+    Returns None if there is no privacy or room left for it, if the job is cancelled, or if the draw
+    leaves this seller out: a deposit can be had back then, and there is nothing more to do.
     """
     post, ports = shop.post, shop.post.ports
     chain, me = ports.chain, ports.signer.address
@@ -199,10 +199,11 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
         raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
     if not post.shift.takes_jobs and not job.has_seller_applied(me):
         return None
-    if shop.ledger is not None:
-        await promise_privacy(shop.ledger, job, body, len(shop.samples.labels))
+    objection = await _set_aside(shop, job, body)
+    if objection is not None:
+        await post.refusals.note(job_id, objection, chain.state.block_number)
+        return None
     if not job.has_seller_applied(me):
-        await set_room_aside(ports, job_id, estimate_seller_bytes(body, terms_of(job)))
         await _apply(shop, job)
     await chain.wait_for(lambda state: job_in(state, job_id).has_seller_applied(me) or None)
     log.info("seller_applied")
@@ -230,6 +231,17 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
         trainer=shop.trainer,
         ledger=shop.ledger,
     )
+
+
+async def _set_aside(shop: Shop, job: JobState, body: RequestBody) -> Objection | None:
+    """Set privacy and room aside for a job, or say of which there is not enough."""
+    ports, objection = shop.post.ports, None
+    if shop.ledger is not None:
+        objection = await promise_privacy(shop.ledger, job, body, len(shop.samples.labels))
+    if objection is None and not job.has_seller_applied(ports.signer.address):
+        need = estimate_seller_bytes(body, terms_of(job))
+        objection = await set_room_aside(ports, job.job_id, need)
+    return objection
 
 
 async def _apply(shop: Shop, job: JobState) -> None:

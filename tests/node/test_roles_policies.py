@@ -129,6 +129,13 @@ async def test_a_cone_turns_a_job_down_once_and_says_why(
     assert reason in kept.reason
 
 
+async def test_a_cone_without_room_for_a_job_says_so(cast: Cast, nursery: trio.Nursery) -> None:
+    cast.cones[0].store.blobs.refusal = "no room"
+    node = await work_as_cone(cast, STAKE, nursery)
+    assert cast.market.sent(EnrolCone) == []
+    assert node.refusals() == [(JOB, "cone", "room")]
+
+
 async def test_a_cone_without_enough_free_stake_says_so(cast: Cast, nursery: trio.Nursery) -> None:
     change_job(cast, terms=replace(TERMS, stake_wei=Wei(2)))
     node = await work_as_cone(cast, STAKE, nursery)

@@ -117,8 +117,9 @@ async def test_a_seller_without_room_for_a_job_does_not_enrol(
     with capture_logs() as logs:
         await cast.market.mine(2)
     assert cast.market.sent(EnrolSeller) == []
-    (failure,) = (one for one in logs if one["event"] == "job_failed")
-    assert failure["error"] == f"job {JOB}: no room"
+    (refusal,) = (one for one in logs if one["event"] == "job_refused")
+    assert (refusal["code"], refusal["reason"]) == ("room", "no room")
+    assert node.refusals() == [(JOB, "seller", "room")]
 
 
 @pytest.mark.parametrize(("min_price_wei", "enrols"), [(PRICE_WEI, True), (PRICE_WEI + 1, False)])
@@ -205,6 +206,9 @@ async def test_a_seller_does_not_enrol_in_a_job_that_could_spend_more_than_its_b
     await cast.market.mine(3)
     assert [call.dataset_id for call in cast.market.sent(EnrolSeller)] == [2]
     assert cast.market.state.jobs[JOB].deposits.keys() == {enrolled.signer.address}
+    assert (refused.refusals(), enrolled.refusals()) == ([(JOB, "seller", "privacy")], [])
+    (refusal,) = refused.store.refusals.kept
+    assert refusal.reason.startswith("the privacy budget does not allow it: ")
 
 
 async def test_private_trainings_are_in_the_ledger_before_they_start(
