@@ -39,6 +39,11 @@ class RunningNode:
     version: str = field(default_factory=lambda: version("d2m-node"))
     started_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def epsilon_budget(self) -> float | None:
+        """See `NodeFacts`."""
+        return self.settings.roles.seller.privacy.epsilon_budget
+
     def uptime_seconds(self) -> float:
         """See `NodeFacts`."""
         return time.monotonic() - self.started_at

@@ -33,10 +33,10 @@ from d2m_node.measures import MeasuredChain
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import ChainPort, Library, NetworkPort, Ports, SignerPort, TrainerPort
-from d2m_node.privacy_ledger import PrivacyPolicy
+from d2m_node.privacy_ledger import make_policy
 from d2m_node.request_file import METRICS
 from d2m_node.role_control import RoleOptions
-from d2m_node.role_settings import ConeSettings, PrivacySettings, SellerSettings
+from d2m_node.role_settings import ConeSettings, SellerSettings
 from d2m_node.roles.buyer import run_buyer
 from d2m_node.roles.cone import run_cone
 from d2m_node.roles.desk import BuyerDesk
@@ -228,19 +228,6 @@ def network_settings(
     )
 
 
-def privacy_policy(settings: PrivacySettings) -> PrivacyPolicy | None:
-    """Return what the seller needs of the settings; None if trainings need not be private."""
-    if settings.epsilon_budget is None:
-        return None
-    return PrivacyPolicy(
-        epsilon_budget=settings.epsilon_budget,
-        delta=settings.delta,
-        max_grad_norm=settings.max_grad_norm,
-        noise_multiplier=settings.noise_multiplier,
-        epsilon_per_job=settings.epsilon_per_job,
-    )
-
-
 def _make_starters(
     ports: Ports, rooms: Rooms, desk: BuyerDesk, settings: NodeSettings, behaviour: Behaviour
 ) -> dict[str, Starter]:
@@ -280,7 +267,7 @@ def _make_seller_policy(settings: NodeSettings, options: RoleOptions) -> SellerP
         dataset_path=str(dataset),
         tags=wanted.tags,
         metrics=frozenset(METRICS[name] for name in wanted.metrics),
-        privacy=privacy_policy(wanted.privacy),
+        privacy=make_policy(wanted.privacy),
         limits=_make_limits(wanted, settings),
     )
 

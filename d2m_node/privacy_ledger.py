@@ -20,6 +20,7 @@ import trio
 
 from d2m_node.errors import PrivacyBudgetSpent, StoreCorrupted, UserError
 from d2m_node.ports import JournalPort, PrivateTraining, Samples, TrainerPort
+from d2m_node.role_settings import PrivacySettings
 from protocol.hashing import Domain
 from protocol.request import TrainingSpec
 from protocol.samples import encode_samples
@@ -208,6 +209,19 @@ class PrivacyLedger:
                 f"{what} would bring the dataset's epsilon to {epsilon:.3g}, and "
                 f"roles.seller.privacy.epsilon_budget is {policy.epsilon_budget:g}"
             )
+
+
+def make_policy(settings: PrivacySettings) -> PrivacyPolicy | None:
+    """Return what the settings want; None if trainings need not be private."""
+    if settings.epsilon_budget is None:
+        return None
+    return PrivacyPolicy(
+        epsilon_budget=settings.epsilon_budget,
+        delta=settings.delta,
+        max_grad_norm=settings.max_grad_norm,
+        noise_multiplier=settings.noise_multiplier,
+        epsilon_per_job=settings.epsilon_per_job,
+    )
 
 
 def check_delta(policy: PrivacyPolicy, sample_count: int) -> None:

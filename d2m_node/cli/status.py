@@ -28,6 +28,9 @@ def status(*, as_json: bool) -> None:
         click.echo()
         rows = [[str(one.job), ", ".join(one.roles), one.doing] for one in node.open_jobs]
         print_table(("job", "as", "now"), rows)
+    if node.privacy is not None and node.privacy.datasets:
+        click.echo()
+        print_table(("dataset", "epsilon spent", "trainings", "jobs"), _list_privacy(node.privacy))
     if node.transfers:
         click.echo()
         fetched = [[one.digest, _tell_progress(one), str(one.sources)] for one in node.transfers]
@@ -57,6 +60,9 @@ def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
     if pending.transactions:
         sent = f"the oldest for {pending.oldest_blocks} blocks"
         yield "waiting", f"{pending.transactions} transactions, {sent}"
+    if node.privacy is not None:
+        spent = "see below" if node.privacy.datasets else "nothing spent yet"
+        yield "privacy", f"epsilon {node.privacy.epsilon_budget:g} for each dataset, {spent}"
     disk = node.disk
     blobs = f"{disk.blob_bytes / GIB:.2f} of {disk.quota_bytes / GIB:.1f} GiB"
     yield "disk", f"blobs {blobs}, {disk.free_bytes / GIB:.1f} GiB free"
@@ -78,6 +84,18 @@ def _tell_progress(transfer: api.TransferView) -> str:
         return f"{received} MiB"
     share = transfer.received_bytes / transfer.size_bytes
     return f"{received} of {transfer.size_bytes / MIB:.1f} MiB, {share:.0%}"
+
+
+def _list_privacy(privacy: api.PrivacyView) -> list[list[str]]:
+    return [
+        [
+            f"0x{one.dataset}",
+            f"{one.epsilon:.3g} of {privacy.epsilon_budget:g} at delta {one.delta:g}",
+            str(one.trainings),
+            str(one.jobs),
+        ]
+        for one in privacy.datasets
+    ]
 
 
 def _join_roles(roles: dict[str, api.RoleStateName]) -> str:

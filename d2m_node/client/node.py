@@ -76,6 +76,24 @@ class DiskView(Result, frozen=True, kw_only=True):
     free_bytes: int
 
 
+class DatasetPrivacyView(Result, frozen=True, kw_only=True):
+    dataset: str
+    """SHA-256 of its samples, in any order."""
+    epsilon: float
+    """Spent so far, by all trainings together; what jobs may still use is not in it."""
+    delta: float
+    """For which the epsilon was computed."""
+    trainings: int
+    jobs: int
+
+
+class PrivacyView(Result, frozen=True, kw_only=True):
+    epsilon_budget: float
+    """What may be spent on each dataset."""
+    datasets: list[DatasetPrivacyView]
+    """Those that something was spent on, the dearest first."""
+
+
 class NodeStatus(Result, frozen=True, kw_only=True):
     version: str
     uptime_seconds: float
@@ -105,6 +123,8 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     """This account's own."""
     pending: PendingView
     disk: DiskView
+    privacy: PrivacyView | None
+    """None without a budget: then trainings are not private."""
     refusals: list[RefusalView] = field(default_factory=list)
     """The latest jobs that a role turned down or could not go on with."""
 

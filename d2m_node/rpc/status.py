@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from d2m_node.client import (
+    DatasetPrivacyView,
     DiskView,
     NodeStatus,
     OpenJobView,
     PendingView,
+    PrivacyView,
     ReachView,
     RoleStateName,
     StakeView,
@@ -18,7 +20,8 @@ from d2m_node.client import (
 )
 from d2m_node.errors import ChainUnavailable
 from d2m_node.measures import ChainReading, FeeTotal, Reachability, Transfer
-from d2m_node.ports import Ports
+from d2m_node.ports import JournalPort, Ports
+from d2m_node.privacy_ledger import read_accounts
 from d2m_node.rpc.views import to_hex
 from protocol.activity import describe_activity, find_roles
 from protocol.job import JobPhase
@@ -41,6 +44,10 @@ class DiskReading:
 
 class NodeFacts(Protocol):
     """What of the node no port tells."""
+
+    @property
+    def epsilon_budget(self) -> float | None:
+        """What may be spent on each dataset's privacy; None if trainings are not private."""
 
     @property
     def version(self) -> str:
@@ -107,6 +114,7 @@ async def view_node(ports: Ports, roles: dict[str, RoleStateName], facts: NodeFa
         disk=DiskView(
             blob_bytes=disk.blob_bytes, quota_bytes=disk.quota_bytes, free_bytes=disk.free_bytes
         ),
+        privacy=await _view_privacy(ports.store.journal, facts.epsilon_budget),
     )
 
 
@@ -126,6 +134,23 @@ def _view_sync(reading: ChainReading, state: MarketState) -> SyncView:
         is_synced=lag <= SYNCED_BLOCKS,
         silent_seconds=round(reading.silent_seconds, 1),
     )
+
+
+async def _view_privacy(journal: JournalPort, epsilon_budget: float | None) -> PrivacyView | None:
+    if epsilon_budget is None:
+        return None
+    accounts = sorted(await read_accounts(journal), key=lambda one: -one.epsilon)
+    datasets = [
+        DatasetPrivacyView(
+            dataset=one.dataset,
+            epsilon=one.epsilon,
+            delta=one.delta,
+            trainings=one.trainings,
+            jobs=one.jobs,
+        )
+        for one in accounts
+    ]
+    return PrivacyView(epsilon_budget=epsilon_budget, datasets=datasets)
 
 
 def _view_reach(found: Reachability) -> ReachView:

@@ -1,15 +1,19 @@
 """`d2m-node status` as an operator reads it, and what a job waits for."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
 from d2m_node import cli
 from d2m_node.cli.output import round_wei, shorten_hex
 from d2m_node.measures import Reach, Reachability, Transfer
+from d2m_node.ports import PrivateTraining
+from d2m_node.privacy_ledger import TRAININGS
 from protocol.activity import describe_activity, find_roles
 from protocol.earnings import Role
 from protocol.job import JobPhase, JobState
@@ -97,6 +101,25 @@ async def test_what_is_being_fetched_is_listed_with_its_progress(
     first, second = [line for line in text.splitlines() if line.startswith("0xabab")]
     assert first.split("  ")[1:] == ["3.0 of 12.0 MiB, 25%", "4"]
     assert second.split() == ["0x" + "ab" * 32, "0.0", "MiB", "1"]
+
+
+async def test_what_is_spent_of_a_privacy_budget_is_shown_per_dataset(
+    tmp_path: Path, capsys: Any
+) -> None:
+    node = FakeNode(facts=FakeFacts(epsilon_budget=8.0))
+    assert "epsilon 8 for each dataset, nothing spent yet" in await show(node, tmp_path, capsys)
+    private = PrivateTraining(noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=0.1, steps=10)
+    spent = (("ab", 1, 0, 0.5), ("ab", 1, 1, 1.25), ("ab", 2, 0, 2.0), ("cd", 1, 0, 7.125))
+    for dataset, job, round_index, epsilon in spent:
+        key = f"{dataset * 32}/31337-0b/{job}/{round_index:06}/000000"
+        entry = msgspec.msgpack.encode((private, epsilon, 1e-5))
+        await node.store.journal.remember(TRAININGS, key, entry)
+    text = await show(node, tmp_path, capsys)
+    dearest, other = [re.split(" {2,}", line) for line in text.splitlines() if "delta" in line]
+    assert dearest == ["0x" + "cd" * 32, "7.12 of 8 at delta 1e-05", "1", "1"]
+    assert other == ["0x" + "ab" * 32, "2 of 8 at delta 1e-05", "3", "2"]
+    node.facts.epsilon_budget = None
+    assert "epsilon" not in await show(node, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ class FakeFacts:
     fees: tuple[FeeTotal, ...] = ()
     clock_fault: str | None = None
     reach: Reachability = UNASKED
+    epsilon_budget: float | None = None
     fetched: tuple[Transfer, ...] = ()
 
     def uptime_seconds(self) -> float:
