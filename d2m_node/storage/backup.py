@@ -171,18 +171,22 @@ def _drop_missing(copy: sqlite3.Connection, files: BlobFiles) -> int:
 
 
 def _move_aside(folder: Path) -> None:
-    """Make place for a store, and keep what was there."""
-    if not (folder / DATABASE_NAME).exists():
+    """Make place for a store, and keep what was there.
+
+    A log whose database is gone, as after a restore that was cut off here, goes as well: SQLite
+    would replay it over whatever database it finds beside it.
+    """
+    # The database goes first: a log without its file would be taken for another file's.
+    found = [folder / (DATABASE_NAME + side) for side in _SIDE_FILES]
+    found = [path for path in found if path.exists()]
+    if not found:
         return
     number = 1
     while (target := folder / f"{REPLACED}-{number}").exists():
         number += 1
     target.mkdir(mode=0o700)
-    # The database goes first: a log without its file would be taken for another file's.
-    for side in _SIDE_FILES:
-        path = folder / (DATABASE_NAME + side)
-        if path.exists():
-            path.rename(target / path.name)
+    for path in found:
+        path.rename(target / path.name)
     sync_folder(target)
     sync_folder(folder)
 

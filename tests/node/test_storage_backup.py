@@ -119,6 +119,27 @@ def names_in(folder: Path) -> set[str]:
     return {one.name for one in folder.iterdir()}
 
 
+@pytest.mark.parametrize("is_empty", [True, False])
+async def test_a_log_that_lost_its_database_is_not_taken_for_that_of_a_restored_one(
+    tmp_path: Path, *, is_empty: bool
+) -> None:
+    """A restore may be cut off between moving the two files, or the database may be lost alone."""
+    async with open_store(tmp_path / "old") as store:
+        await store.journal.remember("vote", "1/0", b"old")
+        log = (tmp_path / "old" / f"{DATABASE_NAME}-wal").read_bytes()
+    async with open_store(tmp_path / "node") as store:
+        await store.journal.remember("vote", "1/0", b"said")
+    write_backup(tmp_path / "node", tmp_path / "backup")
+    (tmp_path / "node" / DATABASE_NAME).unlink()
+    if is_empty:
+        (tmp_path / "node" / DATABASE_NAME).touch()
+    (tmp_path / "node" / f"{DATABASE_NAME}-wal").write_bytes(log)
+    restore_backup(tmp_path / "backup", tmp_path / "node")
+    async with open_store(tmp_path / "node") as store:
+        assert await store.journal.recall_all("vote") == {"1/0": b"said"}
+    assert (tmp_path / "node" / "replaced-1" / f"{DATABASE_NAME}-wal").read_bytes() == log
+
+
 async def test_a_running_node_is_not_restored_under(tmp_path: Path) -> None:
     async with open_store(tmp_path / "node") as store:
         await fill(store)
