@@ -23,11 +23,13 @@ from d2m_node.request_file import RequestFile
 from d2m_node.roles.allowances import allow_taking
 from d2m_node.roles.bids import (
     PlannedBid,
+    Wish,
     bid_key,
     commit_to,
     find_least_bid,
     find_missing_wei,
     fit_terms,
+    is_wished,
     recall_bid,
     remember_bid,
 )
@@ -47,9 +49,12 @@ NOTHING = Wei(0)
 
 
 async def place_bid(
-    ports: Ports, request: RequestFile, body_hash: Digest, job_id: JobId, currency: Address
+    ports: Ports, request: RequestFile, wish: Wish, body_hash: Digest, job_id: JobId
 ) -> None:
     """Journal a request's bid and send it; open the auction if there is none of this number.
+
+    If the number is that of an auction for something else, the bid does not follow it there: the
+    market refuses to open a second one.
 
     Raises TransactionReverted and ChainUnavailable, as `ChainPort.submit` does.
     """
@@ -61,22 +66,30 @@ async def place_bid(
         dataset_path=request.validation_dataset,
     )
     bid = await remember_bid(ports, job_id, planned)
-    joined = ports.chain.state.jobs.get(job_id)
+    found = ports.chain.state.jobs.get(job_id)
+    joined = found if found is not None and is_wished(found, wish) else None
     if request.mode is not AuctionMode.OPEN:
-        await _commit(ports, request, bid, job_id, currency)
+        await _commit(ports, request, bid, (job_id, joined), wish.currency)
     elif joined is None:
-        await _open_in_the_clear(ports, request, bid, job_id, currency)
+        await _open_in_the_clear(ports, request, bid, job_id, wish.currency)
     else:
         # Never above the plan: if the auction has gone on meanwhile, the market refuses this.
         await _bid_in_the_clear(ports, bid, joined, min(find_least_bid(joined), request.bid_wei))
 
 
 async def _commit(
-    ports: Ports, request: RequestFile, bid: PlannedBid, job_id: JobId, currency: Address
+    ports: Ports,
+    request: RequestFile,
+    bid: PlannedBid,
+    auction: tuple[JobId, JobState | None],
+    currency: Address,
 ) -> None:
-    """Commit a sealed bid, with what the auction asks every bidder to put up."""
+    """Commit a sealed bid, with what the auction asks every bidder to put up.
+
+    ``auction`` is its number, and what there is to join.
+    """
     chain = ports.chain
-    joined = chain.state.jobs.get(job_id)
+    job_id, joined = auction
     least_wei = request.deposit_wei if joined is None else joined.deposit_wei
     bond_wei = Wei(max(least_wei, bid.amount_wei))
     key = bid_key(job_id, bid.body_hash)

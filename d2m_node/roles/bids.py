@@ -110,12 +110,13 @@ def _is_made_of(ports: Ports, job: JobState, own: Bid, planned: PlannedBid) -> b
 
 
 async def find_earlier_bid(
-    ports: Ports, body_hash: Digest, refused: Collection[JobId]
+    ports: Ports, wish: Wish, body_hash: Digest, refused: Collection[JobId]
 ) -> tuple[JobId, bool] | None:
     """Return where a request was bid for before, and whether that bid is on the chain.
 
     One that is not on the chain may still be on its way there, unless its auction takes it no more
-    or the market ``refused`` it.
+    or the market ``refused`` it. If a stranger's auction for something else has the number that
+    was planned, `place_bid` sees that one refused.
     """
     state, me = ports.chain.state, ports.signer.address
     on_its_way: JobId | None = None
@@ -128,7 +129,7 @@ async def find_earlier_bid(
         own = None if job is None else job.bids.get(me)
         if job is not None and own is not None and _is_made_of(ports, job, own, bid):
             return job_id, True
-        if own is None and job_id not in refused and _takes_bid(state, job, bid):
+        if own is None and job_id not in refused and _takes_bid(state, job, wish):
             on_its_way = job_id
     return None if on_its_way is None else (on_its_way, False)
 
@@ -152,11 +153,16 @@ async def refuse_unknown_bids(ports: Ports, known: Collection[int]) -> None:
             )
 
 
-def _takes_bid(state: MarketState, job: JobState | None, bid: PlannedBid) -> bool:
-    if job is None:
+def _takes_bid(state: MarketState, job: JobState | None, wish: Wish) -> bool:
+    if job is None or not is_wished(job, wish):
         return True
     is_open = job.phase is JobPhase.AUCTION and state.block_number < job.commit_end
-    return is_open and find_least_bid(job) <= bid.amount_wei
+    return is_open and find_least_bid(job) <= wish.amount_wei
+
+
+def is_wished(job: JobState, wish: Wish) -> bool:
+    """Tell whether an auction is of the kind that a request asks for."""
+    return (job.tags, job.mode, job.currency) == (wish.tags, wish.mode, wish.currency)
 
 
 def find_least_bid(job: JobState) -> Wei:
@@ -179,7 +185,6 @@ def find_open_auction(state: MarketState, wish: Wish) -> JobState | None:
     One account bids once in an auction, so that a second request opens another one.
     """
     for job in state.jobs.values():
-        fits = (job.tags, job.mode, job.currency) == (wish.tags, wish.mode, wish.currency)
         is_open = (
             job.phase is JobPhase.AUCTION
             and state.block_number + MIN_BLOCKS_TO_JOIN <= job.commit_end
@@ -190,6 +195,6 @@ def find_open_auction(state: MarketState, wish: Wish) -> JobState | None:
             and wish.terms.sellers_min <= job.datasets
             and wish.terms.cones_min <= job.stakers
         )
-        if fits and is_open and can_win:
+        if is_wished(job, wish) and is_open and can_win:
             return job
     return None

@@ -168,13 +168,21 @@ class BuyerDesk:
     ) -> JobId:
         """Bid; if another bid or auction came first, look again and join or open the next."""
         chain = self._ports.chain
+        wish = Wish(
+            tags=compute_tag_hashes(list(request.tags)),
+            mode=request.mode,
+            currency=currency,
+            amount_wei=request.bid_wei,
+            terms=request.terms,
+            bidder=self._ports.signer.address,
+        )
         refused: set[JobId] = set()
         while True:
-            job_id, is_placed = await self._choose_auction(request, body_hash, currency, refused)
+            job_id, is_placed = await self._choose_auction(wish, body_hash, refused)
             if is_placed:
                 return job_id
             try:
-                await place_bid(self._ports, request, body_hash, job_id, currency)
+                await place_bid(self._ports, request, wish, body_hash, job_id)
             except TransactionReverted as refusal:
                 if NUMBER_TAKEN in refusal.reason:
                     refused.add(job_id)
@@ -187,26 +195,18 @@ class BuyerDesk:
                 return job_id
 
     async def _choose_auction(
-        self, request: RequestFile, body_hash: Digest, currency: Address, refused: set[JobId]
+        self, wish: Wish, body_hash: Digest, refused: set[JobId]
     ) -> tuple[JobId, bool]:
         """Return the auction to bid in, and whether this request's bid is there already.
 
         A bid that was on its way when the node stopped goes on under its key, never beside it.
         """
-        earlier = await find_earlier_bid(self._ports, body_hash, refused)
+        earlier = await find_earlier_bid(self._ports, wish, body_hash, refused)
         if earlier is not None:
             return earlier
-        chain = self._ports.chain
-        wish = Wish(
-            tags=compute_tag_hashes(list(request.tags)),
-            mode=request.mode,
-            currency=currency,
-            amount_wei=request.bid_wei,
-            terms=request.terms,
-            bidder=self._ports.signer.address,
-        )
-        joined = find_open_auction(chain.state, wish)
-        return JobId(len(chain.state.jobs) + 1) if joined is None else joined.job_id, False
+        state = self._ports.chain.state
+        joined = find_open_auction(state, wish)
+        return JobId(len(state.jobs) + 1) if joined is None else joined.job_id, False
 
     async def model(self, job_id: JobId) -> bytes | None:
         """Return a delivered model as a safetensors file, or None if there is none (yet).

@@ -17,7 +17,7 @@ from d2m_node.calls import (
     ReclaimEscrow,
     RevealBid,
 )
-from d2m_node.errors import JobFailed, UserError
+from d2m_node.errors import JobFailed, TransactionReverted, UserError
 from d2m_node.ports import Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
@@ -32,6 +32,7 @@ from protocol.events import AuctionOpened
 from protocol.layers import Clip, Flatten, Linear
 from protocol.market import advance
 from protocol.model import ModelDescription, count_model_operations
+from protocol.request import compute_tag_hashes
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Wei
 from tests.support.job import BODY, CONES, JOB, SELLERS, TAGS, TERMS, Cast
 from tests.support.market import wait_idle
@@ -273,6 +274,32 @@ async def test_a_bid_on_its_way_goes_on_although_its_auction_is_too_late_to_join
     await cast.market.mine(2)
     assert cast.market.sent(OpenAuction) == []
     assert len(cast.market.sent(CommitBid)) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "mode"), [(("letters",), AuctionMode.SEALED), (("digits",), AuctionMode.SECOND_PRICE)]
+)
+async def test_a_bid_does_not_follow_its_number_into_an_auction_for_something_else(
+    nursery: trio.Nursery, tags: tuple[str, ...], mode: AuctionMode
+) -> None:
+    """A stranger took the number that was journaled, before the request came a second time."""
+    cast = make_cast()
+    cast.market.refuses = lambda _: True
+    with pytest.raises(TransactionReverted, match="the test refuses it"):
+        await BuyerDesk(cast.buyer.ports).submit(make_request(), idempotency_key="key")
+    cast.market.refuses = lambda _: False
+    cast.market.apply(
+        AuctionOpened(
+            auction=JOB, opener=cast.cones[0].signer.address, tags=compute_tag_hashes([*tags]),
+            mode=mode, currency=NO_ACCOUNT, deposit_wei=BID_WEI, reserve_wei=Wei(1),
+            commit_end=BlockNumber(40), reveal_end=BlockNumber(80),
+        )
+    )  # fmt: skip
+    desk = BuyerDesk(cast.buyer.ports)
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine(3)
+    assert cast.market.sent(CommitBid) == []
+    assert [one.auction for one in cast.market.sent(OpenAuction)] == [JOB + 1]
 
 
 async def test_another_key_bids_again(nursery: trio.Nursery) -> None:
