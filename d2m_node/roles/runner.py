@@ -30,9 +30,14 @@ Starter = Callable[[Start, trio.TaskStatus[None]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Running:
+    """A role from its start to its end."""
+
     start: Start
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ready: trio.Event = field(default_factory=trio.Event)
+    """Set when it has started, or failed to."""
+    ended: trio.Event = field(default_factory=trio.Event)
+    """Set when its work is done; only its end is to be written down."""
     over: trio.Event = field(default_factory=trio.Event)
 
 
@@ -53,6 +58,7 @@ class RoleRunner:
         self._herald = herald
         self._nursery = nursery
         self._running: dict[str, _Running] = {}
+        self._journaling = trio.Lock()  # first come, first written: the last command counts
         self._is_stopping = False
 
     async def stop(self) -> None:
@@ -107,7 +113,7 @@ class RoleRunner:
         """Start a role, or undo its drain; return when it is ready. Raises UserError."""
         if self._is_stopping:
             raise UserError("the node is stopping")
-        running = self._running.get(name)
+        running = await self._find_started(name)
         if running is None:
             await self._start(name, options)
         elif not _are_met(options, running.start.options):
@@ -118,7 +124,19 @@ class RoleRunner:
             running.start.shift.resume()
             if was_draining:
                 await self._herald.tell("role.enabled", role=name)
-        await self._remember(name, RoleState.ON, options)
+        if self._state_of(name) is RoleState.ON:  # another command may have come meanwhile
+            await self._remember(name, RoleState.ON, options)
+
+    async def _find_started(self, name: str) -> _Running | None:
+        """Return a role that is at work, or None once it is off: nothing is half way then."""
+        while (running := self._running.get(name)) is not None:
+            if running.ended.is_set():
+                await running.over.wait()
+            elif running.ready.is_set():
+                return running
+            else:
+                await running.ready.wait()
+        return None
 
     async def drain(self, name: str) -> None:
         """Let a role finish what it began, take nothing new, and be off then."""
@@ -163,16 +181,19 @@ class RoleRunner:
             with running.scope, log_scope(role=name, is_new_task=True):
                 await self._starters[name](running.start, task_status)
                 # Only a drained role comes to its end.
+                running.ended.set()
                 await self._remember(name, RoleState.OFF, running.start.options)
                 log.info("role_drained", role=name)
                 await self._herald.tell("role.drained", role=name)
         finally:
             del self._running[name]
+            running.ready.set()
             running.over.set()
 
     async def _remember(self, name: str, state: RoleState, options: RoleOptions) -> None:
         wish = make_wish(state, options, is_configured=self._configured[name])
-        await remember_wish(self._journal, name, wish)
+        async with self._journaling:
+            await remember_wish(self._journal, name, wish)
 
 
 def _are_met(wanted: RoleOptions, given: RoleOptions) -> bool:

@@ -35,9 +35,9 @@ class Crew:
         self.told: list[str] = []
 
     async def _work(self, start: Start, task_status: trio.TaskStatus[None]) -> None:
+        await self.may_start.wait()
         if self.failure is not None:
             raise self.failure
-        await self.may_start.wait()
         self.started.append(start)
         task_status.started()
         await self.done.wait()
@@ -220,3 +220,56 @@ async def test_what_is_configured_and_cannot_be_is_an_error(tmp_path: Path) -> N
         async with crew.run():
             pass
     assert caught.group_contains(UserError, match="not set")
+
+
+async def test_a_role_that_is_about_to_end_is_enabled_anew(tmp_path: Path) -> None:
+    """Between its last step and its end there is no drain left to undo."""
+    crew = Crew(tmp_path)
+    async with crew.run() as runner:
+        await runner.enable("cone", NOTHING)
+        await runner.drain("cone")
+        crew.done.set()
+        await wait_all_tasks_blocked()  # the role writes down that it is off
+        crew.done = trio.Event()
+        await runner.enable("cone", NOTHING)
+        assert state(runner) is ON
+        assert len(crew.started) == 2
+    async with crew.run() as runner:
+        assert state(runner) is ON, "and a restart knows"
+
+
+async def test_who_enables_a_role_that_is_starting_hears_that_it_fails(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    crew.may_start = trio.Event()
+    heard: list[str] = []
+
+    async def enable(runner: RoleRunner) -> None:
+        with pytest.raises(UserError, match="no such file") as caught:
+            await runner.enable("cone", NOTHING)
+        heard.append(str(caught.value))
+
+    async with crew.run() as runner:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(enable, runner)
+                await wait_all_tasks_blocked()
+            assert heard == []
+            crew.failure = UserError("no such file")
+            crew.may_start.set()
+        assert len(heard) == 2
+    crew.failure = None
+    async with crew.run() as runner:
+        assert state(runner) is OFF
+
+
+async def test_commands_that_come_at_once_are_all_written_down(tmp_path: Path) -> None:
+    crew = Crew(tmp_path)
+    async with crew.run() as runner:
+        await runner.enable("cone", NOTHING)
+        async with trio.open_nursery() as nursery:
+            for command in (runner.drain, runner.disable):
+                nursery.start_soon(command, "cone")
+                await trio.lowlevel.checkpoint()  # in this order, and none waits for the other
+        assert state(runner) is OFF
+    async with crew.run() as runner:
+        assert state(runner) is OFF
