@@ -35,7 +35,7 @@ from d2m_node.roles.rooms import OVER
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.service import serve_jobs
 from d2m_node.roles.sources import load_body
-from d2m_node.roles.staking import top_up_stake
+from d2m_node.roles.staking import replace_stake, top_up_stake
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
     settle_in_turn,
@@ -105,7 +105,7 @@ async def run_cone(
         await serve_jobs(post, interest, partial(_serve_job, cone))
         if await unbond(post):
             return
-        await top_up_stake(post, policy.stake_wei, None)
+        await replace_stake(post, policy.stake_wei)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import structlog
 
 from d2m_node.calls import DepositStake
+from d2m_node.errors import TransactionReverted, TransientError
 from d2m_node.roles.post import Post
 from d2m_node.roles.wishes import remember_deposit
 from protocol.stakes import Stake
@@ -34,3 +35,11 @@ async def top_up_stake(post: Post, stake_wei: Wei, payment_key: str | None) -> N
             log.warning("stake_not_topped_up", reason="this command has staked before")
             return
     await chain.submit(DepositStake(value_wei=Wei(stake_wei - total_wei)), key=key)
+
+
+async def replace_stake(post: Post, stake_wei: Wei) -> None:
+    """Deposit anew after a drain was undone; a node that cannot goes on with the stake it has."""
+    try:
+        await top_up_stake(post, stake_wei, None)
+    except (TransactionReverted, TransientError) as refusal:
+        log.warning("stake_not_topped_up", reason=str(refusal))

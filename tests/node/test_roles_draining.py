@@ -227,6 +227,22 @@ async def test_a_drain_that_is_undone_keeps_the_stake(nursery: trio.Nursery) -> 
     assert training.left == []
 
 
+async def test_a_drain_that_is_undone_too_late_does_not_end_the_node_if_money_is_short(
+    nursery: trio.Nursery,
+) -> None:
+    """The old stake is on its way out then, and the account cannot pay for another one."""
+    cast = Cast()
+    cast.register_all()
+    shift = Shift("cone", is_draining=True)
+    nursery.start_soon(drain_cone, cast, shift, nursery)
+    await cast.market.mine()
+    assert cast.market.sent(RequestUnbond) == [RequestUnbond(amount_wei=Wei(1))]
+    cast.market.refuses = lambda call: isinstance(call, DepositStake)
+    shift.resume()
+    await cast.market.mine(2)
+    assert cast.market.sent(DepositStake) == []
+
+
 async def test_a_role_that_drains_applies_for_nothing(nursery: trio.Nursery) -> None:
     cast = Cast()
     cast.open_enrolment()
