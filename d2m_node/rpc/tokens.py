@@ -122,10 +122,13 @@ class Tokens:
         self._former = [one for one in self._former if one[1].expires >= now]
 
     async def run(self) -> NoReturn:
-        """Rotate each token in time, until cancelled. Raises UserError if one cannot be written."""
+        """Rotate each token in time, until cancelled; one that cannot be written is tried again."""
         while True:
             await trio.sleep(REVIEW_SECONDS)
-            self.review()
+            try:
+                self.review()
+            except UserError as failure:  # calls over TCP are refused; the node's work goes on
+                log.error("rpc_token_not_rotated", reason=str(failure))
 
     def _path_of(self, scope: Scope) -> Path:
         return self._folder / scope.value

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from d2m_node.client import Scope
 from d2m_node.errors import UserError
-from d2m_node.rpc.tokens import OVERLAP_SECONDS, Tokens
+from d2m_node.rpc.tokens import OVERLAP_SECONDS, REVIEW_SECONDS, Tokens
 
 DAY = 24 * 3600
 
@@ -68,6 +70,24 @@ def test_an_expired_token_opens_nothing_even_if_nobody_rotated_it(
     tokens = open_tokens(tmp_path, clock)
     clock.now += 31 * DAY
     assert tokens.scope_of(read(tmp_path)) is None
+
+
+async def test_a_token_that_cannot_be_renewed_now_is_renewed_later(
+    tmp_path: Path, clock: Clock, autojump_clock: MockClock
+) -> None:
+    """A full disk must not end a node that votes for its stake."""
+    folder = tmp_path / "tokens"
+    tokens = open_tokens(folder, clock)
+    first = read(folder)
+    folder.rename(tmp_path / "gone")
+    clock.now += 31 * DAY
+    with trio.move_on_after(2.5 * REVIEW_SECONDS):
+        await tokens.run()
+    assert tokens.scope_of(first) is None
+    folder.mkdir()
+    with trio.move_on_after(1.5 * REVIEW_SECONDS):
+        await tokens.run()
+    assert tokens.scope_of(read(folder)) is Scope.READ
 
 
 def test_a_restart_replaces_what_expired_meanwhile(tmp_path: Path, clock: Clock) -> None:
