@@ -110,7 +110,7 @@ def open_signer(path: Path, password_file: Path) -> LocalSigner:
     try:
         return LocalSigner(keystore.decrypt(password))
     except WrongPassword:
-        pending = draft_of(password_file)
+        pending = draft_of(password_file.resolve())
         if not pending.is_file():
             raise KeyUnavailable(f"{path}: the password in {password_file} is wrong") from None
         return unlock(path, read_password(pending))

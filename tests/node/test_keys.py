@@ -26,6 +26,7 @@ from d2m_node.keys import (
     write_keystore,
 )
 from d2m_node.keystore import read_keystore
+from d2m_node.private_files import write_draft
 from d2m_node.settings import read_configuration
 from protocol.hashing import keccak
 from protocol.signatures import recover_signer
@@ -155,6 +156,17 @@ def test_a_changed_password_is_in_its_file_and_opens_the_account(
         unlock(path, "correct horse")
     modes = {one.name: one.stat().st_mode & 0o777 for one in tmp_path.iterdir()}
     assert modes == {"key.json": 0o600, "password": 0o600}
+
+
+def test_a_password_file_that_is_a_link_opens_the_account_after_a_change_that_was_cut_off(
+    tmp_path: Path, password_file: Path
+) -> None:
+    """The command follows the link; so must the node, or it finds the old password alone."""
+    path, link = tmp_path / "key.json", tmp_path / "link"
+    address = create_account(path, "battery staple", light=True)
+    link.symlink_to(password_file)
+    write_draft(password_file, b"battery staple\n")
+    assert open_signer(path, link).address == address
 
 
 def test_a_wrong_old_password_changes_nothing(tmp_path: Path, password_file: Path) -> None:
