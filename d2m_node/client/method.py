@@ -7,7 +7,8 @@ from typing import Annotated, Final, Generic, TypeVar
 
 from msgspec import Meta, Struct
 
-JobNumber = Annotated[int, Meta(ge=1)]
+MAX_JOB: Final = (1 << 63) - 1
+JobNumber = Annotated[int, Meta(ge=1, le=MAX_JOB)]
 IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=128)]
 
 MAX_REQUEST_BYTES: Final = 1 << 20

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from d2m_node.client import STREAM_ENDED, ErrorCode, NodeEvent
+from d2m_node.client.method import MAX_JOB
 from d2m_node.errors import UserError
 from d2m_node.ports import ChainPort
 from d2m_node.rpc.gates import Refused
@@ -25,7 +26,6 @@ SILENCE_SECONDS: Final = 15.0
 
 MAX_SUBSCRIBERS: Final = 32
 
-MAX_JOB: Final = (1 << 63) - 1
 JOB_DIGITS: Final = 19
 
 _PARAMETERS: Final = frozenset({"kind", "job", "after"})

@@ -213,6 +213,12 @@ def test_what_is_well_formed_and_impossible_is_explained(
     assert check_answer(METHODS[name], wire.call(name, params)) == ErrorCode.USER_ERROR
 
 
+@pytest.mark.parametrize("name", ["jobs.get", "earnings.list", "refusals.list", "job.model"])
+def test_a_job_number_that_the_store_cannot_hold_is_refused(wire: Wire, name: str) -> None:
+    answer = wire.call(name, {"job": 2**63})
+    assert check_answer(METHODS[name], answer) == ErrorCode.WRONG_PARAMS
+
+
 @EXAMPLES
 @given(body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_whatever_is_sent_is_answered(wire: Wire, body: bytes) -> None:
