@@ -69,16 +69,23 @@ class OpenBlobs:
         """Return a blob with one user more."""
         if not await self._library.admits(peer_id, digest):
             return None
-        async with self._loading:
-            if digest not in self._open:
-                await self._make_room()
-                data = await self._library.read_blob(peer_id, digest)
-                if data is None:
+        if digest not in self._open:
+            async with self._loading:
+                if not await self._load(peer_id, digest):
                     return None
-                self._open[digest] = OpenBlob(data)
-            blob = self._open[digest]
-            blob.users += 1
-            return blob
+        blob = self._open[digest]
+        blob.users += 1
+        return blob
+
+    async def _load(self, peer_id: bytes, digest: Digest) -> bool:
+        """Have a blob in memory. Who takes one that is there does not wait for this."""
+        if digest not in self._open:
+            await self._make_room()
+            data = await self._library.read_blob(peer_id, digest)
+            if data is None:
+                return False
+            self._open[digest] = OpenBlob(data)
+        return True
 
     async def _make_room(self) -> None:
         while self._count_bytes() >= self._max_bytes:

@@ -283,6 +283,25 @@ async def test_blobs_beyond_the_budget_wait_until_others_are_closed() -> None:
             await opened.wait()
 
 
+async def test_who_takes_an_open_blob_does_not_wait_for_those_who_open_another() -> None:
+    shelf = Shelf()
+    other = Digest(bytes(32))
+    shelf.blobs = {DIGEST: BLOB, other: b"other"}
+    blobs = open_blobs.OpenBlobs(shelf, len(BLOB))
+
+    async def open_other() -> None:
+        async with blobs.open(b"other peer", other):
+            pass
+
+    async with trio.open_nursery() as nursery, blobs.open(b"slow peer", DIGEST):
+        nursery.start_soon(open_other)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with blobs.open(b"peer", DIGEST) as blob:
+                assert blob is not None
+                assert blob.data is BLOB
+
+
 async def test_an_upload_limit_is_kept_and_shared_by_turns(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
