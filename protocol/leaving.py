@@ -13,8 +13,9 @@ def is_vote_needed(job: JobState, account: Address) -> bool:
     """Tell whether a job's next ballot may fail if one node of its pool stays silent.
 
     It may if nothing was decided yet, if an attempt or a round failed before, or if fewer nodes
-    than a decision takes agreed with the last decision, this one left out. A failed attempt calls
-    every node that has left back, for the rest of the job: several may have left at once.
+    than a decision takes agreed with the last decision, this one left out: those who voted for
+    anything else may do so again. A failed attempt calls every node that has left back, for the
+    rest of the job: several may have left at once.
 
     Parameters
     ----------
@@ -33,4 +34,5 @@ def is_vote_needed(job: JobState, account: Address) -> bool:
         for one in last.ballot.openings
         if one.digest == last.decision.digest and one.cone_index != index
     }
-    return len(others) < min(job.terms.lead, len(job.cones) // 2 + 1)
+    against = sum(one.digest != last.decision.digest for one in last.ballot.openings)
+    return len(others) < min(job.terms.lead + against, len(job.cones) // 2 + 1)

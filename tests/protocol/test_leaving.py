@@ -97,6 +97,13 @@ def test_votes_for_another_digest_do_not_count() -> None:
     assert is_vote_needed(job_after(decided_by(votes)), POOL[0])
 
 
+@pytest.mark.parametrize(("others", "is_needed"), [(LEAD, True), (LEAD + 1, False)])
+def test_who_votes_against_the_rest_takes_from_their_lead(others: int, is_needed: bool) -> None:
+    """One adversary that always votes must not make the attempt fail once this node is gone."""
+    votes = {**agreeing(others, first=1), 6: OTHER}
+    assert is_vote_needed(job_after(decided_by(votes)), POOL[0]) is is_needed
+
+
 def test_only_the_last_decision_counts() -> None:
     strong, weak = decided_by(agreeing(6, first=1)), decided_by(agreeing(1, first=1))
     assert is_vote_needed(job_after(strong, weak), POOL[0])
