@@ -98,7 +98,10 @@ async def run_cone(
     chain = post.ports.chain
     interest = _Interest(account=post.ports.signer.address, policy=policy, params=chain.params)
     cone = _Cone(post=post, policy=policy, executor=executor)
-    await top_up_stake(post, policy.stake_wei, payment_key)
+    if payment_key is None and interest.account in chain.state.stakes:
+        await replace_stake(post, policy.stake_wei)  # jobs may need it whatever comes of this
+    else:
+        await top_up_stake(post, policy.stake_wei, payment_key)
     await record_missed_settlements(post.ports)
     task_status.started()
     while True:

@@ -38,7 +38,10 @@ async def top_up_stake(post: Post, stake_wei: Wei, payment_key: str | None) -> N
 
 
 async def replace_stake(post: Post, stake_wei: Wei) -> None:
-    """Deposit anew after a drain was undone; a node that cannot goes on with the stake it has."""
+    """Deposit what a slash or a drain that was undone took; without it, go on with what is there.
+
+    Money may be short, and jobs in which stake is locked need this node all the same.
+    """
     try:
         await top_up_stake(post, stake_wei, None)
     except (TransactionReverted, TransientError) as refusal:

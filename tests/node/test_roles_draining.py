@@ -1,5 +1,8 @@
 """Roles that drain: nothing new, the round to its end, and everybody's money home."""
 
+from functools import partial
+
+import pytest
 import trio
 
 from d2m_node.calls import (
@@ -13,6 +16,7 @@ from d2m_node.calls import (
     SettleJob,
     WithdrawStake,
 )
+from d2m_node.errors import TransactionReverted
 from d2m_node.roles.cone import run_cone
 from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.payday import run_payday
@@ -241,6 +245,24 @@ async def test_a_drain_that_is_undone_too_late_does_not_end_the_node_if_money_is
     shift.resume()
     await cast.market.mine(2)
     assert cast.market.sent(DepositStake) == []
+
+
+async def test_a_cone_that_lost_stake_starts_again_although_money_is_short(
+    nursery: trio.Nursery,
+) -> None:
+    """Its jobs still need it: what is locked in them would be at risk."""
+    cast = Cast()
+    cast.register_all()
+    cast.market.refuses = lambda call: isinstance(call, DepositStake)
+    post = cast.cones[0].post("cone", nursery, Shift("cone"))
+    run = partial(run_cone, post, ConePolicy(stake_wei=Wei(5)), HonestExecutor())
+    with trio.fail_after(5):
+        await nursery.start(run)
+        stranger = cast.buyer.post("cone", nursery, Shift("cone"))
+        with pytest.raises(TransactionReverted, match="the test refuses it"):
+            await nursery.start(
+                partial(run_cone, stranger, ConePolicy(stake_wei=Wei(5)), HonestExecutor())
+            )
 
 
 async def test_a_role_that_drains_applies_for_nothing(nursery: trio.Nursery) -> None:
