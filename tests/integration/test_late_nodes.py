@@ -20,7 +20,7 @@ from protocol.types import BlockNumber, JobId, Wei
 from tests.support.anvil import find_free_port
 from tests.support.small_request import SmallJob, write_small_request
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 JOB = JobId(1)
 SELLERS, CONES, ROUNDS = 4, 7, 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -122,6 +122,7 @@ def test_random_runs_and_kills_leave_what_was_returned(disk: FaultyDisk) -> None
         max_examples=25,
         stateful_step_count=6,
         deadline=None,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),  # a smaller example takes minutes
         suppress_health_check=list(HealthCheck),
     )
     machine.runTest()
