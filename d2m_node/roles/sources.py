@@ -46,6 +46,9 @@ async def fetch(
         await ports.store.blobs.check_room(max_bytes)
         data = await ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
         await ports.store.blobs.put(data, reference)
+    elif reference not in await ports.store.blobs.references(digest):
+        # Kept for another job: it would go with that one, and this one's peers could not have it.
+        await ports.store.blobs.put(data, reference)
     return data
 
 

@@ -10,9 +10,10 @@ from d2m_node.errors import JobFailed, PeerUnreachable
 from d2m_node.ports import Int32Array, Purpose, Reference
 from d2m_node.roles.policies import SellerPolicy
 from d2m_node.roles.seller import run_seller
-from d2m_node.roles.sources import load_body
+from d2m_node.roles.sources import fetch, load_body
 from protocol.hashing import keccak
 from protocol.request import encode_body
+from protocol.types import JobId
 from tests.support.job import BODY, JOB, Cast
 
 
@@ -59,3 +60,13 @@ async def test_a_request_that_is_not_served_in_time_ends_the_job_at_the_node() -
     await cast.market.mine_to(job.enrolment_end)
     with pytest.raises(JobFailed, match="the buyer does not serve its request"):
         await load_body(ports, job)
+
+
+async def test_what_is_kept_for_one_job_is_kept_for_another_that_needs_it_too() -> None:
+    """Or it would go when the first job is over, in the middle of the second."""
+    ports = Cast().sellers[0].ports
+    first, second = Reference(Purpose.STATE, JOB), Reference(Purpose.STATE, JobId(JOB + 1))
+    digest = await ports.store.blobs.put(b"state", first)
+    data = await fetch(ports, digest, [], max_bytes=5, reference=second)
+    assert data == b"state"
+    assert await ports.store.blobs.references(digest) == {first, second}
