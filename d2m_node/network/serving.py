@@ -45,6 +45,9 @@ class StreamServer:
         self._counts = counts
         self._peer_slots = PeerSlots(settings.max_fetches_per_peer)
         self._slots = trio.CapacityLimiter(settings.max_serving_count)
+        # Apart: a round waits for messages, and not until slow readers have their blobs.
+        self._message_peer_slots = PeerSlots(settings.max_fetches_per_peer)
+        self._message_slots = trio.CapacityLimiter(settings.max_serving_count)
         self._uplink = Uplink(settings.upload_bytes_per_second)
         self._blobs = OpenBlobs(library, settings.max_open_blob_bytes)
         host.set_stream_handler(TProtocol(BLOB_PROTOCOL), self._serve_blob)
@@ -125,7 +128,7 @@ class StreamServer:
         request = await stream.receive_message(MAX_REQUEST_BYTES)
         if not isinstance(request, MessagesRequest):
             raise InvalidMessage(f"{type(request).__name__} on the messages protocol")
-        async with self._peer_slots.hold(stream.peer_id), self._slots:
+        async with self._message_peer_slots.hold(stream.peer_id), self._message_slots:
             found = await self._library.read_messages(stream.peer_id, request)
             encoded = [encode_message(message) for message in found[:MAX_BATCH_COUNT]]
             await stream.send_message(MessageBatch(messages=encoded))

@@ -48,13 +48,13 @@ class NetworkSettings:
     max_streams_per_peer: int = 32
     """Streams a peer may have open to us at once; more are reset."""
     max_serving_count: int = 16
-    """Requests answered at once, over all peers; more wait."""
+    """Requests for blobs answered at once, over all peers; more wait. As many for messages."""
     max_open_blob_bytes: int = 512 * 1024 * 1024
     """Blobs in memory to be served; more wait, unless one alone is larger."""
     upload_bytes_per_second: int = 0
     """Of blobs, shared by turns between the peers that ask; 0 is no limit."""
     max_fetches_per_peer: int = 4
-    """Streams we open at once to one peer; more wait."""
+    """Streams we open at once to one peer for blobs; more wait. As many for all else."""
 
     queue_length: int = 1024
     """Messages kept per subscription; the oldest is dropped when full."""

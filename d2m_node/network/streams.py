@@ -21,7 +21,7 @@ from d2m_node.measures import Transfer
 from d2m_node.network.chunk_fetch import ChunkFetch
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.fairness import PIECE_BYTES, PeerSlots
-from d2m_node.network.peer_stream import PeerStream, open_peer_stream
+from d2m_node.network.peer_stream import KINDS, PeerStream, open_peer_stream
 from d2m_node.network.peers import Peers
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage, ProtocolError, RuleViolation
@@ -97,6 +97,7 @@ class StreamClient:
         self._peers = peers
         self._settings = settings
         self._counts = counts
+        self._blob_slots = PeerSlots(settings.max_fetches_per_peer)
         self._slots = PeerSlots(settings.max_fetches_per_peer)
         self._fetches: dict[int, _Fetch] = {}
         self._numbers = count()
@@ -205,8 +206,12 @@ class StreamClient:
 
     @asynccontextmanager
     async def open_stream(self, peer_id: bytes, protocol: str) -> AsyncIterator[PeerStream]:
-        """Open a stream when a slot for this peer is free. Raises TransientError."""
-        async with self._slots.hold(peer_id):
+        """Open a stream when a slot for this peer is free. Raises TransientError.
+
+        Blobs have slots of their own: nothing else waits until they are there.
+        """
+        slots = self._blob_slots if KINDS[protocol] == "blobs" else self._slots
+        async with slots.hold(peer_id):
             await self._peers.reach(peer_id)
             async with open_peer_stream(
                 self._host, peer_id, protocol, self._settings, self._counts

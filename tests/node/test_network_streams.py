@@ -14,6 +14,7 @@ from libp2p.network.stream.exceptions import StreamError
 from d2m_node.errors import PeerUnreachable, StreamTimeout
 from d2m_node.network.adapter import Libp2pNetwork
 from protocol.hashing import keccak
+from protocol.types import Digest
 from protocol.wire.codec import decode_message, encode_message
 from protocol.wire.messages import (
     BlobHeader,
@@ -280,6 +281,37 @@ async def test_the_messages_of_a_step_are_pulled(tmp_path: Path) -> None:
         library.messages = [build_bitmap(number) for number in range(256)]
         assert await asker.fetch_messages(sources[0], BITMAPS) == library.messages
         assert library.asked == [BITMAPS]
+
+
+class StuckShelf(Shelf):
+    """Never done with a blob, like one that is sent to a slow reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked = trio.Event()
+
+    async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
+        self.is_asked.set()
+        return await trio.sleep_forever()
+
+
+async def test_messages_are_pulled_although_blobs_take_all_places(tmp_path: Path) -> None:
+    """A round waits for messages, and not for what a slow reader takes."""
+    library = StuckShelf()
+    library.blobs[keccak(BLOB)] = BLOB
+    library.messages = [build_bitmap(0)]
+    async with (
+        start_network(tmp_path / "asker") as asker,
+        start_network(tmp_path / "server", library, max_serving_count=1) as server,
+        trio.open_nursery() as nursery,
+    ):
+        await connect(asker, server)
+        for _ in range(8):  # more than one peer may have under way
+            nursery.start_soon(fetch, asker, [server.peer_id])
+        with trio.fail_after(PATIENCE_SECONDS):
+            await library.is_asked.wait()
+            assert await asker.fetch_messages(server.peer_id, BITMAPS) == library.messages
+        nursery.cancel_scope.cancel()
 
 
 RECEIPT = ValidationReceipt(job_id=1, part=0, cone_index=0, signature=bytes(65))
