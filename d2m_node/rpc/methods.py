@@ -144,7 +144,8 @@ async def explain_job_payouts(context: RpcContext, params: api.JobParams) -> api
     """Recompute the payouts of a settled job. Raises UserError and RuleViolation."""
     chain = context.ports.chain
     job = _find_job(chain.state, params.job)
-    return view_explanation(explain_payouts(job, chain.params))
+    # The payees of a large job take longer than the event loop may.
+    return view_explanation(await trio.to_thread.run_sync(explain_payouts, job, chain.params))
 
 
 async def list_earnings(context: RpcContext, params: api.EarningsParams) -> api.EarningsView:
