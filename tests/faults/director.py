@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from d2m_node.calls import ContractCall
-from d2m_node.chain.artifacts import CONTRACTS, load_artifact
+from d2m_node.chain.artifacts import TOKEN, load_artifact
 from d2m_node.chain.signing import parse_transaction
 from d2m_node.devnet.launcher import Devnet
 from protocol.job import JobPhase
@@ -282,7 +282,6 @@ def _name_calls() -> dict[bytes, str]:
     names = {}
     calls: Sequence[type] = ContractCall.__args__
     for call in calls:
-        if call.contract in CONTRACTS:
-            functions = load_artifact(call.contract).functions
-            names[functions[call.function].selector] = call.__name__
+        artifact = TOKEN if call.contract == TOKEN.name else load_artifact(call.contract)
+        names[artifact.functions[call.function].selector] = call.__name__
     return names
