@@ -104,6 +104,8 @@ class ChunkFetch:
         self._blame = blame
         self._settings = settings
         self._claims: dict[ChunkList, list[bytes]] = {}
+        self._too_large: list[bytes] = []
+        """Sources that say that the blob is larger than it may be: a lie only if it is not."""
         self._assembly: _Assembly | None = None
         self.liars: set[bytes] = set()
 
@@ -139,6 +141,8 @@ class ChunkFetch:
             if chunks != true_list:
                 for source in claimants:
                     self._catch(source, "listed the chunks of another blob")
+        for source in self._too_large:
+            self._catch(source, "listed the chunks of a larger blob")
 
     async def _ask_all(self, digest: Digest, sources: Sequence[bytes], max_bytes: int) -> None:
         """Collect lists until all have answered, or a little longer than the first needed."""
@@ -171,7 +175,10 @@ class ChunkFetch:
                 raise InvalidMessage(f"{type(chunks).__name__} where a list of chunks belongs")
             if not chunks.available:
                 return None
-            validate_chunks(chunks, max_bytes)
+            validate_chunks(chunks)
+            if chunks.size_bytes > max_bytes:
+                self._too_large.append(source)
+                raise PeerUnreachable(f"{chunks.size_bytes} bytes, at most {max_bytes} are allowed")
         except ProtocolError as exc:
             self._catch(source, str(exc))
             return None

@@ -220,14 +220,18 @@ class StreamClient:
 
 
 async def _receive_header(stream: PeerStream, max_bytes: int) -> int:
-    """Return the size of a blob. Raises ProtocolError, PeerUnreachable."""
+    """Return the size of a blob. Raises ProtocolError, PeerUnreachable.
+
+    A size above the limit is nobody's fault that could be proved: a buyer's offer or a seller's
+    opening may name a blob of another kind, and its honest holders say how large it is.
+    """
     header = await stream.receive_message(MAX_REQUEST_BYTES)
     if not isinstance(header, BlobHeader):
         raise InvalidMessage(f"{type(header).__name__} where a blob's header belongs")
     if not header.available:
         raise PeerUnreachable("does not have the blob, or not for us")
     if header.size_bytes > max_bytes:
-        raise RuleViolation(f"blob of {header.size_bytes} bytes, at most {max_bytes} are allowed")
+        raise PeerUnreachable(f"blob of {header.size_bytes} bytes, at most {max_bytes} are allowed")
     return header.size_bytes
 
 

@@ -32,10 +32,8 @@ def count_chunks(size_bytes: int) -> int:
     return -(-size_bytes // CHUNK_BYTES)
 
 
-def validate_chunks(chunks: ChunkList, max_bytes: int) -> None:
-    """Check a list against itself and a limit. Raises RuleViolation."""
-    if chunks.size_bytes > max_bytes:
-        raise RuleViolation(f"blob of {chunks.size_bytes} bytes, at most {max_bytes} are allowed")
+def validate_chunks(chunks: ChunkList) -> None:
+    """Check a list against itself. Raises RuleViolation."""
     expected = HASH_BYTES * count_chunks(chunks.size_bytes)
     if len(chunks.hashes) != expected:
         raise RuleViolation(f"{len(chunks.hashes)} bytes of chunk hashes, not {expected}")

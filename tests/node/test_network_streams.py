@@ -265,9 +265,11 @@ async def test_a_blob_is_refused_to_whom_the_library_refuses_it(tmp_path: Path) 
 
 
 async def test_a_blob_above_the_limit_is_not_taken_in(tmp_path: Path) -> None:
+    """Nor is its honest source to blame: a stranger may have named a blob of another kind."""
     async with start_asker(tmp_path) as (asker, sources, _):
         with pytest.raises(PeerUnreachable, match="at most"):
             await asker.fetch_blob(keccak(BLOB), sources=sources, max_bytes=LIMIT - 1)
+        assert asker.measure().faults == 0
 
 
 async def test_a_blob_without_sources_is_unreachable(tmp_path: Path) -> None:
