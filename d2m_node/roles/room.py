@@ -282,7 +282,10 @@ class Room:
         return Verdict.IGNORE if is_idle else Verdict.ACCEPT
 
     def _check_opening(self, message: wire.VoteOpening, node: Address) -> Verdict:
-        """A vote's opening carries no signature: the commitment it opens does."""
+        """A vote's opening carries no signature: the commitment it opens does.
+
+        The peer that forwards it may have heard another commitment of its node: no blame.
+        """
         commits = self.heard(wire.VoteCommit, step_of(message))
         if message.cone_index not in commits:
             return Verdict.IGNORE
@@ -294,10 +297,9 @@ class Room:
         )
         opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.chain_element)
         expected = compute_vote_commitment(self._ports.chain.domain, position, opening)
-        if not self._fits_chain(message):
-            return Verdict.REJECT
-        opens = commits[message.cone_index].commitment == expected
-        return Verdict.ACCEPT if opens else Verdict.REJECT
+        if commits[message.cone_index].commitment != expected:
+            return Verdict.IGNORE
+        return Verdict.ACCEPT if self._fits_chain(message) else Verdict.REJECT
 
     def _fits_chain(self, message: wire.VoteOpening) -> bool:
         """Check the ticket of a vote in the open ballot, which no signature covers."""

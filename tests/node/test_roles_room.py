@@ -10,7 +10,11 @@ import trio
 from d2m_node.ports import Verdict
 from d2m_node.roles.room import ROUNDS_KEPT
 from d2m_node.roles.statements import UNSIGNED
+from protocol.commitment import VoteOpening, VotePosition, compute_vote_commitment
 from protocol.evidence import verify_equivocation
+from protocol.hashing import keccak
+from protocol.sortition import BallotKind, encode_mini
+from protocol.types import RoundIndex
 from protocol.wire import messages as wire
 from tests.contracts.deposit_vectors import mirror
 from tests.support.job import CONES, JOB, OPENED, Cast, Offer, sign
@@ -161,6 +165,37 @@ async def test_an_opening_may_come_before_its_commitment(
     assert not room.opens_commitment(offers[0].opening)
     room.validate(offers[0].commit)
     assert room.opens_commitment(offers[0].opening)
+
+
+def make_vote(cast: Cast, index: int, digest: bytes) -> tuple[wire.VoteCommit, wire.VoteOpening]:
+    """A node's vote in the next attempt, as it is gossiped."""
+    mini = encode_mini(BallotKind.ROUND, 1, 0)
+    node = cast.cones[index]
+    position = VotePosition(job=JOB, round_index=RoundIndex(0), mini=mini, node=node.signer.address)
+    secret = VoteOpening(keccak(digest), keccak(b"trace"), bytes(32))
+    commit = wire.VoteCommit(
+        job_id=JOB, round_index=0, mini=mini, cone_index=index, signature=UNSIGNED,
+        commitment=compute_vote_commitment(DOMAIN, position, secret),
+    )  # fmt: skip
+    opening = wire.VoteOpening(
+        job_id=JOB, round_index=0, mini=mini, cone_index=index, digest=secret.digest,
+        trace=secret.trace, chain_element=bytes(32),
+    )  # fmt: skip
+    return sign(node, commit), opening
+
+
+async def test_who_passes_on_a_vote_that_its_node_told_others_otherwise_is_not_blamed(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    """A node that commits twice would else set honest neighbours against each other."""
+    (first, opened_first), (second, opened_second) = (
+        make_vote(cast, 1, digest) for digest in (b"one", b"another")
+    )
+    room = await cast.open_room(cast.cones[0], nursery)
+    assert room.validate(first) is Verdict.ACCEPT
+    assert room.validate(second) is Verdict.IGNORE
+    assert room.validate(opened_second) is Verdict.IGNORE
+    assert room.validate(opened_first) is Verdict.ACCEPT
 
 
 @pytest.mark.parametrize("changes", [{"seller_index": 7}, {"round_index": 2}, {"job_id": 2}])
