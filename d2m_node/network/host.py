@@ -111,7 +111,9 @@ async def close_host(host: BasicHost, seconds: float) -> None:
 
 
 async def _close_connection(connection: INetConn) -> None:
-    await connection.close()
     assert isinstance(connection.muxed_conn, Yamux)
-    with suppress(BaseLibp2pError, OSError):
-        await connection.muxed_conn.secured_conn.close()
+    try:
+        await connection.close()
+    finally:  # also when the goodbye takes too long: it waits for whoever writes
+        with suppress(BaseLibp2pError, OSError):
+            await connection.muxed_conn.secured_conn.close()

@@ -1,4 +1,4 @@
-"""What stock Yamux gets wrong: windows that nobody enforces, and peers that never answer.
+"""What stock Yamux gets wrong: windows that nobody enforces, peers that never answer, half frames.
 
 These are part of the patches of `d2m_node.network.hardening`.
 """
@@ -12,6 +12,9 @@ from typing import Final
 import structlog
 import trio
 from libp2p.exceptions import BaseLibp2pError
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
@@ -30,7 +33,14 @@ KEEPALIVE_SECONDS: Final = 15.0
 PONG_SECONDS: Final = 15.0
 """Generous: with training on every core an honest node may be slow to answer."""
 
+FRAME_SECONDS: Final = 15.0
+"""For the system to take one frame. A peer that reads nothing for so long is gone."""
+
+HURRY_SECONDS: Final = 1.0
+"""The same once the writer is cancelled: nobody waits long for a peer that takes nothing."""
+
 _stock_read_body = Yamux._read_data_body
+_stock_new_stream = SwarmConn.new_stream
 _connections: weakref.WeakSet[Yamux] = weakref.WeakSet()
 
 
@@ -103,6 +113,40 @@ async def _keep_alive(self: Yamux) -> None:
                 await self.secured_conn.close()
 
 
+async def _hurry_when_cancelled(patience: trio.CancelScope) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        patience.deadline = min(patience.deadline, trio.current_time() + HURRY_SECONDS)
+
+
+async def _write_whole_frame(self: Yamux, data: bytes) -> None:
+    patience, failure = trio.CancelScope(shield=True), None
+    async with self._write_lock, trio.open_nursery() as nursery:
+        patience.deadline = trio.current_time() + FRAME_SECONDS
+        nursery.start_soon(_hurry_when_cancelled, patience)
+        with patience:
+            try:
+                await self.secured_conn.write(data)
+            except Exception as exc:  # noqa: BLE001 - raised below, where it is not grouped
+                failure = exc
+        if patience.cancelled_caught:
+            failure = ConnectionClosedError("the peer takes nothing", transport="tcp")
+            log.info("peer_takes_nothing", peer=self.peer_id.to_bytes())
+            with suppress(BaseLibp2pError, OSError):
+                await self.secured_conn.close()
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    await trio.lowlevel.checkpoint()
+
+
+async def _open_whole_stream(self: SwarmConn) -> NetStream:
+    with trio.fail_after(FRAME_SECONDS) as scope:
+        scope.shield = True
+        return await _stock_new_stream(self)
+
+
 MUXING_PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     # A full frame of 65536 bytes does not fit one Noise message and travels as two.
     (yamux, "MAX_MESSAGE_SIZE", 65519),
@@ -114,4 +158,10 @@ MUXING_PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     (Yamux, "_read_data_body", _bounded_read_body),
     # Stock pings, but a peer that never answers stays connected for over a minute.
     (Yamux, "_measure_rtt_loop", _keep_alive),
+    # Stock lets a cancelled task leave half a frame, or a gap in the numbers of the encrypted
+    # messages: the peer can read nothing any more, and all streams are lost for the sake of one.
+    (Yamux, "_write_frame", _write_whole_frame),
+    # Stock forgets a stream whose opener is cancelled, and never gives its place back: after 256
+    # a connection opens none any more. Once it is open, its opener resets it.
+    (SwarmConn, "new_stream", _open_whole_stream),
 )

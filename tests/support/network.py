@@ -9,6 +9,7 @@ import trio
 from libp2p.abc import INetConn, INetwork
 from libp2p.custom_types import TProtocol
 from libp2p.network.auto_connector import AutoConnector
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
@@ -29,6 +30,8 @@ STOCK = {
         (YamuxStream, "_auto_tune_and_send_window_update"),
         (Yamux, "_read_data_body"),
         (Yamux, "_measure_rtt_loop"),
+        (Yamux, "_write_frame"),
+        (SwarmConn, "new_stream"),
         (Swarm, "upgrade_inbound_raw_conn"),
         (AutoConnector, "maybe_connect"),
     )
