@@ -49,7 +49,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the chain has mined of each account."""
+    """What the chain has mined of each account; hashes of what was refused are left out."""
 
     spent_wei: dict[Address, int]
     """Gas, and the money that went along with calls that succeeded."""
@@ -282,16 +282,17 @@ async def read_sent(market: FaultyMarket) -> Sent:
                 sender = Address(parse_bytes(one["from"]))
                 if sender not in sent.spent_wei:
                     continue
-                sent.hashes[sender].add(parse_bytes(one["hash"]))
                 price_wei = parse_quantity(receipt["effectiveGasPrice"])
                 sent.spent_wei[sender] += parse_quantity(receipt["gasUsed"]) * price_wei
                 if parse_quantity(receipt["status"]):
+                    # The store lets go of what was refused: it had no effect.
+                    sent.hashes[sender].add(parse_bytes(one["hash"]))
                     sent.spent_wei[sender] += parse_quantity(one["value"])
     return sent
 
 
 def check_transactions(plan: NodePlan, mined: Collection[bytes]) -> list[str]:
-    """List keys with two confirmed transactions, and what was mined but never written down."""
+    """List keys with two confirmed transactions, and effects that were never written down."""
     connection = sqlite3.connect(f"file:{plan.folder / DATABASE_NAME}?mode=ro", uri=True)
     try:
         twice = connection.execute(
