@@ -25,9 +25,7 @@ class RpcClient:
         self._place = Place(place)
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(
-                uds=self._place.socket,
-                # Nothing is encrypted on a socket, and reading the certificates takes a while.
-                verify=self._place.socket is None,
+                uds=self._place.socket, verify=self._place.checks_certificates
             ),
             base_url=self._place.base_url,
             auth=self._place.auth,
@@ -79,9 +77,7 @@ class AsyncRpcClient:
         self._place = Place(place)
         self._http = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
-                uds=self._place.socket,
-                # Nothing is encrypted on a socket, and reading the certificates takes a while.
-                verify=self._place.socket is None,
+                uds=self._place.socket, verify=self._place.checks_certificates
             ),
             base_url=self._place.base_url,
             auth=self._place.auth,

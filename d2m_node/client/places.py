@@ -72,6 +72,11 @@ class Place:
         return None if self._socket is None else str(self._socket)
 
     @property
+    def checks_certificates(self) -> bool:
+        """Nothing is encrypted on a socket, and reading the certificates takes a while."""
+        return self._socket is None
+
+    @property
     def auth(self) -> httpx.Auth | None:
         """What adds the token."""
         return None if isinstance(self._given, Path) else _TokenFile(self._given.token_file)
