@@ -1,10 +1,8 @@
 """The command line: what it prints, and with which code it ends."""
 
-import json
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +22,12 @@ from d2m_node.errors import (
 from d2m_node.keys import open_signer
 from d2m_node.settings import load_settings
 from protocol.types import JobId
+from tests.support.command import Ended
 from tests.support.rpc import ACCOUNT, FakeNode, serve_fake_node
 
 ROOT = Path(__file__).parents[2]
 REQUEST = ROOT / "configs" / "requests" / "digits.toml"
 MARKET = "0x" + "5f" * 20
-
-
-@dataclass
-class Ended:
-    """A command's end."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """`d2m-node key`, `init` and `run` where passwords and keys are concerned."""
 
 import fcntl
-import json
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,11 @@ from d2m_node import cli
 from d2m_node.backup import is_backed_up
 from d2m_node.keys import LocalSigner, create_account, open_signer, unlock, write_keystore
 from d2m_node.storage.database import lock_folder
+from tests.support.command import Ended
 
 RAW = bytes(range(1, 33))
 OWNER = LocalSigner(RAW).address
 MARKET = "0x" + "5f" * 20
-
-
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture
