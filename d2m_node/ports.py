@@ -4,6 +4,7 @@ Each port has one adapter in the package of the same name; tests and the simulat
 others. Methods say what they raise.
 """
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -418,6 +419,13 @@ class SignerPort(Protocol):
         """Sign an EIP-712 digest; 65 bytes ``r | s | v`` with v 27 or 28."""
 
 
+class EntropyPort(Protocol):
+    """Where salts, secrets and seeds come from. The noise of a private training does not."""
+
+    def token_bytes(self, count: int, /) -> bytes:
+        """Return so many bytes that nobody else can guess."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """Everything a role may touch."""
@@ -428,3 +436,4 @@ class Ports:
     signer: SignerPort
     datasets: DatasetPort
     herald: HeraldPort
+    entropy: EntropyPort = secrets

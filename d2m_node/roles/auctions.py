@@ -4,8 +4,6 @@ What is bid is journaled before it is sent. In an open auction a buyer bids what
 more, up to the amount of its request.
 """
 
-import secrets
-
 import structlog
 
 from d2m_node.calls import (
@@ -60,7 +58,7 @@ async def place_bid(
     """
     planned = PlannedBid(
         amount_wei=request.bid_wei,
-        salt=secrets.token_bytes(32),
+        salt=ports.entropy.token_bytes(32),
         body_hash=body_hash,
         terms=request.terms,
         dataset_path=request.validation_dataset,

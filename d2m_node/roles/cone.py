@@ -5,7 +5,6 @@ ballot it is drawn for, and takes its turn at the transitions that anyone may se
 two votes for one attempt, and it always opens what it committed if it can.
 """
 
-import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -187,7 +186,7 @@ async def _load_tickets(ports: Ports, job: JobState) -> TicketChain:
     secret = await journal.recall(TICKET_KIND, str(job.job_id))
     if secret is None:
         check_tickets(job, me, None)
-        fresh = secrets.token_bytes(32)
+        fresh = ports.entropy.token_bytes(32)
         secret = await journal.remember(TICKET_KIND, str(job.job_id), fresh)
     length = terms_of(job).rounds_max * MAX_BALLOTS_PER_ROUND + FINAL_BALLOTS
     tickets = compute_ticket_chain(secret, length)

@@ -1,6 +1,5 @@
 """Where the operator's requests become bids, and delivered models are handed out."""
 
-import secrets
 from collections.abc import Collection
 
 import structlog
@@ -94,7 +93,7 @@ class BuyerDesk:
             samples = await self._ports.datasets.load_samples(request.validation_dataset)
             # The same request has the same body after a crash, so that its bid is found again.
             seed = await journal.recall("request-seed", idempotency_key)
-            body = self._make_body(request, samples, seed or secrets.token_bytes(32))
+            body = self._make_body(request, samples, seed or self._ports.entropy.token_bytes(32))
             await journal.remember("request-seed", idempotency_key, body.initial_seed)
             reference = Reference(Purpose.OWN_REQUEST, NO_JOB)
             body_hash = await self._ports.store.blobs.put(encode_body(body), reference)

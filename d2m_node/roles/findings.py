@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import structlog
-import trio
 
+from d2m_node.offload import offload
 from d2m_node.retry import retry_transient
 from d2m_node.roles.inputs import agree_inputs, collect_updates
 from d2m_node.roles.records import RoundSources, record_final, record_round
@@ -77,7 +77,7 @@ async def _find_round(seat: Seat, ballot: Ballot, parts: Parts) -> Finding:
     )
     sources = RoundSources(update_digests=holdings.digests, part_digest=held.digest, subset=subset)
     await record_round(seat, ballot, work, sources)
-    result = await trio.to_thread.run_sync(seat.executor.compute_round, work)
+    result = await offload(seat.executor.compute_round, work)
     _log_result(ballot, result)
     return Finding(result, inputs.available)
 
@@ -95,9 +95,7 @@ async def _find_final(seat: Seat, ballot: Ballot, parts: Parts) -> Finding:
     state = await _load_state(seat, ballot)
     held = await parts.wait(FINAL_PART)
     samples, labels = select_samples(held.part, held.part.indices, seat.body.model)
-    initial = await trio.to_thread.run_sync(
-        initial_parameters, seat.body.model, Digest(seat.body.initial_seed)
-    )
+    initial = await offload(initial_parameters, seat.body.model, Digest(seat.body.initial_seed))
     work = FinalWork(
         domain=seat.domain,
         job_id=seat.job_id,
@@ -109,7 +107,7 @@ async def _find_final(seat: Seat, ballot: Ballot, parts: Parts) -> Finding:
         labels=labels,
     )
     await record_final(seat, ballot, state, held.digest)
-    result = await trio.to_thread.run_sync(seat.executor.compute_final, work)
+    result = await offload(seat.executor.compute_final, work)
     _log_result(ballot, result)
     return Finding(result, 0)
 

@@ -1,6 +1,5 @@
 """A seller's update in one round: trained, fixed in the journal, committed to, opened."""
 
-import secrets
 from dataclasses import dataclass
 
 import msgspec
@@ -138,7 +137,7 @@ async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array) -> bytes 
         parameters=parameters,
         spec=stall.body.training,
         samples=stall.samples,
-        seed=secrets.randbits(32),
+        seed=int.from_bytes(stall.ports.entropy.token_bytes(4)),
         private=private,
     )
     # A training process that crashed is started again.
@@ -148,7 +147,7 @@ async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array) -> bytes 
     data = encode_tensor(TensorKind.UPDATE, update)
     reference = Reference(Purpose.OWN_UPDATE, stall.job_id)
     digest = await stall.ports.store.blobs.put(data, reference)
-    fresh = msgspec.msgpack.encode(OfferedUpdate(digest, secrets.token_bytes(32)))
+    fresh = msgspec.msgpack.encode(OfferedUpdate(digest, stall.ports.entropy.token_bytes(32)))
     log.info("update_trained")
     return await stall.ports.store.journal.remember("update", _offer_key(stall, ballot), fresh)
 

@@ -1,8 +1,7 @@
 """A seller's privacy: the ledger of its data set, and what a job may tell of the data."""
 
-import trio
-
 from d2m_node.errors import PrivacyBudgetSpent
+from d2m_node.offload import offload
 from d2m_node.ports import Ports, Samples, TrainerPort
 from d2m_node.privacy_ledger import (
     Books,
@@ -31,7 +30,7 @@ async def open_ledger(
         job = chain.state.jobs.get(job_id)
         return job is None or job.phase in OVER or job.is_seller_left_out(me)
 
-    dataset = await trio.to_thread.run_sync(compute_dataset_id, samples)
+    dataset = await offload(compute_dataset_id, samples)
     books = Books(dataset=dataset, domain=chain.domain, account=me)
     check_delta(policy, len(samples.labels))
     # Load now what does the sums: it takes seconds, and an enrolment may last no longer.

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-import trio
-
 from d2m_node.errors import JobFailed, PeerUnreachable
+from d2m_node.offload import offload
 from d2m_node.ports import Ports, Purpose, Reference
 from d2m_node.roles.jobs import job_in
 from protocol.aggregation import RoundRules
@@ -111,7 +110,7 @@ async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
     headers = [RoundHeader.decode(one.header) for one in job.decided_rounds]
     if not headers:
         # Under a second, but for the largest models too long to hold up everything else.
-        return await trio.to_thread.run_sync(
+        return await offload(
             compute_initial_state, round_rules(job, body), Digest(body.initial_seed), seller_count
         )
     accounts = [cone.account for cone in job.cones]

@@ -7,6 +7,7 @@ import trio
 
 from d2m_node.calls import SubmitReceipts
 from d2m_node.errors import PeerUnreachable
+from d2m_node.offload import offload
 from d2m_node.ports import ChainPort, Purpose, Reference
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
@@ -92,7 +93,7 @@ async def _fetch_part(
             max_bytes=min(offer.size_bytes, most),
             reference=reference,
         )
-        part = await trio.to_thread.run_sync(_check_part, data, seat.body, indices)
+        part = await offload(_check_part, data, seat.body, indices)
     except PeerUnreachable as error:
         log.info("validation_fetch_failed", part=offer.part, error=str(error))
         return None

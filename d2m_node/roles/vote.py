@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 import structlog
-import trio
 
 from d2m_node.calls import SubmitCommits, SubmitOpenings
+from d2m_node.offload import offload
 from d2m_node.roles.old_copy import may_vote
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.statements import UNSIGNED, vote_step
@@ -147,7 +147,7 @@ async def _seal_vote(
     else:
         digest = finding.result.digest
         seed = await _compute_seed(seat, ballot, mini_round)
-        trace = await trio.to_thread.run_sync(finding.result.compute_trace, seed)
+        trace = await offload(finding.result.compute_trace, seed)
     fresh = SealedVote(digest, trace)
     step = vote_step(ballot.round_index, mini)
     if not await may_vote(seat, ballot, step, _commitment_of(seat, ballot, mini_round, fresh)):
