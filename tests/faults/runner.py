@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ async def run_market(plan: Plan, say: Say) -> list[Outcome]:
     joining = [cell for job in plan.jobs for cell in job if cell.step.stage == "joining"]
     problems: list[str] = []
     plans: list[NodePlan] = []
+    jobs: Mapping[JobId, JobState] = {}
     setup = SETUPS[plan.market]
     job_count = 0
     async with (
@@ -83,6 +84,7 @@ async def run_market(plan: Plan, say: Say) -> list[Outcome]:
             judged = list(_judge(market, range(first, job_count + 1), cells, found))
             outcomes += judged
             say(_tell(number, judged, found, time.monotonic() - started))
+        jobs = market.devnet.chain.state.jobs
         sent = await read_sent(market)
         problems += await check_money(market, sent)
         problems += check_recorded_votes(market, watch)
@@ -91,7 +93,7 @@ async def run_market(plan: Plan, say: Say) -> list[Outcome]:
         text for one in plans for text in check_transactions(one, sent.hashes[one.account])
     ]
     if not setup.is_cancelled:
-        problems += await _audit(plans, job_count)
+        problems += await _audit(plans, jobs.values())
     if problems:
         say("\n".join(["of the market:", *problems]))
         outcomes = [_with_problems(one, problems) for one in outcomes]
@@ -140,14 +142,15 @@ async def _check_model(market: FaultyMarket, job: JobState) -> list[str]:
     return [f"{winner.name} has no model: {reason}"]
 
 
-async def _audit(plans: Sequence[NodePlan], job_count: int) -> list[str]:
-    """Recompute every decided ballot and all payments, from the records of every CONE node."""
+async def _audit(plans: Sequence[NodePlan], jobs: Iterable[JobState]) -> list[str]:
+    """Recompute every decided ballot and all payments, from the records of each job's pool."""
     found = []
-    for number in range(1, job_count + 1):
-        covered = 0
-        for plan in (one for one in plans if one.role == "cone"):
+    for job in jobs:
+        number, covered = job.job_id, 0
+        pool = {cone.account for cone in job.cones}
+        for plan in (one for one in plans if one.account in pool):
             try:
-                audit = await audit_job(plan.folder, JobId(number))
+                audit = await audit_job(plan.folder, number)
             except Exception as exc:  # noqa: BLE001 - any failure is a finding
                 found.append(f"job {number}: {plan.name} cannot audit it: {exc}")
                 continue
