@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
-from d2m_node.ports import Purpose, Reference, Refusal, StorePort
 from d2m_node.storage.database import DATABASE_NAME, open_store
 from d2m_node.storage.facts import Facts
-from d2m_node.storage.refusals import REFUSALS_KEPT
 from d2m_node.storage.schema import MIGRATIONS
 from d2m_node.transaction_store import BlockId, PaidFee, StoredTransaction, TransactionState
 from protocol.hashing import keccak
@@ -39,39 +37,6 @@ async def main():
 trio.run(main)
 """
     subprocess.run([sys.executable, "-c", script, str(folder)], check=False)
-
-
-async def test_the_first_value_of_a_key_stays(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        assert await store.journal.remember("vote", "1/0", b"first") == b"first"
-        assert await store.journal.remember("vote", "1/0", b"second") == b"first"
-        assert await store.journal.recall("vote", "1/0") == b"first"
-
-
-async def test_an_unknown_key_is_not_recalled(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        await store.journal.remember("vote", "1/0", b"value")
-        assert await store.journal.recall("vote", "1/1") is None
-        assert await store.journal.recall("update", "1/0") is None
-
-
-async def test_the_store_satisfies_its_port_and_survives_a_restart(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        port: StorePort = store
-        await port.journal.remember("vote", "1/0", b"value")
-        digest = await port.blobs.put(b"model", Reference(Purpose.MODEL, JobId(1)))
-    async with open_store(tmp_path) as store:
-        assert await store.journal.recall("vote", "1/0") == b"value"
-        assert await store.blobs.get(digest) == b"model"
-
-
-async def test_records_are_recalled_by_literal_prefix_in_order(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        for key in ("1/b", "1/a", "10/a", "1_a", "2/a"):
-            await store.journal.remember("vote", key, key.encode())
-        await store.journal.remember("update", "1/c", b"other kind")
-        assert list(await store.journal.recall_all("vote", "1/")) == ["1/a", "1/b"]
-        assert len(await store.journal.recall_all("vote")) == 5
 
 
 async def test_a_record_is_on_disk_when_the_process_is_killed(tmp_path: Path) -> None:
@@ -173,47 +138,6 @@ async def test_a_reverted_transaction_is_not_confirmed_by_its_successor_of_anoth
         await store.transactions.settle(1, TransactionState.CONFIRMED, None)
         assert not await store.transactions.is_confirmed("commit")
         assert await store.transactions.is_confirmed("reveal")
-
-
-# --- refusals
-
-
-def make_refusal(job: int = 1, role: str = "cone", code: str = "price", block: int = 5) -> Refusal:
-    return Refusal(
-        job_id=JobId(job),
-        role=role,
-        code=code,
-        reason="too little",
-        block_number=BlockNumber(block),
-    )
-
-
-async def test_a_refusal_is_new_once_across_restarts(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        assert await store.refusals.add(make_refusal())
-        assert not await store.refusals.add(make_refusal(block=6))
-    async with open_store(tmp_path) as store:
-        assert not await store.refusals.add(make_refusal(block=7))
-        assert await store.refusals.latest(10) == (make_refusal(),)
-        for other in (make_refusal(2), make_refusal(role="seller"), make_refusal(code="stake")):
-            assert await store.refusals.add(other)
-
-
-async def test_refusals_come_newest_first_and_by_job(tmp_path: Path) -> None:
-    kept = [make_refusal(1), make_refusal(2), make_refusal(1, code="stake")]
-    async with open_store(tmp_path) as store:
-        for one in kept:
-            await store.refusals.add(one)
-        assert await store.refusals.latest(2) == (kept[2], kept[1])
-        assert await store.refusals.latest(10, JobId(1)) == (kept[2], kept[0])
-
-
-async def test_the_oldest_refusals_give_way(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        for job in range(REFUSALS_KEPT + 2):
-            await store.refusals.add(make_refusal(job))
-        found = await store.refusals.latest(2 * REFUSALS_KEPT)
-        assert [one.job_id for one in found] == list(range(REFUSALS_KEPT + 1, 1, -1))
 
 
 # --- facts of the node

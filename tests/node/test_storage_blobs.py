@@ -36,14 +36,6 @@ def read_rows(folder: Path, table: str) -> list[tuple[object, ...]]:
     return rows
 
 
-async def test_a_blob_is_found_by_its_keccak_only(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        digest = await store.blobs.put(b"update", UPDATE)
-        assert digest == keccak(b"update")
-        assert await store.blobs.get(digest) == b"update"
-        assert await store.blobs.get(Digest(bytes(32))) is None
-
-
 async def test_a_blob_is_only_for_its_owner_to_read(tmp_path: Path) -> None:
     async with open_store(tmp_path) as store:
         digest = await store.blobs.put(b"update", UPDATE)
@@ -51,13 +43,6 @@ async def test_a_blob_is_only_for_its_owner_to_read(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
         assert path.parent.stat().st_mode & 0o077 == 0
         assert path.parent.parent.stat().st_mode & 0o077 == 0
-
-
-async def test_a_blob_collects_what_it_is_kept_for(tmp_path: Path) -> None:
-    async with open_store(tmp_path) as store:
-        for reference in (UPDATE, UPDATE, STATE):
-            digest = await store.blobs.put(b"update", reference)
-        assert await store.blobs.references(digest) == {UPDATE, STATE}
 
 
 @pytest.mark.parametrize("damage", [b"changed", b"updatE", b"", b"update and more"])
