@@ -4,15 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.bench.gas_report import compare, read_report
 from tests.contracts.metering import transaction_gas
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.integration
 def test_nothing_costs_more_gas_than_recorded() -> None:
     # In a process of its own: counting gas locks the state that other tests take back.
     result = subprocess.run(

@@ -12,7 +12,7 @@ from tests.faults.pace import measure_block_seconds
 from tests.faults.runner import Plan, read_outcomes, run_market, write_outcomes
 from tests.faults.table import Cell, compose, load_table
 
-JOBS_PER_MARKET = 6
+JOBS_PER_MARKET = 7
 
 
 @click.command()

@@ -20,8 +20,6 @@ from protocol.consensus import Decided, OpenedVote, decide, tally
 from protocol.types import Digest
 from tests.support.determinism import RECORD, Variant, describe_kernels
 
-pytestmark = pytest.mark.integration
-
 LIMIT_SECONDS = 120
 NUMPY_FEATURES = describe_kernels()["numpy"]
 FORCING = ("OPENBLAS_", "OMP_", "MKL_", "ONEDNN_", "NPY_", "ATEN_", "PYTHONHASHSEED")
