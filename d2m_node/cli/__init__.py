@@ -58,6 +58,7 @@ COMMANDS: Final = {
     "request": ("d2m_node.cli.remote:request", "Submit a request for a model."),
     "rpc": ("d2m_node.cli.remote:rpc", "Call any method of the node's RPC."),
     "completion": ("d2m_node.cli.completion:completion", "Print a script for the shell."),
+    "data": ("d2m_node.cli.data:data", "Check or get the benchmark data sets."),
     "devnet": ("d2m_node.cli.devnet:devnet", "Run a whole market on this machine."),
 }
 """Name, where it is, and its line in the help, so that the help imports nothing."""

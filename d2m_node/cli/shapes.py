@@ -152,3 +152,13 @@ class DevnetEvent(Shape, frozen=True, kw_only=True):
     """One line per event; more fields as the event has them."""
 
     event: str
+
+
+class DataFileView(Shape, frozen=True, kw_only=True):
+    dataset: str
+    path: str
+    """Below the folder."""
+    good: bool
+    """Whether it is there, byte for byte as it is published."""
+    state: str
+    """One of "here" and "fetched", or what is wrong."""

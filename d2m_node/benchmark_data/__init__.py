@@ -1,0 +1,1 @@
+"""The benchmark data sets: what their files are, whether a folder holds them, where to get them."""
