@@ -133,12 +133,13 @@ def read_password(path: Path) -> str:
     if not is_managed(path):
         check_private(path)
     try:
-        lines = read_bounded(path, MAX_PASSWORD_BYTES).decode().splitlines()
+        # Not splitlines: a password may hold other characters that Unicode counts as line ends.
+        line = read_bounded(path, MAX_PASSWORD_BYTES).decode().partition("\n")[0].removesuffix("\r")
     except UnicodeDecodeError as exc:
         raise KeyUnavailable(f"{path}: the password is not UTF-8 text") from exc
-    if not lines or not lines[0]:
+    if not line:
         raise KeyUnavailable(f"{path}: no password in its first line")
-    return lines[0]
+    return line
 
 
 def is_managed(path: Path) -> bool:

@@ -76,6 +76,15 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, password_fil
         open_signer(path, password_file)
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\nanother line\n"])
+def test_a_password_is_the_first_line_and_nothing_else(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "password"
+    password = "correct\u2028horse\x0bbattery"
+    path.write_bytes((password + end).encode())
+    path.chmod(0o600)
+    assert read_password(path) == password
+
+
 @pytest.mark.parametrize("content", ["", "not json", "[]", "{}", '{"version": 3}'])
 def test_what_is_no_keystore_is_refused(tmp_path: Path, password_file: Path, content: str) -> None:
     path = tmp_path / "key.json"
