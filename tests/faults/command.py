@@ -73,10 +73,9 @@ def _group(jobs: list[list[Cell]]) -> list[tuple[str, list[list[Cell]]]]:
     groups: list[tuple[str, list[list[Cell]]]] = []
     for kind in dict.fromkeys(job[0].step.market for job in jobs):
         here = [job for job in jobs if job[0].step.market == kind]
-        groups += [
-            (kind, here[start : start + JOBS_PER_MARKET])
-            for start in range(0, len(here), JOBS_PER_MARKET)
-        ]
+        # Nodes join once in a market's life.
+        size = 1 if here[0][0].step.stage == "joining" else JOBS_PER_MARKET
+        groups += [(kind, here[start : start + size]) for start in range(0, len(here), size)]
     return groups
 
 
