@@ -1,8 +1,5 @@
 """A run in virtual time takes no time, and its steps follow from the seed."""
 
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -12,6 +9,7 @@ from trio._core import _run as scheduler
 
 from d2m_node.offload import offload
 from d2m_node.simulation.virtual_time import run_in_virtual_time
+from tests.support.elsewhere import run_elsewhere
 
 
 async def race(runners: int) -> list[int]:
@@ -39,20 +37,10 @@ def test_the_order_is_the_same_in_a_process_with_other_hashes_and_addresses() ->
     script = (
         "from d2m_node.simulation.virtual_time import run_in_virtual_time\n"
         "from tests.node.test_simulation_virtual_time import race\n"
-        "junk = [object() for _ in range({})]\n"
+        "junk = [object() for _ in range(1000)]\n"
         "print(run_in_virtual_time(race, 8, seed=1))"
     )
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", script.format(1000 * hashes)],
-            env={**os.environ, "PYTHONHASHSEED": str(hashes)},
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-        for hashes in (1, 2)
-    }
-    assert found == {f"{run_in_virtual_time(race, 8, seed=1)}\n"}
+    assert run_elsewhere(script) == f"{run_in_virtual_time(race, 8, seed=1)}\n"
 
 
 def test_a_day_is_over_as_soon_as_nothing_can_go_on() -> None:
