@@ -15,7 +15,9 @@ from torch.nn import functional
 
 from d2m_node.ports import TrainingTask
 from d2m_node.training.adam import Adam
+from d2m_node.training.convolution import ConvolutionShape
 from d2m_node.training.models import (
+    Float32Array,
     build_module,
     flatten_parameters,
     load_parameters,
@@ -48,18 +50,13 @@ def train_locally(
     # More threads are slower for networks of this size, and the other sellers need the cores.
     torch.set_num_threads(1)
     start = dequantise(task.parameters).astype(np.float32)
-    module = build_module(task.model)
-    load_parameters(module, start)
-    module = module.to(device=device)
-    if task.private is None:
-        _fit(module, task, device, check_cancelled)
+    shape = ConvolutionShape.read(task.model) if device.type == "cpu" else None
+    if shape is not None and task.private is None:
+        trained = _train_by_hand(shape, start, task, check_cancelled)
     else:
-        # Imported for those who ask for it: Opacus takes three seconds and 100 MB.
-        from d2m_node.training.private import fit_privately
-
-        fit_privately(module, task, task.private, device, check_cancelled)
+        trained = _train_module(start, task, device, check_cancelled)
     with np.errstate(invalid="ignore", over="ignore"):
-        step = flatten_parameters(module) - start
+        step = trained - start
     if not np.isfinite(step).all():
         raise InvalidParams("learning_rate_micros", "the training diverged; lower the rate")
     return quantise(step)
@@ -76,6 +73,48 @@ def _validate(task: TrainingTask) -> None:
         validate_labels(task.model, labels)
     except RuleViolation as error:
         raise InvalidParams("samples", str(error)) from error
+
+
+def _train_by_hand(
+    shape: ConvolutionShape,
+    start: Float32Array,
+    task: TrainingTask,
+    check_cancelled: Callable[[], None],
+) -> Float32Array:
+    """Train without autograd; the parameters of `_train_module` but for rounding."""
+    # Imported for those who need it: numba takes 60 MB, and its compiler as much again.
+    from d2m_node.training.gradients import GradientComputer
+
+    parameters = torch.tensor(start)
+    computer = GradientComputer(shape, parameters)
+    parameters.grad = computer.gradient
+    optimizer = Adam([parameters], rate=task.spec.learning_rate_micros / 1_000_000)
+    images, labels = torch.tensor(task.samples.inputs), torch.tensor(task.samples.labels)
+    for positions in _iter_batches(task, parameters.device):
+        check_cancelled()
+        computer.compute(images[positions], labels[positions])
+        optimizer.step()
+    return parameters.numpy()
+
+
+def _train_module(
+    start: Float32Array,
+    task: TrainingTask,
+    device: torch.device,
+    check_cancelled: Callable[[], None],
+) -> Float32Array:
+    """Train any network, on any device, privately or not."""
+    module = build_module(task.model)
+    load_parameters(module, start)
+    module = module.to(device=device)
+    if task.private is None:
+        _fit(module, task, device, check_cancelled)
+    else:
+        # Imported for those who ask for it: Opacus takes three seconds and 100 MB.
+        from d2m_node.training.private import fit_privately
+
+        fit_privately(module, task, task.private, device, check_cancelled)
+    return flatten_parameters(module)
 
 
 def _fit(
