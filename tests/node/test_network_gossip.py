@@ -109,15 +109,6 @@ async def test_messages_are_counted_by_what_was_made_of_them(tmp_path: Path) -> 
     assert heard.queue_limits["publish"] == 256
 
 
-@pytest.mark.parametrize("verdict", [Verdict.REJECT, Verdict.IGNORE])
-async def test_only_accepted_messages_are_forwarded(tmp_path: Path, verdict: Verdict) -> None:
-    async with start_line(tmp_path, verdict) as (speaker, _, at_middle, at_listener):
-        for number in (1, 2, 3, 4):
-            await speaker.publish(TOPIC, build_bitmap(number))
-        assert await receive(at_listener, 2) == [2, 4]
-        assert await receive(at_middle, 2) == [2, 4]
-
-
 async def test_a_peer_that_keeps_sending_rejected_messages_is_banned(tmp_path: Path) -> None:
     async with start_line(tmp_path, Verdict.REJECT, max_penalty=2.5) as (speaker, middle, *_):
         gone = Watch(middle, speaker.peer_id)
@@ -197,24 +188,6 @@ async def test_a_peer_over_its_quota_is_banned(tmp_path: Path) -> None:
         assert await receive(at_cone, 10) == list(range(10))
 
 
-async def test_a_full_channel_drops_the_oldest(tmp_path: Path) -> None:
-    async with start_networks(tmp_path, "ab", queue_length=3) as networks:
-        arrived = trio.Event()
-
-        def judge(message: GossipMessage) -> Verdict:
-            if message.round_index == 9:  # type: ignore[union-attr]
-                arrived.set()
-            return Verdict.ACCEPT
-
-        async with networks[1].join_topic(TOPIC, judge) as channel:
-            await wait_subscribed(networks[0], networks[1], TOPIC)
-            for number in range(10):
-                await networks[0].publish(TOPIC, build_bitmap(number))
-            with trio.fail_after(PATIENCE_SECONDS):
-                await arrived.wait()
-            assert await receive(channel, 3) == [7, 8, 9]
-
-
 async def test_a_validator_that_raises_loses_its_message_and_nothing_else(tmp_path: Path) -> None:
     def judge(message: GossipMessage) -> Verdict:
         if message.round_index == 1:  # type: ignore[union-attr]
@@ -228,28 +201,6 @@ async def test_a_validator_that_raises_loses_its_message_and_nothing_else(tmp_pa
                 await networks[0].publish(TOPIC, build_bitmap(number))
             assert await receive(channel, 1) == [2]
         assert not networks[1].conduct.is_banned(networks[0].peer_id)
-
-
-async def test_two_roles_of_one_node_hear_the_same_topic(tmp_path: Path) -> None:
-    async with (
-        start_networks(tmp_path, "ab") as (speaker, listener),
-        listener.join_topic(TOPIC, accept) as as_buyer,
-        listener.join_topic(TOPIC, lambda _: Verdict.IGNORE) as as_seller,
-    ):
-        await wait_subscribed(speaker, listener, TOPIC)
-        await speaker.publish(TOPIC, build_bitmap(1))
-        assert await receive(as_buyer, 1) == [1]
-        with pytest.raises(trio.WouldBlock):
-            as_seller.receive_nowait()
-
-
-async def test_a_topic_can_be_left_and_joined_again(tmp_path: Path) -> None:
-    async with start_networks(tmp_path, "ab") as (speaker, listener):
-        for number in (1, 2):
-            async with listener.join_topic(TOPIC, accept) as channel:
-                await wait_subscribed(speaker, listener, TOPIC)
-                await speaker.publish(TOPIC, build_bitmap(number))
-                assert await receive(channel, 1) == [number]
 
 
 async def test_a_message_reaches_a_peer_that_joins_shortly_after(tmp_path: Path) -> None:

@@ -249,42 +249,6 @@ async def test_a_drip_is_too_slow(tmp_path: Path) -> None:
         assert await fetch(asker, sources) == BLOB
 
 
-async def test_a_blob_that_nobody_has_is_unreachable(tmp_path: Path) -> None:
-    async with start_asker(tmp_path) as (asker, sources, _):
-        with pytest.raises(PeerUnreachable, match="does not have"):
-            await asker.fetch_blob(keccak(b"other"), sources=sources, max_bytes=LIMIT)
-
-
-async def test_a_blob_is_refused_to_whom_the_library_refuses_it(tmp_path: Path) -> None:
-    async with start_asker(tmp_path) as (asker, sources, library):
-        library.refused.add(asker.peer_id)
-        with pytest.raises(PeerUnreachable, match="not for us"):
-            await fetch(asker, sources)
-        library.refused.clear()
-        assert await fetch(asker, sources) == BLOB
-
-
-async def test_a_blob_above_the_limit_is_not_taken_in(tmp_path: Path) -> None:
-    """Nor is its honest source to blame: a stranger may have named a blob of another kind."""
-    async with start_asker(tmp_path) as (asker, sources, _):
-        with pytest.raises(PeerUnreachable, match="at most"):
-            await asker.fetch_blob(keccak(BLOB), sources=sources, max_bytes=LIMIT - 1)
-        assert asker.measure().faults == 0
-
-
-async def test_a_blob_without_sources_is_unreachable(tmp_path: Path) -> None:
-    async with start_asker(tmp_path) as (asker, _, _):
-        with pytest.raises(PeerUnreachable, match="no source"):
-            await fetch(asker, [])
-
-
-async def test_the_messages_of_a_step_are_pulled(tmp_path: Path) -> None:
-    async with start_asker(tmp_path) as (asker, sources, library):
-        library.messages = [build_bitmap(number) for number in range(256)]
-        assert await asker.fetch_messages(sources[0], BITMAPS) == library.messages
-        assert library.asked == [BITMAPS]
-
-
 class StuckShelf(Shelf):
     """Never done with a blob, like one that is sent to a slow reader."""
 
