@@ -50,6 +50,11 @@ class BlockBuilder:
         return self._block.context
 
     @property
+    def pool_size(self) -> int:
+        """How many calls were offered and are in no closed block."""
+        return len(self._block.calls) + len(self._waiting)
+
+    @property
     def _block(self) -> _Open:
         assert self._open is not None, "there is always a block being built"
         return self._open

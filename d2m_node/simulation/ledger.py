@@ -151,6 +151,11 @@ class Ledger:
         """All that nodes are told, in the order in which it was mined."""
         return self._history
 
+    @property
+    def pool_size(self) -> int:
+        """How many calls are sent and not mined."""
+        return self._builder.pool_size
+
     def balance(self, account: Address) -> Wei:
         """Return an account's ether as of the newest block."""
         return Wei(self._checkpoints[-1].balances.get(account, 0))
