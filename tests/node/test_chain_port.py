@@ -39,6 +39,7 @@ from tests.support.job import TERMS
 TAGS = (Digest(b"\x01" * 32),)
 BODY_HASH = Digest(b"\x0b" * 32)
 JOB = JobId(1)
+BOND_WEI = Wei(200)
 poor = LocalSigner(b"\x03" * 32)
 
 
@@ -239,63 +240,72 @@ def seal(chain: ChainPort, bidder: SignerPort, amount_wei: Wei, terms: JobTerms)
     return compute_bid_commitment(chain.domain, opening)
 
 
+async def stock(diary: Diary, chain: ChainPort) -> None:
+    """Register what the terms ask for."""
+    for number in range(TERMS.sellers_min):
+        dataset = RegisterDataset(
+            tags=TAGS,
+            metadata_hash=Digest(bytes(32)),
+            min_price_wei=Wei(0),
+            min_price_token=Wei(0),
+        )
+        await diary.submit(chain, dataset, f"dataset {number}")
+    await diary.submit(chain, DepositStake(value_wei=ONE_ETHER), "stake")
+
+
+async def bid(diary: Diary, chain: ChainPort, rival: ChainPort) -> None:
+    """Let two accounts commit to bids, and reveal them."""
+    amounts = {chain: Wei(180), rival: Wei(150)}
+    terms = {
+        one: fit_terms(replace(TERMS, stake_wei=ONE_ETHER), amount_wei, chain.params)
+        for one, amount_wei in amounts.items()
+    }
+    opening = OpenAuction(
+        auction=JOB,
+        tags=TAGS,
+        mode=AuctionMode.SECOND_PRICE,
+        currency=NO_ACCOUNT,
+        deposit_wei=BOND_WEI,
+        reserve_wei=Wei(100),
+        commit_blocks=20,
+        reveal_blocks=20,
+        commitment=seal(chain, cone, amounts[chain], terms[chain]),
+        bond_wei=BOND_WEI,
+        permits=(),
+        value_wei=BOND_WEI,
+    )
+    joining = CommitBid(
+        auction=JOB,
+        commitment=seal(rival, deployer, amounts[rival], terms[rival]),
+        bond_wei=BOND_WEI,
+        permits=(),
+        value_wei=BOND_WEI,
+    )
+    await diary.submit(chain, opening, "open")
+    await diary.submit(rival, joining, "commit")
+    await diary.tested.mine(20)
+    for one in (chain, rival):
+        revealed = RevealBid(
+            auction=JOB,
+            amount_wei=amounts[one],
+            terms=terms[one],
+            body_hash=BODY_HASH,
+            salt=bytes(32),
+        )
+        await diary.submit(one, revealed, "reveal")
+    await diary.tested.mine(20)
+
+
 async def auction_off(kind: str) -> tuple[list[tuple[str, int]], list[str]]:
     """Hold an auction up to its close; return the gas of each call, and the events told."""
-    bond_wei = Wei(200)
     async with (
         open_tested_chain(kind) as tested,
         tested.open_view(cone, Memory()) as chain,
         tested.open_view(deployer, Memory()) as rival,
     ):
         diary = Diary(tested)
-        for number in range(TERMS.sellers_min):
-            dataset = RegisterDataset(
-                tags=TAGS,
-                metadata_hash=Digest(bytes(32)),
-                min_price_wei=Wei(0),
-                min_price_token=Wei(0),
-            )
-            await diary.submit(chain, dataset, f"dataset {number}")
-        await diary.submit(chain, DepositStake(value_wei=ONE_ETHER), "stake")
-        amounts = {chain: Wei(180), rival: Wei(150)}
-        terms = {
-            one: fit_terms(replace(TERMS, stake_wei=ONE_ETHER), amount_wei, chain.params)
-            for one, amount_wei in amounts.items()
-        }
-        opening = OpenAuction(
-            auction=JOB,
-            tags=TAGS,
-            mode=AuctionMode.SECOND_PRICE,
-            currency=NO_ACCOUNT,
-            deposit_wei=bond_wei,
-            reserve_wei=Wei(100),
-            commit_blocks=20,
-            reveal_blocks=20,
-            commitment=seal(chain, cone, amounts[chain], terms[chain]),
-            bond_wei=bond_wei,
-            permits=(),
-            value_wei=bond_wei,
-        )
-        await diary.submit(chain, opening, "open")
-        joining = CommitBid(
-            auction=JOB,
-            commitment=seal(rival, deployer, amounts[rival], terms[rival]),
-            bond_wei=bond_wei,
-            permits=(),
-            value_wei=bond_wei,
-        )
-        await diary.submit(rival, joining, "commit")
-        await tested.mine(20)
-        for one in (chain, rival):
-            revealed = RevealBid(
-                auction=JOB,
-                amount_wei=amounts[one],
-                terms=terms[one],
-                body_hash=BODY_HASH,
-                salt=bytes(32),
-            )
-            await diary.submit(one, revealed, "reveal")
-        await tested.mine(20)
+        await stock(diary, chain)
+        await bid(diary, chain, rival)
         await diary.submit(rival, CloseAuction(auction=JOB), "close")
         await chain.wait_for(
             lambda state: True if state.jobs[JOB].phase is JobPhase.ENROLMENT else None
