@@ -19,6 +19,7 @@ from protocol.deposits import DepositStatus
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.sortition import encode_mini
+from protocol.params import BPS
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, JobId
 from tests.faults.director import Outage, Records
 from tests.faults.market import FaultyMarket
@@ -196,7 +197,7 @@ async def check_money(market: FaultyMarket, sent: Sent) -> list[str]:
     )
     expected = dict.fromkeys(contracts, 0) | {"StakePool": stakes}
     for plan in market.devnet.plans:
-        received = _sum_received(state, plan.account, NO_ACCOUNT)
+        received = _sum_received(market, plan.account, NO_ACCOUNT)
         if plan.account in state.stakes:
             received += state.stakes[plan.account].withdrawn_wei
         expected[plan.name] = BALANCE_WEI - spent[plan.account] + received
@@ -221,7 +222,7 @@ async def _check_tokens(market: FaultyMarket, contracts: Mapping[str, Address]) 
             job.bids[plan.account].deposit_wei if plan.account in job.bids else 0
             for job in state.jobs.values()
         )
-        expected[plan.name] = TOKENS - paid + _sum_received(state, plan.account, market.token)
+        expected[plan.name] = TOKENS - paid + _sum_received(market, plan.account, market.token)
     holders = {**contracts, **{plan.name: plan.account for plan in market.devnet.plans}}
     found = []
     async with open_client([market.url]) as client:
@@ -232,8 +233,9 @@ async def _check_tokens(market: FaultyMarket, contracts: Mapping[str, Address]) 
     return found
 
 
-def _sum_received(state: MarketState, account: Address, currency: Address) -> int:
+def _sum_received(market: FaultyMarket, account: Address, currency: Address) -> int:
     """Sum up what the contracts have paid to an account in a currency, stake left out."""
+    state = market.devnet.chain.state
     total = sum(
         claims[currency, account].withdrawn_wei
         for claims in (state.payouts, state.bonds)
@@ -246,6 +248,8 @@ def _sum_received(state: MarketState, account: Address, currency: Address) -> in
         bid = job.bids.get(account)
         if bid is not None and bid.reclaimed:
             total += bid.deposit_wei - (job.price_wei if job.buyer == account else 0)
+            if bid.amount_wei is None:  # never revealed
+                total -= bid.deposit_wei * market.devnet.chain.params.bid_forfeit_bps // BPS
         if job.buyer == account and job.escrow_reclaimed:
             total += job.price_wei
     return total

@@ -40,6 +40,8 @@ BUYERS = 2
 BID_WEI = 10 * 10**18
 BID_BLOCKS = 12
 """Long enough for a buyer to be started again and still bid in the other one's auction."""
+REVEAL_BLOCKS = 10
+"""The same of its reveal."""
 JOB_BLOCKS = 500
 MOST_REFUSALS = 20
 
@@ -245,5 +247,6 @@ def _write_request(folder: Path, setup: Setup, bid_wei: Wei) -> Path:
         is_in_token=setup.in_token,
         first_set_size=setup.first_set_size,
         bid_blocks=BID_BLOCKS,
+        reveal_blocks=REVEAL_BLOCKS,
     )
     return write_small_request(folder, wish)

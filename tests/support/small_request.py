@@ -91,6 +91,7 @@ class SmallJob:
     is_in_token: bool = False
     first_set_size: int = 4
     bid_blocks: int = 6
+    reveal_blocks: int = 5
     windows: Mapping[str, int] = field(default_factory=lambda: PATIENT_WINDOWS)
 
 
@@ -99,7 +100,7 @@ def write_small_request(folder: Path, job: SmallJob) -> Path:
     path = folder / "request.toml"
     params = load_params(PARAMS_FILE)
     least_wei, _ = compute_deposit_range(job.bid_wei, job.sellers_min, params)
-    sealing = f'deposit_wei = "{15 * 10**18}"\nreveal_blocks = 5'
+    sealing = f'deposit_wei = "{15 * 10**18}"\nreveal_blocks = {job.reveal_blocks}'
     path.write_text(
         REQUEST.format(
             bid_wei=job.bid_wei,
