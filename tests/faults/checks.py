@@ -18,8 +18,8 @@ from protocol.bitmap import decode_bitmap
 from protocol.deposits import DepositStatus
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
-from protocol.sortition import encode_mini
 from protocol.params import BPS
+from protocol.sortition import encode_mini
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, JobId
 from tests.faults.director import Outage, Records
 from tests.faults.market import FaultyMarket
