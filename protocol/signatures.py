@@ -2,10 +2,13 @@
 
 The verifying contract is the market. Signing needs a key and is done by the keystore; here are
 the digests, and the recovery of the signer. Source: MECHANISM 6, 9.2, 12.
+
+What was computed last is remembered: many nodes of one process may check the same message.
 """
 
 from dataclasses import astuple, dataclass
-from typing import ClassVar
+from functools import lru_cache
+from typing import ClassVar, Final
 
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature
@@ -16,6 +19,8 @@ from protocol.hashing import Domain, address_word, fixed_bytes, keccak, word
 from protocol.types import Address, Digest, JobId, RoundIndex
 
 SIGNATURE_BYTES = 65
+REMEMBERED: Final = 4096
+"""Digests, and signers: what a large job says in a few rounds."""
 
 _DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 _RECOVERY_BIT = 1 << 255
@@ -41,12 +46,17 @@ class TypedMessage:
 
     def digest(self, domain: Domain) -> Digest:
         """Compute what the account signs."""
-        members = b"".join(
-            fixed_bytes(value) if isinstance(value, bytes) else word(value)
-            for value in astuple(self)
-        )
-        struct_hash = keccak(keccak(self.TYPE.encode("ascii")) + members)
-        return keccak(b"\x19\x01" + compute_domain_separator(domain) + struct_hash)
+        return _compute_digest(self, domain)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _compute_digest(message: TypedMessage, domain: Domain) -> Digest:
+    members = b"".join(
+        fixed_bytes(value) if isinstance(value, bytes) else word(value)
+        for value in astuple(message)
+    )
+    struct_hash = keccak(keccak(message.TYPE.encode("ascii")) + members)
+    return keccak(b"\x19\x01" + compute_domain_separator(domain) + struct_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,11 @@ def recover_signer(digest: Digest, signature: bytes) -> Address:
         If the length or v is wrong, s is in the upper half (each signature would have a twin),
         or no key can have made it.
     """
+    return _recover_signer(digest, signature)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _recover_signer(digest: Digest, signature: bytes) -> Address:
     if len(signature) != SIGNATURE_BYTES:
         raise InvalidSignature(f"a signature has {SIGNATURE_BYTES} bytes, not {len(signature)}")
     recovery = signature[64]

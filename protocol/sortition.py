@@ -6,6 +6,8 @@ Source: MECHANISM 4, 7.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from typing import Final
 
 from protocol.hashing import (
     Domain,
@@ -19,6 +21,8 @@ from protocol.hashing import (
 from protocol.types import Address, Digest, JobId, RoundIndex
 
 TICKET_RANGE = 1 << 256
+REMEMBERED: Final = 1024
+"""Elements of chains: what a large pool opens in a few ballots."""
 
 
 class BallotKind(IntEnum):
@@ -119,7 +123,15 @@ def compute_ticket_chain(secret: bytes, length: int) -> TicketChain:
 
 
 def is_element_of_chain(element: bytes, ballot_number: int, root: Digest) -> bool:
-    """Tell whether hashing ``element`` ``ballot_number`` times gives the registered root."""
+    """Tell whether hashing ``element`` ``ballot_number`` times gives the registered root.
+
+    What was asked last is remembered: many nodes of one process may check the same vote.
+    """
+    return _is_element_of_chain(element, ballot_number, root)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _is_element_of_chain(element: bytes, ballot_number: int, root: Digest) -> bool:
     node = Digest(element)
     for _ in range(ballot_number):
         node = keccak(node)
