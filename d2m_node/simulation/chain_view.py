@@ -92,13 +92,16 @@ class _View:
     async def wait_for(self, find: Callable[[MarketState], Found | None]) -> Found:
         asked: Tip | None = None
         while True:
-            tip = self._tip
+            outage = self._outage
+            tip = self._screen.tip if outage is None else outage.tips[self._screen]
+            # Taken before asking: a block that comes meanwhile is not missed.
+            turned = self._screen.advanced if outage is None else outage.over
             if tip is not asked:
                 found = find(tip.state)
                 if found is not None:
                     return found
                 asked = tip
-            await self._turned.wait()
+            await turned.wait()
 
     async def read_randomness(self, number: BlockNumber) -> bytes:
         return (await self._read_block(number)).prevrandao
@@ -129,12 +132,6 @@ class _View:
         """The chain as it shows now; as it was, while it cannot be reached."""
         outage = self._outage
         return self._screen.tip if outage is None else outage.tips[self._screen]
-
-    @property
-    def _turned(self) -> trio.Event:
-        """Set when there may be more to see."""
-        outage = self._outage
-        return self._screen.advanced if outage is None else outage.over
 
     async def _read_block(self, number: BlockNumber) -> MinedBlock:
         await trio.lowlevel.checkpoint()

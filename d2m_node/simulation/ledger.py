@@ -18,7 +18,7 @@ from d2m_node.simulation.blockchain import Blockchain, LedgerOptions
 from d2m_node.simulation.chain_blocks import MinedBlock
 from d2m_node.simulation.chain_view import make_view
 from d2m_node.simulation.pool import PooledCall, SentCalls
-from d2m_node.simulation.screens import Outage, Screen, Tip
+from d2m_node.simulation.screens import Outage, Screens, Tip
 from protocol.events import RecordedEvent
 from protocol.hashing import Domain
 from protocol.market import MarketState
@@ -42,9 +42,7 @@ class Ledger:
         self._due = self._started + options.block_seconds
         self._first_timestamp = self._chain.blocks[-1].timestamp
         self._outages: dict[Address, Outage] = {}
-        self._tip = self._make_tip()
-        self._screens = {0.0: Screen(self._tip, 0.0)}
-        self._nursery: trio.Nursery | None = None
+        self._screens = Screens(self._make_tip())
 
     # --- what it is and holds --------------------------------------------------------------------
 
@@ -120,8 +118,7 @@ class Ledger:
             if outage is not None:
                 outage.over.set()
         elif account not in self._outages:
-            tips = {screen: screen.tip for screen in self._screens.values()}
-            self._outages[account] = Outage(tips)
+            self._outages[account] = Outage(self._screens.read_all())
 
     def find_outage(self, account: Address) -> Outage | None:
         """Return the outage that an account is in; None if it reaches the chain."""
@@ -145,7 +142,7 @@ class Ledger:
     async def wait_mined(self, number: int) -> None:
         """Return when a block is mined."""
         while self.blocks[-1].number < number:
-            await self._screens[0.0].advanced.wait()
+            await self._screens.find(0.0).advanced.wait()
 
     @asynccontextmanager
     async def open_view(
@@ -153,7 +150,8 @@ class Ledger:
     ) -> AsyncGenerator[ChainPort, None]:
         """Show the chain to one account while the context is open.
 
-        Blocks show ``delay_seconds`` after they are mined, and calls take as long to arrive.
+        Blocks show ``delay_seconds`` after they are mined, and calls take as long to arrive. What
+        has the same delay is shown at once, which is cheaper.
         Raises ChainUnavailable if the account cannot reach the chain.
         """
         await trio.lowlevel.checkpoint()
@@ -163,14 +161,14 @@ class Ledger:
                 await outage.over.wait()
             if not outage.over.is_set():
                 raise ChainUnavailable("no endpoint answers")
-        yield make_view(self, account, sent, self._find_screen(delay_seconds))
+        yield make_view(self, account, sent, self._screens.find(delay_seconds))
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> NoReturn:
         """Mine blocks in time until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            nursery.start_soon(self._screens.run)
             self._chain.retime(self._plan_timestamp())
             task_status.started()
             while True:
@@ -186,27 +184,15 @@ class Ledger:
         """Say when the next block comes, in seconds since the epoch."""
         return self._first_timestamp + int(self._due - self._started)
 
-    def _find_screen(self, delay_seconds: float) -> Screen:
-        """Return what shows the chain after a delay."""
-        screen = self._screens.get(delay_seconds)
-        if screen is None:
-            screen = self._screens[delay_seconds] = Screen(self._tip, delay_seconds)
-            assert self._nursery is not None, "views are opened while the ledger runs"
-            self._nursery.start_soon(screen.run)
-        return screen
-
     def _publish(self) -> None:
         """Show the newest block to all, each after its delay."""
-        self._tip = self._make_tip()
-        for screen in self._screens.values():
-            screen.note(self._tip)
+        self._screens.publish(self._make_tip())
 
     def _make_tip(self) -> Tip:
         return Tip(
             block=self.blocks[-1],
             state=self.state,
             history_end=len(self.history),
-            seconds=trio.current_time(),
         )
 
 

@@ -5,6 +5,9 @@ Everything is kept once and shared: a screen only says how far it has got.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
 from typing import NoReturn
 
 import trio
@@ -21,19 +24,15 @@ class Tip:
     state: MarketState
     history_end: int
     """How many entries of the history led to it."""
-    seconds: float
-    """Virtual time at which it was mined."""
 
 
 class Screen:
-    """Shows each tip some time after it was mined."""
+    """Shows the chain some time after it is mined."""
 
     def __init__(self, tip: Tip, delay_seconds: float) -> None:
-        """Show a tip at once, and later ones ``delay_seconds`` after their time."""
+        """Show a tip at once; later ones are for `Screens` to bring."""
         self._delay_seconds = delay_seconds
         self._tip = tip
-        self._coming: list[Tip] = []
-        self._noted = trio.Event()
         self._advanced = trio.Event()
 
     @property
@@ -51,28 +50,58 @@ class Screen:
         """Set when something else is shown."""
         return self._advanced
 
-    def note(self, tip: Tip) -> None:
-        """Take a tip to show, now or when its time has come."""
-        if self._delay_seconds == 0:
-            self._show(tip)
-        else:
-            self._coming.append(tip)
-            self._noted.set()
+    def show(self, tip: Tip) -> None:
+        """Show a tip, and wake all who wait for one."""
+        self._tip = tip
+        self._advanced.set()
+        self._advanced = trio.Event()
+
+
+class Screens:
+    """One screen per delay, and the tips that are on their way to them."""
+
+    def __init__(self, tip: Tip) -> None:
+        """Begin with a screen without a delay."""
+        self._newest = tip
+        self._by_delay = {0.0: Screen(tip, 0.0)}
+        self._coming: list[tuple[float, int, Screen, Tip]] = []
+        """A heap by the virtual time at which each is to be shown."""
+        self._order = count()
+        self._noted = trio.Event()
+
+    def find(self, delay_seconds: float) -> Screen:
+        """Return the screen of a delay; a new one begins with the newest tip."""
+        screen = self._by_delay.get(delay_seconds)
+        if screen is None:
+            screen = self._by_delay[delay_seconds] = Screen(self._newest, delay_seconds)
+        return screen
+
+    def read_all(self) -> Mapping[Screen, Tip]:
+        """Return what every screen shows."""
+        return {screen: screen.tip for screen in self._by_delay.values()}
+
+    def publish(self, tip: Tip) -> None:
+        """Show a tip on each screen, now or when its time has come."""
+        self._newest = tip
+        now = trio.current_time()
+        for delay_seconds, screen in self._by_delay.items():
+            if delay_seconds == 0:
+                screen.show(tip)
+            else:
+                heappush(self._coming, (now + delay_seconds, next(self._order), screen, tip))
+        self._noted.set()
 
     async def run(self) -> NoReturn:
         """Show tips as their time comes."""
         while True:
-            await self._noted.wait()
-            await trio.sleep_until(self._coming[0].seconds + self._delay_seconds)
-            tip = self._coming.pop(0)
-            if not self._coming:
+            with trio.move_on_at(self._coming[0][0] if self._coming else inf):
+                await self._noted.wait()
+            if self._noted.is_set():
                 self._noted = trio.Event()
-            self._show(tip)
-
-    def _show(self, tip: Tip) -> None:
-        self._tip = tip
-        self._advanced.set()
-        self._advanced = trio.Event()
+            now = trio.current_time()
+            while self._coming and self._coming[0][0] <= now:
+                *_, screen, tip = heappop(self._coming)
+                screen.show(tip)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
