@@ -138,6 +138,11 @@ class Blockchain:
         """How many calls are sent and not mined."""
         return self._builder.pool_size
 
+    @property
+    def deepest_reorganisation(self) -> int:
+        """How many blocks can be replaced: none of the deployment, and no more than are kept."""
+        return min(len(self._pooled), len(self._blocks) - self._first_block)
+
     # --- what happens to it ----------------------------------------------------------------------
 
     def send(self, sender: Address, call: EncodedCall, *, key: str) -> PooledCall:
@@ -204,7 +209,7 @@ class Blockchain:
         was told so, does not. Raises ValueError if there are too few blocks since the deployment,
         or the chain does not keep as many.
         """
-        deepest = min(len(self._pooled), len(self._blocks) - self._first_block)
+        deepest = self.deepest_reorganisation
         if not 1 <= depth <= deepest:
             raise ValueError(f"a reorganisation is 1 to {deepest} blocks deep here, not {depth}")
         timestamp = self._builder.context.timestamp

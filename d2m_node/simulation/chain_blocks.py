@@ -1,7 +1,7 @@
 """Blocks of the simulated chain, with headers whose hashes the contracts check."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import rlp
@@ -47,13 +47,9 @@ class MinedBlock:
     header: bytes
     """RLP, as the contracts take it."""
     prevrandao: bytes
-    parent: "MinedBlock | None"
+    parent: "MinedBlock | None" = field(repr=False)
     calls: tuple[MinedCall, ...]
     events: tuple[RecordedEvent, ...]
-
-    def descends_from(self, block: "MinedBlock") -> bool:
-        """Tell whether a block is this one, or below it on the same branch."""
-        return self.find(block.number) is block
 
     def find(self, number: int) -> "MinedBlock | None":
         """Return the block of this branch with a number, this one at most."""

@@ -138,7 +138,7 @@ class _View:
         if self._outage is not None:
             raise ChainUnavailable("no endpoint answers")
         newest, blocks = self._tip.block, self._chain.blocks
-        if number > newest.number:
+        if not 0 <= number <= newest.number:
             raise ChainUnavailable(f"block {number} has not been followed yet")
         is_current = newest.number < len(blocks) and blocks[newest.number] is newest
         if not is_current and newest.find(number) is not blocks[number]:
