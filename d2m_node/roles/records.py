@@ -160,5 +160,6 @@ async def record_settlement(ports: Ports, job_id: JobId) -> None:
 async def record_missed_settlements(ports: Ports) -> None:
     """Write what was settled while this node was down, of jobs of which it keeps other records."""
     kept = await ports.store.journal.recall_all(TICKET_KIND)
-    for job_id in kept.keys() - (await ports.store.journal.recall_all(SETTLEMENT_KIND)).keys():
+    told = await ports.store.journal.recall_all(SETTLEMENT_KIND)
+    for job_id in sorted(kept.keys() - told.keys()):
         await record_settlement(ports, JobId(int(job_id)))

@@ -96,7 +96,13 @@ class Links:
         """Whether anything of a message's way is left to chance."""
 
     def partition(self, groups: Sequence[Collection[bytes]]) -> None:
-        """Let peers speak within their group only; those that are in none are one group more."""
+        """Let peers speak within their group only; those that are in none are one group more.
+
+        Raises ValueError if one is in two groups.
+        """
+        peers = [peer for group in groups for peer in group]
+        if len(set(peers)) < len(peers):
+            raise ValueError("a peer is in two groups of a partition")
         self._groups = {peer: number for number, group in enumerate(groups) for peer in group}
 
     def heal(self) -> None:

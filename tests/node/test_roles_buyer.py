@@ -96,6 +96,26 @@ async def test_a_request_that_fits_opens_an_auction(nursery: trio.Nursery) -> No
     assert (opened.auction, opened.value_wei) == (1, BID_WEI)
 
 
+async def test_a_request_and_its_bid_take_their_secrets_from_the_nodes_entropy(
+    nursery: trio.Nursery,
+) -> None:
+    class Counting:
+        drawn = 0
+
+        def token_bytes(self, count: int, /) -> bytes:
+            self.drawn += 1
+            return bytes([self.drawn]) * count
+
+    cast = make_cast()
+    desk = BuyerDesk(replace(cast.buyer.ports, entropy=Counting()))
+    nursery.start_soon(partial(desk.submit, make_request(), idempotency_key="key"))
+    await cast.market.mine()
+    stored = cast.buyer.store.journal.values
+    assert stored["request-seed", "key"] == bytes([1]) * 32
+    (bid,) = (value for (kind, _), value in stored.items() if kind == "bid")
+    assert msgspec.msgpack.decode(bid, type=PlannedBid).salt == bytes([2]) * 32
+
+
 async def test_an_old_copy_that_knows_nothing_of_a_bid_does_not_pay_again(
     nursery: trio.Nursery,
 ) -> None:

@@ -480,6 +480,13 @@ async def test_a_hostile_answer_is_no_answer_and_held_against_its_sender() -> No
 
 
 @in_virtual_time
+async def test_no_peer_is_in_two_groups_of_a_partition() -> None:
+    async with open_listeners("ab") as (fabric, _):
+        with pytest.raises(ValueError, match="two groups"):
+            fabric.partition([{b"a", b"b"}, {b"b"}])
+
+
+@in_virtual_time
 async def test_traffic_is_counted_by_kind_and_topic() -> None:
     async with open_listeners("abc") as (fabric, (a, b, c)):
         b.shelf.blobs[DIGEST] = BLOB
