@@ -1,7 +1,7 @@
-"""Which networks are trained with the gradients of `gradients`, and how their vector is cut.
+"""Which networks `gradients` trains and `fast_exact` evaluates, and how their vector is cut.
 
 They are those of the shape of `protocol.model.cnn`: convolution, relu and 2x2 maximum in either
-order, flatten, linear. Here is nothing of numba, so that who trains other networks never loads it.
+order, flatten, linear. Here is nothing of numba, so that who has other networks never loads it.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MIN_OPERATIONS: Final = 1 << 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvolutionShape:
-    """The sizes of a network whose gradients `gradients.GradientComputer` computes."""
+    """The sizes of such a network."""
 
     channels: int
     """Of the images."""
@@ -69,17 +69,43 @@ class ConvolutionShape:
         """How many windows of the maximum an image has."""
         return self.pooled[0] * self.pooled[1]
 
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Of the matrix that `windows.Part.convolve` takes, see `split_matrix`."""
+        rows, columns = self.kernel
+        return 2 * self.filters, rows * self.channels * (columns + 1)
+
+    def split_matrix(self, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """View where a matrix of the convolution holds its weight; the rest is zeros.
+
+        It has a row for each filter, first as the left column of a window of the maximum sees it,
+        then as the right one does. A row runs over what both read: (kernel row, channel, column).
+        So both views have the shape (filters, kernel row, channel, kernel column).
+        """
+        rows, columns = self.kernel
+        left, right = matrix.view(2, self.filters, rows, self.channels, columns + 1)
+        return left[..., :-1], right[..., 1:]
+
     def split(self, flat: torch.Tensor) -> "Tensors":
         """View a flat vector as weight and bias of the convolution, then of the linear layer."""
-        features = self.filters * self.windows
-        shapes = (
+        pieces = torch.split_with_sizes(flat, [prod(shape) for shape in self._tensor_shapes])
+        return Tensors(
+            *(one.view(shape) for one, shape in zip(pieces, self._tensor_shapes, strict=True))
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        """Length of the flat vector."""
+        return sum(prod(shape) for shape in self._tensor_shapes)
+
+    @property
+    def _tensor_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (
             (self.filters, self.channels, *self.kernel),
             (self.filters,),
-            (self.outputs, features),
+            (self.outputs, self.filters * self.windows),
             (self.outputs,),
         )
-        pieces = torch.split_with_sizes(flat, [prod(shape) for shape in shapes])
-        return Tensors(*(one.view(shape) for one, shape in zip(pieces, shapes, strict=True)))
 
 
 class Tensors(NamedTuple):

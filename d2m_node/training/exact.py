@@ -97,7 +97,7 @@ class TorchEvaluator:
     def __init__(self, device: torch.device, *, pass_values: int = PASS_VALUES) -> None:
         self._device = device
         self._pass_values = pass_values
-        _check_products(device)
+        check_products(device)
 
     def __call__(
         self, model: ModelDescription, candidates: Iterable[Int32], samples: SampleArray
@@ -306,7 +306,7 @@ _PROBES = (
 """Shapes to multiply: libraries choose the kernel by them. The last is a convolution's."""
 
 
-def _check_products(device: torch.device) -> None:
+def check_products(device: torch.device) -> None:
     """Multiply integers whose sums need all 53 bits: a batch, small, large, tall and thin.
 
     Raises UserError if the device gives other integers.

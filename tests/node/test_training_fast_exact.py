@@ -1,0 +1,110 @@
+"""The fast evaluator of networks with one convolution gives the bytes of the reference."""
+
+import numpy as np
+import pytest
+
+from d2m_node.training import fast_exact
+from d2m_node.training.convolution import ConvolutionShape
+from d2m_node.training.fast_exact import FastEvaluator
+from protocol.errors import InvalidParams
+from protocol.evaluation import compute_logits_reference
+from protocol.fixed_point import Int32, Int64
+from protocol.layers import Conv2d, Flatten, Linear, MaxPool2d, Relu
+from protocol.model import ModelDescription, cnn, count_parameters, mlp
+from protocol.samples import SampleArray
+from protocol.update import MAX_PARAMETER
+from tests.support.models import draw_parameters, draw_samples
+
+EVALUATOR = FastEvaluator(2)
+
+MODELS = {
+    "3x3": cnn((1, 28, 28), 10, channels=9),
+    "colours, 5x5": cnn((3, 32, 32), 10, channels=4, kernel=5),
+    "pooled first, uneven": ModelDescription(
+        input_shape=(2, 29, 24),
+        outputs=3,
+        layers=(
+            Conv2d(out_channels=8, kernel=(2, 5)),
+            MaxPool2d(kernel=(2, 2), stride=(2, 2)),
+            Relu(),
+            Flatten(),
+            Linear(3),
+        ),
+    ),
+}
+
+
+def evaluate_by_reference(
+    model: ModelDescription, candidates: list[Int32], samples: SampleArray
+) -> Int64:
+    return np.stack([compute_logits_reference(model, one, samples) for one in candidates])
+
+
+@pytest.mark.parametrize("count", [1, 3, 70])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_it_gives_the_integers_of_the_reference(model: ModelDescription, count: int) -> None:
+    assert ConvolutionShape.read(model) is not None
+    candidates = [draw_parameters(f"candidate {index}", model, 1 << 21) for index in range(3)]
+    samples = draw_samples("fast", model, count)
+    logits = EVALUATOR(model, candidates, samples)
+    assert logits.dtype == np.int64
+    assert np.array_equal(logits, evaluate_by_reference(model, candidates, samples))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_the_largest_parameters_and_pixels_are_exact(model: ModelDescription, sign: int) -> None:
+    saturated = np.full(count_parameters(model), sign * MAX_PARAMETER, dtype=np.int32)
+    candidates = [saturated, saturated - sign * np.arange(len(saturated), dtype=np.int32)]
+    samples = draw_samples("bright", model, 5)
+    samples[0] = 255
+    logits = EVALUATOR(model, candidates, samples)
+    assert np.array_equal(logits, evaluate_by_reference(model, candidates, samples))
+
+
+def test_candidates_are_consumed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_exact, "_MODELS_PER_PASS", 2)
+    model = MODELS["3x3"]
+    candidates = [draw_parameters(f"candidate {index}", model, 1 << 18) for index in range(5)]
+    drawn, ahead = 0, []
+    prepare = fast_exact._prepare
+
+    def watch(shape: ConvolutionShape, parameters: Int32) -> object:
+        ahead.append(drawn)
+        return prepare(shape, parameters)
+
+    def draw_all():
+        nonlocal drawn
+        for one in candidates:
+            drawn += 1
+            yield one
+
+    monkeypatch.setattr(fast_exact, "_prepare", watch)
+    samples = draw_samples("lazy", model, 4)
+    logits = EVALUATOR(model, draw_all(), samples)
+    assert ahead == [1, 2, 3, 4, 5]  # each is prepared when it comes, before the next is asked for
+    assert np.array_equal(logits, evaluate_by_reference(model, candidates, samples))
+
+
+def test_no_candidates_and_no_samples_give_no_logits() -> None:
+    model = MODELS["3x3"]
+    samples = draw_samples("none", model, 3)
+    assert EVALUATOR(model, [], samples).shape == (0, 3, 10)
+    one = draw_parameters("one", model, 1 << 18)
+    assert EVALUATOR(model, [one], samples[:0]).shape == (1, 0, 10)
+
+
+def test_other_networks_are_evaluated_by_numpy() -> None:
+    model = mlp((1, 8, 8), 10)
+    candidates, samples = [draw_parameters("one", model, 1 << 18)], draw_samples("other", model, 9)
+    logits = EVALUATOR(model, candidates, samples)
+    assert np.array_equal(logits, evaluate_by_reference(model, candidates, samples))
+
+
+def test_parameters_of_another_length_and_invalid_models_are_refused() -> None:
+    model = MODELS["3x3"]
+    samples = draw_samples("refused", model, 2)
+    with pytest.raises(ValueError, match="not the shape of the model's parameters"):
+        EVALUATOR(model, [np.zeros(3, dtype=np.int32)], samples)
+    with pytest.raises(InvalidParams):
+        EVALUATOR(cnn((1, 28, 28), 10, channels=0), [], samples)
