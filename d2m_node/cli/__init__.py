@@ -60,6 +60,7 @@ COMMANDS: Final = {
     "completion": ("d2m_node.cli.completion:completion", "Print a script for the shell."),
     "data": ("d2m_node.cli.data:data", "Check or get the benchmark data sets."),
     "devnet": ("d2m_node.cli.devnet:devnet", "Run a whole market on this machine."),
+    "simulate": ("d2m_node.cli.simulate:simulate", "Run one in simulated time, from one seed."),
 }
 """Name, where it is, and its line in the help, so that the help imports nothing."""
 

@@ -8,11 +8,9 @@ import secrets
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import msgspec
 import numpy as np
 
 from d2m_node.chain.adapter import open_chain
@@ -30,68 +28,21 @@ from d2m_node.ports import (
     TrainingTask,
 )
 from d2m_node.roles.executor import Executor
-from d2m_node.roles.statements import UNSIGNED, signed_part
 from d2m_node.settings import ChainSettings, Device, load_settings
+from d2m_node.simulation.hostile_executors import ForgingExecutor, StaleExecutor
+from d2m_node.simulation.hostile_network import TwoFacedNetwork
 from d2m_node.training.runner import open_trainer
 from d2m_node.transaction_store import TransactionStore
-from protocol.digest import FinalResult, RoundHeader
-from protocol.hashing import Domain, hash_domain
-from protocol.round import BallotResult, FinalWork, RoundWork, compute_final, compute_round
-from protocol.types import Digest, UtilityQ20
+from protocol.hashing import Domain
 from protocol.update import MAX_UPDATE
-from protocol.wire.messages import GossipMessage, UpdateCommit
 
 CONE_ATTACKS = ("stale", "random", "collude")
 SELLER_ATTACKS = ("sign-flip", "noise", "equivocate")
 NOISE = 1 << 12
 BOOST = -2
 """A reversed update is also made larger, as in MECHANISM 13.1."""
-
-
-class StaleExecutor:
-    """Votes for the digest of the round before, as if nothing had been done since."""
-
-    def compute_round(self, work: RoundWork) -> BallotResult:
-        """Give the digest that was accepted last."""
-        return replace(compute_round(work), digest=work.before.previous_digest, opening=b"")
-
-    def compute_final(self, work: FinalWork) -> BallotResult:
-        """Claim that nothing was learned."""
-        stale = replace(work, parameters=work.initial)
-        return compute_final(stale)
-
-
-class RandomExecutor:
-    """Votes for noise."""
-
-    def compute_round(self, work: RoundWork) -> BallotResult:
-        """Give a random digest."""
-        return replace(compute_round(work), digest=Digest(secrets.token_bytes(32)), opening=b"")
-
-    def compute_final(self, work: FinalWork) -> BallotResult:
-        """Give a random digest."""
-        return replace(compute_final(work), digest=Digest(secrets.token_bytes(32)), opening=b"")
-
-
-class ColludingExecutor:
-    """Votes, with all its kind, for one wrong result that they could open if it won."""
-
-    def compute_round(self, work: RoundWork) -> BallotResult:
-        """Credit seller 0 alone, and put another model in the place of the honest one."""
-        honest = compute_round(work)
-        header = RoundHeader.decode(honest.opening)
-        wrong = replace(
-            header,
-            accepted=1,
-            model_digest=hash_domain("collusion", header.model_digest),
-        )
-        return replace(honest, digest=wrong.digest, opening=wrong.encode(), blobs=())
-
-    def compute_final(self, work: FinalWork) -> BallotResult:
-        """Claim a perfect model."""
-        honest = compute_final(work)
-        wrong = replace(FinalResult.decode(honest.opening), utility=UtilityQ20(1 << 20))
-        return replace(honest, digest=wrong.digest, opening=wrong.encode())
+COLLUSION = b"collusion"
+"""What all that collude forge their results from."""
 
 
 class SignFlipTrainer:
@@ -142,29 +93,6 @@ async def open_noise_trainer(_: Device) -> AsyncGenerator[TrainerPort, None]:
     yield cast("TrainerPort", NoiseTrainer())
 
 
-class TwoFacedNetwork:
-    """Says two things where a seller may say one: a second commitment follows the first."""
-
-    def __init__(self, honest: Libp2pNetwork, signer: SignerPort, domain: Domain) -> None:
-        self._honest = honest
-        self._signer = signer
-        self._domain = domain
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._honest, name)
-
-    async def publish(self, topic: str, message: GossipMessage) -> None:
-        """Gossip a message; after a seller's commitment another one, signed as well."""
-        await self._honest.publish(topic, message)
-        if isinstance(message, UpdateCommit):
-            other = hash_domain("equivocation", message.commitment)
-            unsigned = msgspec.structs.replace(message, commitment=other, signature=UNSIGNED)
-            digest = signed_part(unsigned).digest(self._domain)
-            signature = self._signer.sign_digest(digest)
-            signed = msgspec.structs.replace(unsigned, signature=signature)
-            await self._honest.publish(topic, signed)
-
-
 def make_equivocator() -> Behaviour:
     """Return a seller that signs two commitments in each round."""
     account: list[tuple[SignerPort, Domain]] = []
@@ -182,15 +110,16 @@ def make_equivocator() -> Behaviour:
         settings: NetworkSettings, library: Library
     ) -> AsyncGenerator[Libp2pNetwork, None]:
         async with open_network(settings, library) as network:
-            yield cast("Libp2pNetwork", TwoFacedNetwork(network, *account[-1]))
+            two_faced = TwoFacedNetwork(network, *account[-1])
+            yield cast("Libp2pNetwork", two_faced)
 
     return Behaviour(open_chain=open_own_chain, open_network=open_own_network)
 
 
 EXECUTORS: dict[str, Callable[[], Executor]] = {
     "stale": StaleExecutor,
-    "random": RandomExecutor,
-    "collude": ColludingExecutor,
+    "random": lambda: ForgingExecutor(secrets.token_bytes(32)),
+    "collude": lambda: ForgingExecutor(COLLUSION),
 }
 
 

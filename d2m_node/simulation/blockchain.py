@@ -66,9 +66,11 @@ class _Checkpoint:
     balances: Mapping[bytes, int]
     tokens: Mapping[bytes, int]
     burned_wei: int
+    history_end: int
+    """How many entries of the history led to it."""
 
 
-_NOTHING = _Checkpoint(state=MarketState(), balances={}, tokens={}, burned_wei=0)
+_NOTHING = _Checkpoint(state=MarketState(), balances={}, tokens={}, burned_wei=0, history_end=0)
 
 
 class Blockchain:
@@ -117,6 +119,11 @@ class Blockchain:
     def history(self) -> Sequence[RecordedEvent | TakenBack]:
         """All that nodes are told, in the order in which it was mined."""
         return self._history
+
+    def look_back(self, depth: int) -> tuple[MarketState, int]:
+        """Return the state so many blocks ago, and how many entries of the history led to it."""
+        checkpoint = self._checkpoints[-1 - depth]
+        return checkpoint.state, checkpoint.history_end
 
     @property
     def balances(self) -> Mapping[bytes, int]:
@@ -180,16 +187,17 @@ class Blockchain:
         for recorded in block.events:
             state = apply_event(state, recorded)
         executions = [call.execution for call in calls if call.execution is not None]
+        self._history += [one for one in block.events if not isinstance(one.event, UNTOLD)]
         checkpoint = _Checkpoint(
             state=advance(state, block.number),
             balances=self._evm.copy_balances(),
             tokens=_move_tokens(before.tokens, self.params.token, executions),
             burned_wei=before.burned_wei + sum(one.burned_wei for one in executions),
+            history_end=len(self._history),
         )
         self._blocks.append(block)
         self._pooled.append(calls)
         self._checkpoints.append(checkpoint)
-        self._history += [one for one in block.events if not isinstance(one.event, UNTOLD)]
         for call in calls:
             if call.is_refused:
                 log.error("confirmed_call_lost", key=call.key, reason=str(call.find_error()))

@@ -31,6 +31,13 @@ class HostileTable(Table, frozen=True, kw_only=True):
     """Of an attack on updates: its numbers, by name."""
 
 
+class DrawnTable(Table, frozen=True, kw_only=True):
+    """Hostile nodes whose number and kinds the seed draws: up to so many of a role."""
+
+    cones_max: Annotated[int, Meta(ge=0, le=64)] = 0
+    sellers_max: Annotated[int, Meta(ge=0, le=256)] = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hostile:
     """So many nodes of one kind."""
@@ -40,10 +47,25 @@ class Hostile:
     options: Mapping[str, float]
 
 
-def read_hostile(role: str, tables: Sequence[HostileTable], size: int) -> tuple[Hostile, ...]:
-    """Check the tables of a role with so many nodes. Raises UserError that names the key."""
+def draw_hostile(role: str, most: int, seed: int) -> tuple[Hostile, ...]:
+    """Draw how many nodes of a role are hostile, up to so many, and of which kinds."""
     kinds = CONE_KINDS if role == "cones" else SELLER_KINDS
-    found: list[Hostile] = []
+    generator = random.Random(f"{seed}/drawn/{role}")  # noqa: S311 - a scenario, no secret
+    drawn = [generator.choice(kinds) for _ in range(generator.randint(0, most))]
+    return tuple(
+        Hostile(kind=kind, count=drawn.count(kind), options={}) for kind in sorted(set(drawn))
+    )
+
+
+def read_hostile(
+    role: str, tables: Sequence[HostileTable], size: int, drawn: Sequence[Hostile] = ()
+) -> tuple[Hostile, ...]:
+    """Check the tables of a role with so many nodes, of which some are drawn.
+
+    Raises UserError that names the key.
+    """
+    kinds = CONE_KINDS if role == "cones" else SELLER_KINDS
+    found: list[Hostile] = list(drawn)
     for position, table in enumerate(tables):
         key = f"hostile.{role}[{position}]"
         if table.kind not in kinds:

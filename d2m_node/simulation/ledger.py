@@ -42,7 +42,7 @@ class Ledger:
         self._due = self._started + options.block_seconds
         self._first_timestamp = self._chain.blocks[-1].timestamp
         self._outages: dict[Address, Outage] = {}
-        self._screens = Screens(self._make_tip())
+        self._screens = Screens(self._make_tip)
 
     # --- what it is and holds --------------------------------------------------------------------
 
@@ -142,16 +142,21 @@ class Ledger:
     async def wait_mined(self, number: int) -> None:
         """Return when a block is mined."""
         while self.blocks[-1].number < number:
-            await self._screens.find(0.0).advanced.wait()
+            await self._screens.find().advanced.wait()
 
     @asynccontextmanager
     async def open_view(
-        self, account: Address, sent: SentCalls, delay_seconds: float = 0.0
+        self,
+        account: Address,
+        sent: SentCalls,
+        delay_seconds: float = 0.0,
+        *,
+        confirmations: int = 0,
     ) -> AsyncGenerator[ChainPort, None]:
         """Show the chain to one account while the context is open.
 
-        Blocks show ``delay_seconds`` after they are mined, and calls take as long to arrive. What
-        has the same delay is shown at once, which is cheaper.
+        Blocks show ``delay_seconds`` after so many others confirm them, and calls take as long to
+        arrive. What has the same delay is shown at once, which is cheaper.
         Raises ChainUnavailable if the account cannot reach the chain.
         """
         await trio.lowlevel.checkpoint()
@@ -161,7 +166,7 @@ class Ledger:
                 await outage.over.wait()
             if not outage.over.is_set():
                 raise ChainUnavailable("no endpoint answers")
-        yield make_view(self, account, sent, self._screens.find(delay_seconds))
+        yield make_view(self, account, sent, self._screens.find(delay_seconds, confirmations))
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -186,14 +191,12 @@ class Ledger:
 
     def _publish(self) -> None:
         """Show the newest block to all, each after its delay."""
-        self._screens.publish(self._make_tip())
+        self._screens.publish()
 
-    def _make_tip(self) -> Tip:
-        return Tip(
-            block=self.blocks[-1],
-            state=self.state,
-            history_end=len(self.history),
-        )
+    def _make_tip(self, confirmations: int) -> Tip:
+        """Make the tip of who waits until so many blocks confirm another."""
+        state, history_end = self._chain.look_back(confirmations)
+        return Tip(block=self.blocks[-1 - confirmations], state=state, history_end=history_end)
 
 
 @asynccontextmanager

@@ -61,6 +61,10 @@ class BlobPool:
         """Return a blob that somebody holds."""
         return self._blobs[digest]
 
+    def find(self, digest: Digest) -> bytes | None:
+        """Return a blob, or None if nobody holds it."""
+        return self._blobs.get(digest)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:

@@ -25,14 +25,22 @@ from d2m_node.simulation.faults import (
     read_random_faults,
 )
 from d2m_node.simulation.federation import DataPlan, DatasetName
-from d2m_node.simulation.hostile import Hostile, HostileTable, read_hostile
+from d2m_node.simulation.hostile import (
+    DrawnTable,
+    Hostile,
+    HostileTable,
+    draw_hostile,
+    read_hostile,
+)
 from d2m_node.simulation.names import Sizes
 from d2m_node.simulation.tables import Table, check_keys
 from d2m_node.user_input import explain_mismatch, explain_unknown_key, parse_wei, read_toml
+from protocol.auction import AuctionMode
 from protocol.deposits import compute_deposit_range
 from protocol.errors import InvalidParams
 from protocol.params import ProtocolParams, validate_params
 from protocol.types import NO_ACCOUNT, Wei
+from protocol.windows import REACTION_BLOCKS, validate_windows
 
 VALIDATION: Final = "validation"
 """Path under which the buyer finds its data."""
@@ -44,7 +52,7 @@ DEFAULT_REQUEST: Final[Mapping[str, object]] = {
         "deposit_wei": "100ether",
         "reserve_wei": "1ether",
         "commit_blocks": 5,
-        "reveal_blocks": 3,
+        "reveal_blocks": 5,
     },
     "terms": {
         "metric": "accuracy",
@@ -96,8 +104,10 @@ class NetworkPlan:
 
     delay_seconds: tuple[float, float] = (0.02, 0.2)
     """Least and most, drawn per link."""
-    bytes_per_second: float | None = None
-    """None: no limit."""
+    jitter_seconds: float = 0.0
+    """So much longer at most a message takes."""
+    bytes_per_second: int = 0
+    """What a node uploads of blobs; 0: no limit."""
     loss: float = 0.0
     duplicate: float = 0.0
 
@@ -157,7 +167,8 @@ class _ChainTable(Table, frozen=True, kw_only=True):
 
 class _NetworkTable(Table, frozen=True, kw_only=True):
     delay_seconds: tuple[Seconds, Seconds] = (0.02, 0.2)
-    bytes_per_second: Annotated[float, Meta(gt=0)] | None = None
+    jitter_seconds: Seconds = 0.0
+    bytes_per_second: Annotated[int, Meta(ge=0)] = 0
     loss: Share = 0.0
     duplicate: Share = 0.0
 
@@ -165,6 +176,7 @@ class _NetworkTable(Table, frozen=True, kw_only=True):
 class _HostileNodes(Table, frozen=True, kw_only=True):
     cones: list[HostileTable] = msgspec.field(default_factory=list)
     sellers: list[HostileTable] = msgspec.field(default_factory=list)
+    drawn: DrawnTable = DrawnTable()
 
 
 class _ScenarioTable(Table, frozen=True, kw_only=True):
@@ -218,6 +230,9 @@ def override(table: Mapping[str, object], overrides: Overrides) -> dict[str, obj
         first = cones[0] if isinstance(cones, list) and cones else {}
         kind = first.get("kind", "collude") if isinstance(first, dict) else "collude"
         nodes["cones"] = [{"kind": kind, "share": overrides.byzantine_share}]
+        drawn = nodes.get("drawn")
+        if isinstance(drawn, dict):
+            nodes["drawn"] = {**drawn, "cones_max": 0}
         changed["hostile"] = nodes
     return changed
 
@@ -245,8 +260,18 @@ def parse_scenario(table: Mapping[str, object]) -> Scenario:
         chain=chain,
         network=_read_network(written.network),
         training_seconds=chain.block_seconds if training_seconds is None else training_seconds,
-        hostile_cones=read_hostile("cones", written.hostile.cones, sizes.cones),
-        hostile_sellers=read_hostile("sellers", written.hostile.sellers, sizes.sellers),
+        hostile_cones=read_hostile(
+            "cones",
+            written.hostile.cones,
+            sizes.cones,
+            draw_hostile("cones", written.hostile.drawn.cones_max, written.seed),
+        ),
+        hostile_sellers=read_hostile(
+            "sellers",
+            written.hostile.sellers,
+            sizes.sellers,
+            draw_hostile("sellers", written.hostile.drawn.sellers_max, written.seed),
+        ),
         faults=read_faults(written.faults, sizes),
         random_faults=read_random_faults(written.random_faults),
         ablate=_read_ablations(written.ablate),
@@ -273,6 +298,7 @@ def _read_network(table: _NetworkTable) -> NetworkPlan:
     _check_order("network.delay_seconds", table.delay_seconds)
     return NetworkPlan(
         delay_seconds=table.delay_seconds,
+        jitter_seconds=table.jitter_seconds,
         bytes_per_second=table.bytes_per_second,
         loss=table.loss,
         duplicate=table.duplicate,
@@ -384,6 +410,14 @@ def _read_ablations(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
+def _check_reveal(blocks: int, least_blocks: int) -> None:
+    if blocks < least_blocks:
+        raise UserError(
+            f"request.auction.reveal_blocks: is {blocks}; raise it to at least {least_blocks} "
+            "(with chain.confirmations)"
+        )
+
+
 def _check_together(scenario: Scenario) -> None:
     """Check what one table alone cannot tell."""
     terms, sizes = scenario.request.terms, scenario.sizes
@@ -397,6 +431,17 @@ def _check_together(scenario: Scenario) -> None:
             f"training_seconds: is {scenario.training_seconds:g}, and sellers have {window:g} "
             "seconds (request.terms.update_commit_blocks)"
         )
+    try:
+        validate_windows(
+            terms,
+            scenario.params.seed_delay_blocks,
+            lag_blocks=scenario.chain.confirmations,
+        )
+    except InvalidParams as exc:
+        raise UserError(f"request.terms.{exc} (with chain.confirmations)") from exc
+    least_blocks = scenario.chain.confirmations + REACTION_BLOCKS
+    if scenario.request.mode is not AuctionMode.OPEN:
+        _check_reveal(scenario.request.reveal_blocks, least_blocks)
     if scenario.request.validation_final_count >= scenario.data.validation_count:
         raise UserError(
             "request.validation.final_count: must be below data.validation_samples, "

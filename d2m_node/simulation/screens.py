@@ -3,7 +3,7 @@
 Everything is kept once and shared: a screen only says how far it has got.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -58,33 +58,38 @@ class Screen:
 
 
 class Screens:
-    """One screen per delay, and the tips that are on their way to them."""
+    """One screen per delay and confirmations, and the tips that are on their way to them."""
 
-    def __init__(self, tip: Tip) -> None:
-        """Begin with a screen without a delay."""
-        self._newest = tip
-        self._by_delay = {0.0: Screen(tip, 0.0)}
+    def __init__(self, make_tip: Callable[[int], Tip]) -> None:
+        """Take what makes the tip that so many newer blocks confirm."""
+        self._make_tip = make_tip
+        self._by_place: dict[tuple[float, int], Screen] = {}
         self._coming: list[tuple[float, int, Screen, Tip]] = []
         """A heap by the virtual time at which each is to be shown."""
         self._order = count()
         self._noted = trio.Event()
 
-    def find(self, delay_seconds: float) -> Screen:
+    def find(self, delay_seconds: float = 0.0, confirmations: int = 0) -> Screen:
         """Return the screen of a delay; a new one begins with the newest tip."""
-        screen = self._by_delay.get(delay_seconds)
+        place = (delay_seconds, confirmations)
+        screen = self._by_place.get(place)
         if screen is None:
-            screen = self._by_delay[delay_seconds] = Screen(self._newest, delay_seconds)
+            tip = self._make_tip(confirmations)
+            screen = self._by_place[place] = Screen(tip, delay_seconds)
         return screen
 
     def read_all(self) -> Mapping[Screen, Tip]:
         """Return what every screen shows."""
-        return {screen: screen.tip for screen in self._by_delay.values()}
+        return {screen: screen.tip for screen in self._by_place.values()}
 
-    def publish(self, tip: Tip) -> None:
-        """Show a tip on each screen, now or when its time has come."""
-        self._newest = tip
+    def publish(self) -> None:
+        """Show the newest tips on all screens, now or when their time has come."""
         now = trio.current_time()
-        for delay_seconds, screen in self._by_delay.items():
+        tips: dict[int, Tip] = {}
+        for (delay_seconds, confirmations), screen in self._by_place.items():
+            if confirmations not in tips:
+                tips[confirmations] = self._make_tip(confirmations)
+            tip = tips[confirmations]
             if delay_seconds == 0:
                 screen.show(tip)
             else:

@@ -8,7 +8,7 @@ import pytest
 
 from d2m_node.chain.deployment import load_params
 from d2m_node.errors import UserError
-from d2m_node.simulation.hostile import assign_kinds
+from d2m_node.simulation.hostile import CONE_KINDS, assign_kinds
 from d2m_node.simulation.names import Sizes
 from d2m_node.simulation.scenario import (
     DEFAULT_PARAMS,
@@ -26,7 +26,9 @@ HOSTILE = ROOT / "configs" / "scenarios" / "hostile.toml"
 
 @pytest.fixture
 def table() -> dict[str, Any]:
-    return copy.deepcopy(read_toml(HOSTILE))
+    table = copy.deepcopy(read_toml(HOSTILE))
+    del table["hostile"]["drawn"]
+    return table
 
 
 def change(table: dict[str, Any], path: str, value: object) -> dict[str, Any]:
@@ -52,6 +54,16 @@ def test_the_default_parameters_are_those_of_a_devnet() -> None:
 def test_a_share_of_hostile_nodes_is_rounded(table: dict[str, Any]) -> None:
     change(table, "hostile.cones", [{"kind": "random", "share": 0.3}])
     assert [one.count for one in parse_scenario(table).hostile_cones] == [2]
+
+
+def test_the_seed_draws_how_many_nodes_are_hostile_and_how(table: dict[str, Any]) -> None:
+    change(table, "hostile.drawn", {"cones_max": 2, "sellers_max": 1})
+    drawn = [parse_scenario(change(table, "seed", seed)).hostile_cones for seed in range(40)]
+    assert {sum(one.count for one in kinds) for kinds in drawn} == {0, 1, 2}
+    assert {one.kind for kinds in drawn for one in kinds} == set(CONE_KINDS)
+    assert parse_scenario(change(table, "seed", 7)).hostile_cones == drawn[7]
+    overridden = override(change(table, "seed", 7), Overrides(byzantine_share=0.3))
+    assert sum(one.count for one in parse_scenario(overridden).hostile_cones) == 2
 
 
 def test_the_command_line_comes_before_the_file(table: dict[str, Any]) -> None:

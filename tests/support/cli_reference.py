@@ -3,8 +3,8 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -79,7 +79,7 @@ def _walk(group: click.Command, prefix: str, context: click.Context) -> Iterator
 def render() -> str:
     """Write the whole document."""
     parts = [HEAD + "".join(f"| {code} | {text} |\n" for code, text in _list_codes())]
-    shapes: dict[str, type[msgspec.Struct]] = {}
+    shapes: dict[str, type[Any]] = {}
     parts += [_render_command(listed, shapes) for listed in list_commands()]
     parts.append("## Shapes\n")
     while any(_collect(one, shapes) for one in list(shapes.values())):
@@ -95,7 +95,7 @@ def _list_codes() -> Iterator[tuple[str, str]]:
             yield code, text.strip()
 
 
-def _render_command(listed: Listed, shapes: dict[str, type[msgspec.Struct]]) -> str:
+def _render_command(listed: Listed, shapes: dict[str, type[Any]]) -> str:
     usage = " ".join(listed.command.collect_usage_pieces(listed.context))
     text = textwrap.fill(" ".join((listed.command.help or "").split()), 100)
     option = listed.json_option
@@ -130,28 +130,36 @@ def describe(kind: Any) -> str:
         return plain[kind]
     if kind is NoneType:
         return "null"
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+    if _is_shape(kind):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
     origin, arguments = get_origin(kind), get_args(kind)
     if isinstance(kind, UnionType):
         return " or ".join(describe(one) for one in arguments)
     if origin is Literal:
         return " or ".join(f'"{one}"' for one in arguments)
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {describe(arguments[0])}"
-    if origin is dict:
+    if origin in (dict, Mapping):
         return f"object of {describe(arguments[1])} by name"
     raise TypeError(f"no words for {kind!r}")
 
 
-def _find_structs(kind: Any, known: dict[str, type[msgspec.Struct]]) -> None:
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+def _is_shape(kind: Any) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, msgspec.Struct) or is_dataclass(kind))
+
+
+def _list_fields(shape: type[Any]) -> list[str]:
+    return [one.name for one in fields(shape)] if is_dataclass(shape) else shape.__struct_fields__
+
+
+def _find_structs(kind: Any, known: dict[str, type[Any]]) -> None:
+    if _is_shape(kind):
         known[kind.__name__] = kind
     for argument in get_args(kind):
         _find_structs(argument, known)
 
 
-def _collect(shape: type[msgspec.Struct], known: dict[str, type[msgspec.Struct]]) -> bool:
+def _collect(shape: type[Any], known: dict[str, type[Any]]) -> bool:
     """Add the shapes that a shape's fields name; tell whether there was a new one."""
     before = len(known)
     for kind in get_type_hints(shape).values():
@@ -159,19 +167,19 @@ def _collect(shape: type[msgspec.Struct], known: dict[str, type[msgspec.Struct]]
     return len(known) > before
 
 
-def _render_shape(shape: type[msgspec.Struct]) -> str:
+def _render_shape(shape: type[Any]) -> str:
     hints, words = get_type_hints(shape), _read_words(shape)
     title = shape.__doc__ if "__doc__" in vars(shape) and shape.__doc__ else ""
     lines = [f"### {shape.__name__}\n"]
     if title:
         lines.append(" ".join(title.split()) + "\n")
     lines += ["| Field | JSON | |", "|---|---|---|"]
-    for field in shape.__struct_fields__:
+    for field in _list_fields(shape):
         lines.append(f"| `{field}` | {describe(hints[field])} | {words.get(field, '')} |")
     return "\n".join(lines) + "\n"
 
 
-def _read_words(shape: type[msgspec.Struct]) -> dict[str, str]:
+def _read_words(shape: type[Any]) -> dict[str, str]:
     """Read the text below each field."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(shape))).body
     assert isinstance(tree, ast.ClassDef)
