@@ -104,7 +104,7 @@ def _check_store(folder: Path) -> None:
 def _audit_payments(settlement: bytes | None) -> PaymentAudit | None:
     if settlement is None:
         return None
-    return audit_payments(msgspec.msgpack.decode(settlement, type=SettledJob))
+    return audit_payments(msgspec.json.decode(settlement, type=SettledJob))
 
 
 async def _audit(store: StorePort, record: BallotRecord, decided: Digest) -> AuditedBallot:

@@ -81,9 +81,9 @@ def bid_key(job_id: JobId, body_hash: bytes) -> str:
 async def remember_bid(ports: Ports, job_id: JobId, bid: PlannedBid) -> PlannedBid:
     """Journal a bid; return what is journaled, the first one if there was one before."""
     stored = await ports.store.journal.remember(
-        KIND, bid_key(job_id, bid.body_hash), msgspec.msgpack.encode(bid)
+        KIND, bid_key(job_id, bid.body_hash), msgspec.json.encode(bid)
     )
-    return msgspec.msgpack.decode(stored, type=PlannedBid)
+    return msgspec.json.decode(stored, type=PlannedBid)
 
 
 async def recall_bid(ports: Ports, job: JobState) -> PlannedBid:
@@ -93,7 +93,7 @@ async def recall_bid(ports: Ports, job: JobState) -> PlannedBid:
     """
     own = bid_in(job, ports.signer.address)
     for stored in (await ports.store.journal.recall_all(KIND, f"{job.job_id}/")).values():
-        bid = msgspec.msgpack.decode(stored, type=PlannedBid)
+        bid = msgspec.json.decode(stored, type=PlannedBid)
         if _is_made_of(ports, job, own, bid):
             return bid
     raise JobFailed(job.job_id, "the bid on chain was not made with this data directory")
@@ -121,7 +121,7 @@ async def find_earlier_bid(
     state, me = ports.chain.state, ports.signer.address
     on_its_way: JobId | None = None
     for key, stored in (await ports.store.journal.recall_all(KIND, "")).items():
-        bid = msgspec.msgpack.decode(stored, type=PlannedBid)
+        bid = msgspec.json.decode(stored, type=PlannedBid)
         if bid.body_hash != body_hash:
             continue
         job_id = JobId(int(key.split("/")[0]))

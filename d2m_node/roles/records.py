@@ -152,9 +152,7 @@ async def record_settlement(ports: Ports, job_id: JobId) -> None:
     if job is None or job.settled is None:
         return
     settled = collect_settled_job(job, ports.chain.params)
-    await ports.store.journal.remember(
-        SETTLEMENT_KIND, str(job_id), msgspec.msgpack.encode(settled)
-    )
+    await ports.store.journal.remember(SETTLEMENT_KIND, str(job_id), msgspec.json.encode(settled))
 
 
 async def record_missed_settlements(ports: Ports) -> None:

@@ -21,7 +21,7 @@ def audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     def run(job: SettledJob, *arguments: str) -> tuple[int, str, str]:
         async def record() -> None:
             async with open_store(tmp_path) as store:
-                await store.journal.remember(SETTLEMENT_KIND, str(JOB), msgspec.msgpack.encode(job))
+                await store.journal.remember(SETTLEMENT_KIND, str(JOB), msgspec.json.encode(job))
 
         trio.run(record)
         capsys.readouterr()

@@ -113,7 +113,7 @@ async def test_a_request_and_its_bid_take_their_secrets_from_the_nodes_entropy(
     stored = cast.buyer.store.journal.values
     assert stored["request-seed", "key"] == bytes([1]) * 32
     (bid,) = (value for (kind, _), value in stored.items() if kind == "bid")
-    assert msgspec.msgpack.decode(bid, type=PlannedBid).salt == bytes([2]) * 32
+    assert msgspec.json.decode(bid, type=PlannedBid).salt == bytes([2]) * 32
 
 
 async def test_an_old_copy_that_knows_nothing_of_a_bid_does_not_pay_again(
@@ -350,6 +350,14 @@ async def test_a_key_does_not_bid_again_when_the_validation_set_has_changed(
         await desk.submit(make_request(), idempotency_key="key")
     await cast.market.mine(3)
     assert len(cast.market.calls) == 1
+
+
+async def test_a_bid_of_any_amount_is_remembered() -> None:
+    most = Wei(2**256 - 1)
+    terms = replace(TERMS, stake_wei=most, seller_deposit_wei=most)
+    bid = PlannedBid(amount_wei=most, salt=bytes(32), body_hash=bytes(32), terms=terms,
+                    dataset_path="")  # fmt: skip
+    assert await remember_bid(Cast().buyer.ports, JOB, bid) == bid
 
 
 async def test_a_buyer_gets_its_escrow_back_when_no_cone_node_enrols(

@@ -1,5 +1,7 @@
 """A CONE node that is down while a job is settled has the record of it all the same."""
 
+from dataclasses import replace
+
 import msgspec
 import trio
 
@@ -50,6 +52,9 @@ async def test_what_was_settled_while_a_node_was_down_is_recorded_at_its_start(
     cast = Cast()
     cast.start()
     settle(cast)
+    job = cast.market.state.jobs[JOB]
+    priced = replace(job, price_wei=Wei(2**256 - 1))  # no amount is too large
+    cast.market.state = replace(cast.market.state, jobs={JOB: priced})
     member, stranger = cast.cones[0], cast.buyer
     await member.store.journal.remember(TICKET_KIND, str(JOB), bytes(32))
     for node in (member, stranger):
@@ -59,5 +64,5 @@ async def test_what_was_settled_while_a_node_was_down_is_recorded_at_its_start(
     await wait_idle()
     stored = await member.store.journal.recall(SETTLEMENT_KIND, str(JOB))
     assert stored is not None
-    msgspec.msgpack.decode(stored, type=SettledJob)
+    assert msgspec.json.decode(stored, type=SettledJob).price_wei == 2**256 - 1
     assert await stranger.store.journal.recall(SETTLEMENT_KIND, str(JOB)) is None
