@@ -187,7 +187,7 @@ class _Learning:
         self._samples = self._spoil(dict(zip(names, federation.sellers, strict=True)))
         self._federation = federation
         self._selection, self._final = self._cut(federation)
-        self._round_rules = _build_round_rules(scenario)
+        self._round_rules = build_round_rules(scenario)
         start = compute_initial_state(self._round_rules, self._sources.initial_seed, len(names))
         self._initial = start.parameters
         self._rules = create_rules(
@@ -384,7 +384,8 @@ def derive_data_seed(seed: int, name: str) -> Digest:
     return hash_domain("data", word(seed), name.encode())
 
 
-def _build_round_rules(scenario: Scenario) -> RoundRules:
+def build_round_rules(scenario: Scenario) -> RoundRules:
+    """Return what a scenario's job fixes for all its rounds."""
     request = scenario.request
     return RoundRules(
         model=request.model,

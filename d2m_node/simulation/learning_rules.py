@@ -180,7 +180,7 @@ class BaselineRules:
         self._parameters = start.parameters
         self._previous_step: Int32 | None = None
         self._digest = start.previous_digest
-        self._mechanism = _build_mechanism(choice, rules, len(start.credits))
+        self._mechanism = build_mechanism(choice, rules, len(start.credits))
 
     @property
     def parameters(self) -> Int32:
@@ -251,8 +251,11 @@ class _Meter:
         return [compute_utility(self._rules.metric, one, self._material.labels) for one in logits]
 
 
-def _build_mechanism(choice: Choice, rules: RoundRules, seller_count: int) -> Mechanism:
-    """Give each part the parameters that it takes."""
+def build_mechanism(choice: Choice, rules: RoundRules, seller_count: int) -> Mechanism:
+    """Make sampler and aggregator of a choice, each with the parameters that it takes.
+
+    Raises InvalidParams.
+    """
     own = {"sellers_per_round": rules.sellers_per_round}
     if choice.sampler == "osmd":
         own |= {"eta_q16": rules.eta_q16, "alpha_bps": rules.alpha_bps}
