@@ -162,3 +162,8 @@ class DataFileView(Shape, frozen=True, kw_only=True):
     """Whether it is there, byte for byte as it is published."""
     state: str
     """One of "here" and "fetched", or what is wrong."""
+
+
+class ReportResult(Shape, frozen=True, kw_only=True):
+    report: str
+    """The page that was written."""

@@ -8,6 +8,7 @@ import click
 
 from d2m_node.cli.options import json_of
 from d2m_node.cli.output import print_facts, print_result, print_table, round_wei
+from d2m_node.cli.shapes import ReportResult
 from d2m_node.simulation.outcome import Outcome, write_result
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ LOG_FILE = "log.jsonl"
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.option(
+    "--report",
+    "report_of",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Run nothing: make one page, report.html, of all results in this folder.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Run with another seed.")
 @click.option(
     "--byzantine",
@@ -47,10 +54,11 @@ LOG_FILE = "log.jsonl"
     type=click.IntRange(0, 256),
     help="Training processes; 0 trains in this one.  [default: one per core, of digits none]",
 )
-@json_of(Outcome, help_text="Print the result as JSON.")
+@json_of(Outcome, ReportResult, help_text="Print the result as JSON.")
 def simulate(  # noqa: PLR0913 - click passes each option
-    file: Path,
+    file: Path | None,
     *,
+    report_of: Path | None,
     seed: int | None,
     byzantine: float | None,
     ablate: tuple[str, ...],
@@ -65,6 +73,12 @@ def simulate(  # noqa: PLR0913 - click passes each option
     same log. What must never happen ends the run with one line that names the seed, the block, the
     job and the node.
     """
+    if (file is None) == (report_of is None):
+        raise click.UsageError("give either a scenario FILE or --report DIR")
+    if report_of is not None:
+        _report(report_of, as_json=as_json)
+        return
+    assert file is not None, "one of them was given"
     from d2m_node.cli.simulate_progress import open_progress
     from d2m_node.simulation.quiet import silence_logs
     from d2m_node.simulation.scenario import Overrides, read_scenario
@@ -81,6 +95,16 @@ def simulate(  # noqa: PLR0913 - click passes each option
         print_result(outcome)
     else:
         _print_summary(outcome, path)
+
+
+def _report(folder: Path, *, as_json: bool) -> None:
+    from d2m_node.simulation.experiments.report import write_report
+
+    path = write_report(folder)
+    if as_json:
+        print_result(ReportResult(report=str(path)))
+    else:
+        click.echo(path)
 
 
 def _open_log(folder: Path | None) -> AbstractContextManager[IO[bytes] | None]:

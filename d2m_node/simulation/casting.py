@@ -7,9 +7,8 @@ from typing import Final
 from d2m_node.ports import ChainPort, Samples, TrainerPort
 from d2m_node.roles.executor import Executor, HonestExecutor
 from d2m_node.simulation.ablations import AblatedExecutor
-from d2m_node.simulation.data_attacks import DATA_ATTACKS
-from d2m_node.simulation.federation import CLASSES, Federation
-from d2m_node.simulation.hostile import Hostile, assign_kinds
+from d2m_node.simulation.federation import Federation
+from d2m_node.simulation.hostile import Hostile, assign_kinds, spoil_samples
 from d2m_node.simulation.hostile_executors import (
     CopyingExecutor,
     ForgingExecutor,
@@ -17,13 +16,12 @@ from d2m_node.simulation.hostile_executors import (
     StaleExecutor,
 )
 from d2m_node.simulation.identities import Identity, draw_between, make_identity
-from d2m_node.simulation.names import role_of
-from d2m_node.simulation.rings import Ring, RingTrainer
+from d2m_node.simulation.names import index_of, role_of
+from d2m_node.simulation.rings import Ring, RingTrainer, make_rings
 from d2m_node.simulation.scenario import OSMD, VALIDATION, YODA, Scenario
 from d2m_node.simulation.shared_results import SharedResults
 from d2m_node.simulation.simulated_node import OWN_DATA, Equipment, SharedDatasets
 from d2m_node.simulation.training_pool import Pool, PooledTrainer
-from d2m_node.simulation.update_attacks import UPDATE_ATTACKS
 from protocol.evaluation import Evaluator, compute_logits_of_all
 from protocol.hashing import hash_domain, word
 from protocol.types import Digest
@@ -50,14 +48,7 @@ def cast_nodes(
         **assign_kinds(sizes.names_of("seller"), scenario.hostile_sellers, seed, "seller"),
         **assign_kinds(sizes.names_of("cone"), scenario.hostile_cones, seed, "cone"),
     }
-    rings = {
-        hostile.kind: Ring(
-            UPDATE_ATTACKS[hostile.kind](**hostile.options),
-            hash_domain("ring-seed", word(seed), hostile.kind.encode()),
-        )
-        for hostile in scenario.hostile_sellers
-        if hostile.kind in UPDATE_ATTACKS
-    }
+    rings = make_rings(scenario.hostile_sellers, seed)
     stage = _Stage(scenario, federation, pool, results, kinds, rings)
     return {name: stage.equip(name) for name in sizes.names}
 
@@ -93,12 +84,9 @@ class _Stage:
             case "buyer":
                 return {f"/{VALIDATION}": self.federation.validation}
             case "seller":
-                samples = self.federation.sellers[_index_of(name)]
                 hostile = self.kinds.get(name)
-                corrupt = None if hostile is None else DATA_ATTACKS.get(hostile.kind)
-                if corrupt is not None:
-                    samples = corrupt(samples, CLASSES, hash_domain("corrupt", identity.secret))
-                return {OWN_DATA: samples}
+                samples = self.federation.sellers[index_of(name)]
+                return {OWN_DATA: spoil_samples(samples, hostile, identity.secret)}
             case _:
                 return {}
 
@@ -108,7 +96,7 @@ class _Stage:
         ring = None if hostile is None else self.rings.get(hostile.kind)
         if ring is None or role_of(name) != "seller":
             return lambda: honest
-        return lambda: RingTrainer(honest, ring, _index_of(name))
+        return lambda: RingTrainer(honest, ring, index_of(name))
 
     def _draw_training_seconds(self, name: str) -> float:
         """Some machines are faster than others, by up to a half."""
@@ -146,7 +134,3 @@ def _make_spy(chain: ChainPort) -> Callable[[], list[OpenedResult]]:
         return [OpenedResult(digest, count) for digest, count in votes.items()]
 
     return find_opened
-
-
-def _index_of(name: str) -> int:
-    return int(name.partition("-")[2]) - 1

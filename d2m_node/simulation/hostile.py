@@ -9,9 +9,12 @@ import msgspec
 from msgspec import Meta
 
 from d2m_node.errors import UserError
+from d2m_node.ports import Samples
 from d2m_node.simulation.data_attacks import DATA_ATTACKS
+from d2m_node.simulation.federation import CLASSES
 from d2m_node.simulation.tables import Table
 from d2m_node.simulation.update_attacks import UPDATE_ATTACKS
+from protocol.hashing import hash_domain
 
 CONE_KINDS: Final = ("random", "stale", "collude", "withhold", "copy", "equivocate")
 CONDUCT_KINDS: Final = ("partial", "equivocate")
@@ -103,3 +106,11 @@ def assign_kinds(
         for name in order[len(assigned) : len(assigned) + one.count]:
             assigned[name] = one
     return assigned
+
+
+def spoil_samples(samples: Samples, hostile: Hostile | None, secret: bytes) -> Samples:
+    """Return a seller's data with what is wrong with them; ``secret`` is the node's own."""
+    corrupt = None if hostile is None else DATA_ATTACKS.get(hostile.kind)
+    if corrupt is None:
+        return samples
+    return corrupt(samples, CLASSES, hash_domain("corrupt", secret))

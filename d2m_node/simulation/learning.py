@@ -5,8 +5,9 @@ blocks comes from `Sources`; with those of a market's run, the rounds have the m
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,15 +15,16 @@ from typing import Final, Protocol
 import msgspec
 
 from d2m_node.errors import UserError
-from d2m_node.ports import Int32Array, Samples, TrainingTask
-from d2m_node.settings import Device
-from d2m_node.simulation.data_attacks import DATA_ATTACKS
-from d2m_node.simulation.federation import CLASSES, Federation, share_out
-from d2m_node.simulation.hostile import CONDUCT_KINDS, Hostile, assign_kinds
+from d2m_node.ports import Int32Array, TrainingTask
+from d2m_node.simulation.federation import Federation, share_out
+from d2m_node.simulation.hostile import CONDUCT_KINDS, Hostile, assign_kinds, spoil_samples
+from d2m_node.simulation.identities import make_identity
 from d2m_node.simulation.learning_rules import Choice, Material, Place, create_rules
+from d2m_node.simulation.names import index_of
 from d2m_node.simulation.outcome import HONEST, NodePayout, Outcome
+from d2m_node.simulation.rings import Ring, learn, make_rings
 from d2m_node.simulation.scenario import Scenario
-from d2m_node.simulation.update_attacks import UPDATE_ATTACKS, RingView, UpdateAttack
+from d2m_node.simulation.training_pool import InlinePool, Pool
 from protocol import settlement
 from protocol.aggregation import RoundRules
 from protocol.evaluation import Evaluator, compute_logits_of_all
@@ -42,9 +44,6 @@ from protocol.validation_set import (
 
 ENDED: Final = "ended"
 _SEED_BITS: Final = 32
-
-Train = Callable[[Sequence[TrainingTask]], Sequence[Int32Array]]
-"""Trains for several sellers; one update for each task, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +138,9 @@ class RoundNote:
 class Helpers:
     """Who computes, and who listens; for a test or a faster machine."""
 
-    train: Train
+    pool: Pool = field(default_factory=InlinePool)
     evaluate: Evaluator = compute_logits_of_all
     on_round: Callable[[RoundNote], None] = lambda _: None
-
-
-def train_inline(tasks: Sequence[TrainingTask]) -> list[Int32Array]:
-    """Train one after the other, in this process and one thread."""
-    from d2m_node.training.devices import select_device
-    from d2m_node.training.local import train_locally
-
-    device = select_device(Device.CPU)
-    return [train_locally(task, device=device, check_cancelled=lambda: None) for task in tasks]
 
 
 def run_learning(
@@ -184,7 +174,13 @@ class _Learning:
         federation = share_out(scenario.data, len(names), scenario.seed, data)
         self._kinds = assign_kinds(names, scenario.hostile_sellers, scenario.seed, "seller")
         _refuse_conduct(self._kinds.values())
-        self._samples = self._spoil(dict(zip(names, federation.sellers, strict=True)))
+        self._rings = make_rings(scenario.hostile_sellers, scenario.seed)
+        self._samples = {
+            name: spoil_samples(
+                samples, self._kinds.get(name), make_identity(scenario.seed, name).secret
+            )
+            for name, samples in zip(names, federation.sellers, strict=True)
+        }
         self._federation = federation
         self._selection, self._final = self._cut(federation)
         self._round_rules = build_round_rules(scenario)
@@ -202,7 +198,7 @@ class _Learning:
         """Draw sellers, train, aggregate, and test."""
         seller_seed = self._sources.seller_seed(round_index)
         drawn = self._rules.draw(seller_seed)
-        updates = self._collect(round_index, drawn, seller_seed)
+        updates = self._collect(round_index, drawn)
         samples, labels = self._draw_samples(round_index)
         step = self._rules.run(
             Material(
@@ -253,15 +249,6 @@ class _Learning:
             seconds=0.0,
         )
 
-    def _spoil(self, samples: dict[str, Samples]) -> dict[str, Samples]:
-        """Change the data of sellers whose flaw or attack is in them."""
-        for name, hostile in self._kinds.items():
-            corrupt = DATA_ATTACKS.get(hostile.kind)
-            if corrupt is not None:
-                seed = derive_data_seed(self._plan.scenario.seed, name)
-                samples[name] = corrupt(samples[name], CLASSES, seed)
-        return samples
-
     def _cut(self, federation: Federation) -> tuple[ValidationPart, ValidationPart]:
         rows, labels = encode_samples(federation.validation.inputs), federation.validation.labels
         split = split_validation_set(
@@ -279,19 +266,27 @@ class _Learning:
         )
         return select_samples(self._selection, chosen, self._round_rules.model)
 
-    def _collect(
-        self, round_index: RoundIndex, drawn: Sequence[int], seed: Digest
-    ) -> dict[int, Int32]:
-        """Train for all drawn sellers that need it, then let the hostile ones have their way."""
+    def _collect(self, round_index: RoundIndex, drawn: Sequence[int]) -> dict[int, Int32]:
+        """Let all drawn sellers train, and the hostile ones have their way with what they learn."""
         names = {index: self._sources.sellers[index] for index in dict.fromkeys(drawn)}
-        learning = {index: name for index, name in names.items() if self._trains(name)}
-        tasks = [self._build_task(round_index, name) for name in learning.values()]
-        updates = dict(zip(learning, self._helpers.train(tasks), strict=True))
-        return self._forge(names, updates, seed)
+        begun: dict[int, Future[Int32Array]] = {}
+        meetings: dict[int, bytes] = {}
+        for index, name in names.items():
+            task, ring = self._build_task(round_index, name), self._find_ring(name)
+            begun[index] = learn(self._helpers.pool, task, ring)
+            if ring is not None:
+                meetings[index] = ring.join(index_of(name), task, begun[index])
+        updates: dict[int, Int32] = {}
+        for index, name in names.items():
+            updates[index] = begun[index].result()
+            ring = self._find_ring(name)
+            if ring is not None:
+                updates[index] = ring.forge(meetings[index], index_of(name), updates[index])
+        return updates
 
-    def _trains(self, name: str) -> bool:
-        attack = _find_attack(self._kinds.get(name))
-        return attack is None or attack.needs_training
+    def _find_ring(self, name: str) -> Ring | None:
+        hostile = self._kinds.get(name)
+        return None if hostile is None else self._rings.get(hostile.kind)
 
     def _build_task(self, round_index: RoundIndex, name: str) -> TrainingTask:
         scenario = self._plan.scenario
@@ -304,27 +299,6 @@ class _Learning:
             samples=self._samples[name],
             seed=self._sources.training_seed(round_index, name),
         )
-
-    def _forge(
-        self, names: Mapping[int, str], updates: dict[int, Int32], seed: Digest
-    ) -> dict[int, Int32]:
-        """Replace the updates of hostile sellers; those of one kind work together."""
-        nothing = self._rules.parameters * 0
-        forged = dict(updates)
-        for index, name in names.items():
-            hostile = self._kinds.get(name)
-            attack = _find_attack(hostile)
-            if hostile is None or attack is None:
-                continue
-            ring = [one for one, other in names.items() if self._kinds.get(other) is hostile]
-            view = RingView(
-                seller=index,
-                learned={one: updates.get(one, nothing) for one in ring},
-                previous_step=self._rules.previous_step,
-                seed=hash_domain("ring", seed),
-            )
-            forged[index] = attack.forge(view)
-        return {index: forged[index] for index in names}
 
     def _test(self, parameters: Int32) -> float:
         """Return the share of right predictions on the test data."""
@@ -379,11 +353,6 @@ class _Learning:
         return first, last
 
 
-def derive_data_seed(seed: int, name: str) -> Digest:
-    """Return the seed of what is wrong with a node's data."""
-    return hash_domain("data", word(seed), name.encode())
-
-
 def build_round_rules(scenario: Scenario) -> RoundRules:
     """Return what a scenario's job fixes for all its rounds."""
     request = scenario.request
@@ -395,12 +364,6 @@ def build_round_rules(scenario: Scenario) -> RoundRules:
         eta_q16=request.sampling.eta_q16,
         keep_bps=request.sampling.keep_bps,
     )
-
-
-def _find_attack(hostile: Hostile | None) -> UpdateAttack | None:
-    if hostile is None or hostile.kind not in UPDATE_ATTACKS:
-        return None
-    return UPDATE_ATTACKS[hostile.kind](**hostile.options)
 
 
 def _refuse_conduct(kinds: Iterable[Hostile]) -> None:

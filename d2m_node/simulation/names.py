@@ -28,3 +28,8 @@ class Sizes:
 def role_of(name: str) -> str:
     """Return the role that a name says."""
     return name.partition("-")[0]
+
+
+def index_of(name: str) -> int:
+    """Return the position of a node among those of its role, from zero."""
+    return int(name.partition("-")[2]) - 1

@@ -4,6 +4,7 @@ The members of a ring that are sampled in a round find each other by the model t
 first to be done fixes what the ring knows, so that all of them tell one story.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,9 +13,10 @@ import numpy as np
 import trio
 
 from d2m_node.ports import Int32Array, TrainingTask
-from d2m_node.simulation.training_pool import PooledTrainer
-from d2m_node.simulation.update_attacks import RingView, UpdateAttack
-from protocol.hashing import hash_domain
+from d2m_node.simulation.hostile import Hostile
+from d2m_node.simulation.training_pool import Pool, PooledTrainer
+from d2m_node.simulation.update_attacks import UPDATE_ATTACKS, RingView, UpdateAttack
+from protocol.hashing import hash_domain, word
 
 ROUNDS_KEPT: Final = 4
 
@@ -84,14 +86,28 @@ class RingTrainer(PooledTrainer):
 
     async def train(self, task: TrainingTask) -> Int32Array:
         """Learn with the ring, and return what it sends instead."""
-        learning = self._learn(task)
+        learning = learn(self.pool, task, self._ring)
         name = self._ring.join(self._member, task, learning)
         await trio.sleep(self.seconds)
         return self._ring.forge(name, self._member, learning.result())
 
-    def _learn(self, task: TrainingTask) -> "Future[Int32Array]":
-        if self._ring.attack.needs_training:
-            return self.pool.submit(task)
-        nothing: Future[Int32Array] = Future()
-        nothing.set_result(np.zeros(task.parameters.shape, dtype=np.int32))
-        return nothing
+
+def make_rings(hostile: Sequence[Hostile], seed: int) -> dict[str, Ring]:
+    """Make the rings of those kinds that attack updates, by kind."""
+    return {
+        one.kind: Ring(
+            UPDATE_ATTACKS[one.kind](**one.options),
+            hash_domain("ring-seed", word(seed), one.kind.encode()),
+        )
+        for one in hostile
+        if one.kind in UPDATE_ATTACKS
+    }
+
+
+def learn(pool: Pool, task: TrainingTask, ring: Ring | None) -> "Future[Int32Array]":
+    """Begin a training; for a ring whose attack needs none, give zeros at once."""
+    if ring is None or ring.attack.needs_training:
+        return pool.submit(task)
+    nothing: Future[Int32Array] = Future()
+    nothing.set_result(np.zeros(task.parameters.shape, dtype=np.int32))
+    return nothing

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from d2m_node import cli
 from d2m_node.errors import UserError
 from d2m_node.simulation.experiments import execute as execution
 from d2m_node.simulation.experiments import results as kept
@@ -228,19 +229,16 @@ def test_a_result_is_the_same_in_one_process_and_in_many(configs: Path, tmp_path
 
 
 def test_cells_with_the_same_inputs_are_run_once(configs: Path, tmp_path: Path) -> None:
-    extra = '{ name = "none", value = 1, set.hostile.sellers = [{ kind = "idle", share = 0.0 }] },'
-    text = EXPERIMENT.replace('{ name = "0", value = 0 },', '{ name = "0", value = 0 },\n' + extra)
-    (configs / "test.toml").write_text(
-        text.replace('{ name = "0", value = 0 }', '{ name = "0", value = 0, set.hostile = {} }')
-    )
-    display = run(configs, tmp_path / "results")
-    assert display.total == 12 or display.total == 8
-    results = read_results(tmp_path / "results" / "test")
+    none = '{ name = "none", value = 1, set.hostile.sellers = [{ kind = "idle", share = 0.0 }] },'
+    same = none.replace('"none", value = 1', '"same", value = 2').replace("idle", "noise")
+    first = '{ name = "0", value = 0 },'
+    (configs / "test.toml").write_text(EXPERIMENT.replace(first, f"{none}\n{same}"))
+    assert run(configs, tmp_path).total == 8
+    results = read_results(tmp_path / "test")
     assert len(results) == 12
-    digests = {
-        result.outcome.log_digest for result in results if result.record.points["share"] != "20"
-    }
-    assert len(digests) == 4
+    none_hostile = [one for one in results if one.record.points["share"] != "20"]
+    assert len({one.outcome.log_digest for one in none_hostile}) == 4
+    assert {one.record.points["share"] for one in none_hostile} == {"none", "same"}
 
 
 def test_a_failed_run_is_told_and_does_not_hold_up_the_rest(
@@ -444,3 +442,15 @@ def test_missing_data_are_told_before_anything_runs(tmp_path: Path) -> None:
     ended = command("accuracy-mnist", "--results", tmp_path, "--data", tmp_path)
     assert ended.exit_code == 3
     assert "train-images-idx3-ubyte.gz: is missing; see `d2m-node data fetch`" in ended.output
+
+
+def test_the_command_simulate_makes_the_report(
+    configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(configs, tmp_path)
+    show_results(read_experiment(configs / "test.toml"), tmp_path)
+    assert cli.run_command(["simulate", "--report", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(tmp_path / "report.html")}
+    assert cli.run_command(["simulate", "--report", str(tmp_path / "configs")]) == 3
+    assert cli.run_command(["simulate"]) == 2
+    assert cli.run_command(["simulate", "x.toml", "--report", str(tmp_path)]) == 2

@@ -1,6 +1,6 @@
 """The learning loop: the rules of the market without its machinery, and other rules beside them."""
 
-from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -10,20 +10,26 @@ import pytest
 
 from d2m_node.errors import UserError
 from d2m_node.ports import Int32Array, TrainingTask
+from d2m_node.roles import sources
+from d2m_node.simulation.federation import share_out
+from d2m_node.simulation.hostile import assign_kinds, spoil_samples
+from d2m_node.simulation.identities import make_identity
 from d2m_node.simulation.learning import (
     Helpers,
     LearningPlan,
     RoundNote,
     SeededSources,
     run_learning,
-    train_inline,
 )
-from d2m_node.simulation.learning_rules import BaselineRules, Choice, MarketRules
+from d2m_node.simulation.learning_rules import BaselineRules, Choice, MarketRules, Place
 from d2m_node.simulation.outcome import Outcome
 from d2m_node.simulation.scenario import Scenario, parse_scenario
 from d2m_node.simulation.server_step import ServerStep
+from d2m_node.simulation.training_pool import InlinePool
 from protocol.baselines.interface import Aggregate, Offers
 from protocol.errors import InvalidParams
+from protocol.round import RoundWork, compute_initial_state, compute_round
+from protocol.types import Digest
 from protocol.update import MAX_UPDATE
 
 MARKET = Choice(parameters={})
@@ -46,7 +52,7 @@ def make_scenario(**changes: Any) -> Scenario:
 
 def run(choice: Choice = MARKET, scenario: Scenario | None = None, **changes: Any) -> Outcome:
     plan = LearningPlan(scenario=scenario or make_scenario(), choice=choice, **changes)
-    return run_learning(plan, data=None, helpers=Helpers(train=train_inline))
+    return run_learning(plan, data=None, helpers=Helpers())
 
 
 def same(one: Outcome, other: Outcome) -> bool:
@@ -162,37 +168,39 @@ def test_an_attack_that_needs_a_network_is_refused(kind: str) -> None:
         run(scenario=make_hostile(kind))
 
 
+class Watched(InlinePool):
+    """Trains, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.tasks: list[TrainingTask] = []
+
+    def submit(self, task: TrainingTask) -> "Future[Int32Array]":
+        self.tasks.append(task)
+        return super().submit(task)
+
+
 def test_who_sends_noise_does_not_train() -> None:
-    asked: list[int] = []
-
-    def train(tasks: Sequence[TrainingTask]) -> list[Int32Array]:
-        asked.append(len(tasks))
-        return train_inline(tasks)
-
+    pool = Watched()
     plan = LearningPlan(scenario=make_hostile("idle", count=8), choice=MARKET)
-    run_learning(plan, data=None, helpers=Helpers(train=train))
-    assert set(asked) == {0}
+    run_learning(plan, data=None, helpers=Helpers(pool=pool))
+    assert pool.tasks == []
 
 
 # --- training, and the server's step ----------------------------------------------------------
 
 
 def test_the_learning_rate_falls_with_each_round() -> None:
-    rates: list[int] = []
-
-    def train(tasks: Sequence[TrainingTask]) -> list[Int32Array]:
-        rates.append(tasks[0].spec.learning_rate_micros)
-        return train_inline(tasks)
-
+    pool = Watched()
     plan = LearningPlan(scenario=make_scenario(), choice=MARKET, rate_decay=Decimal("0.5"))
-    run_learning(plan, data=None, helpers=Helpers(train=train))
-    assert rates == [10_000, 5_000, 2_500, 1_250]
+    run_learning(plan, data=None, helpers=Helpers(pool=pool))
+    rates = [task.spec.learning_rate_micros for task in pool.tasks]
+    assert list(dict.fromkeys(rates)) == [10_000, 5_000, 2_500, 1_250]
 
 
 def test_each_round_is_told() -> None:
     told: list[RoundNote] = []
     plan = LearningPlan(scenario=make_scenario(), choice=MARKET)
-    found = run_learning(plan, data=None, helpers=Helpers(train=train_inline, on_round=told.append))
+    found = run_learning(plan, data=None, helpers=Helpers(on_round=told.append))
     assert [note.round_index for note in told] == [0, 1, 2, 3]
     assert tuple(note.accuracy for note in told) == found.accuracy
 
@@ -255,3 +263,129 @@ def test_sources_of_one_seed_differ_by_purpose_round_and_seller() -> None:
     assert len(set(drawn)) == len(drawn)
     trained = {sources.training_seed(number, name) for number in range(3) for name in "ab"}
     assert len(trained) == 6
+
+
+# --- the market's bytes -----------------------------------------------------------------------
+
+
+class Observed:
+    """`Sources` out of what the nodes of a market took from their chain and their entropy."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self.works: list[RoundWork] = []
+        self.digests: list[Digest] = []
+        self.sellers_seeds: dict[int, Digest] = {}
+        self.subset_seeds: dict[int, Digest] = {}
+        self.final_seed = self.initial_seed = Digest(b"")
+        self.tasks: list[TrainingTask] = []
+
+    @property
+    def place(self) -> Place:
+        work = self.works[0]
+        return Place(domain=work.domain, job_id=work.job_id, payees=work.payees)
+
+    @property
+    def sellers(self) -> tuple[str, ...]:
+        names = make_scenario().sizes.names_of("seller")
+        accounts = {make_identity(self._seed, name).account: name for name in names}
+        return tuple(accounts[account] for account in self.place.payees)
+
+    def seller_seed(self, round_index: int) -> Digest:
+        return self.sellers_seeds[round_index]
+
+    def subset_seed(self, round_index: int) -> Digest:
+        return self.subset_seeds[round_index]
+
+    def training_seed(self, round_index: int, seller: str) -> int:
+        before = self.works[round_index].before.parameters
+        labels = self._labels[seller]
+        (seed,) = {
+            task.seed
+            for task in self.tasks
+            if np.array_equal(task.parameters, before)
+            and np.array_equal(task.samples.labels, labels)
+        }
+        return seed
+
+    def share_out(self, scenario: Scenario) -> None:
+        """Remember who holds what, so that a training is known by its samples."""
+        federation = share_out(scenario.data, scenario.sizes.sellers, scenario.seed, None)
+        self._labels = {}
+        kinds = assign_kinds(
+            scenario.sizes.names_of("seller"), scenario.hostile_sellers, scenario.seed, "seller"
+        )
+        for name, samples in zip(
+            scenario.sizes.names_of("seller"), federation.sellers, strict=True
+        ):
+            secret = make_identity(scenario.seed, name).secret
+            self._labels[name] = spoil_samples(samples, kinds.get(name), secret).labels
+
+
+def run_market(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> tuple[Observed, Outcome]:
+    """Run the whole market, and keep what its rounds were computed from."""
+    from d2m_node.roles import executor, findings, validation
+    from d2m_node.simulation.world import run_scenario
+
+    seen = Observed(scenario.seed)
+    seen.share_out(scenario)
+
+    def compute(work: RoundWork, *rest: Any) -> Any:
+        result = compute_round(work, *rest)
+        if work.round_index == len(seen.works):
+            seen.works.append(work)
+            seen.digests.append(result.digest)
+        return result
+
+    def keep(place: dict[int, Digest], compute_seed: Any) -> Any:
+        def compute(domain: Any, job: Any, round_index: int, randomness: bytes) -> Digest:
+            place[round_index] = compute_seed(domain, job, round_index, randomness)
+            return place[round_index]
+
+        return compute
+
+    def split(seed: Digest, *rest: Any) -> Any:
+        seen.final_seed = seed
+        return validation_split(seed, *rest)
+
+    def start(rules: Any, seed: Digest, count: int) -> Any:
+        seen.initial_seed = seed
+        return compute_initial_state(rules, seed, count)
+
+    submit = InlinePool.submit
+    validation_split = validation.split_validation_set
+    monkeypatch.setattr(executor, "compute_round", compute)
+    for name, place in (("seller", seen.sellers_seeds), ("subset", seen.subset_seeds)):
+        attribute = f"compute_{name}_seed"
+        monkeypatch.setattr(findings, attribute, keep(place, getattr(findings, attribute)))
+    monkeypatch.setattr(validation, "split_validation_set", split)
+    monkeypatch.setattr(sources, "compute_initial_state", start)
+    monkeypatch.setattr(
+        InlinePool, "submit", lambda self, task: (seen.tasks.append(task), submit(self, task))[1]
+    )
+    outcome = run_scenario(scenario)
+    monkeypatch.undo()
+    return seen, outcome
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [[], [{"kind": "alie", "count": 2}, {"kind": "label-flip", "count": 1}]],
+    ids=["honest", "hostile"],
+)
+def test_rounds_have_the_bytes_of_those_of_the_whole_market(
+    hostile: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = make_scenario(hostile={"sellers": hostile})
+    seen, market = run_market(scenario, monkeypatch)
+    told: list[RoundNote] = []
+    plan = LearningPlan(scenario=scenario, choice=MARKET)
+    alone = run_learning(plan, data=None, helpers=Helpers(on_round=told.append), sources=seen)
+    assert len(seen.digests) == 4
+    assert [note.digest for note in told] == seen.digests
+    assert alone.accuracy == market.accuracy
+
+    def weigh(outcome: Outcome) -> dict[str, int]:
+        return {one.node: one.contribution for one in outcome.payouts if one.role == "seller"}
+
+    assert weigh(alone) == weigh(market)

@@ -10,9 +10,12 @@ from d2m_node.benchmark_data.verify import find_flaw
 from d2m_node.errors import UserError
 from d2m_node.simulation.experiments.file import read_learning
 from d2m_node.simulation.experiments.results import Run
-from d2m_node.simulation.learning import Helpers, LearningPlan, run_learning, train_inline
+from d2m_node.simulation.learning import Helpers, LearningPlan, run_learning
 from d2m_node.simulation.outcome import Outcome
 from d2m_node.simulation.scenario import Scenario, parse_scenario
+from d2m_node.training.convolution import ConvolutionShape
+from protocol.evaluation import Evaluator, compute_logits_of_all
+from protocol.model import ModelDescription
 
 OnRound = Callable[[int], None]
 """Called with the number of rounds that are done."""
@@ -31,19 +34,34 @@ def execute(run: Run, data: Path | None, on_round: OnRound) -> Outcome:
         choice=learning.choose(),
         rate_decay=Decimal(str(learning.rate_decay)),
     )
-    helpers = Helpers(train=train_inline, on_round=lambda note: on_round(note.round_index + 1))
+    helpers = Helpers(
+        evaluate=_choose_evaluator(scenario.request.model),
+        on_round=lambda note: on_round(note.round_index + 1),
+    )
     return run_learning(plan, data=data, helpers=helpers)
 
 
 def _execute_market(scenario: Scenario, data: Path | None, on_round: OnRound) -> Outcome:
     # It brings the chain along, and the learning loop needs none.
     from d2m_node.simulation.quiet import silence_logs
-    from d2m_node.simulation.world import run_scenario
+    from d2m_node.simulation.world import RunOptions, run_scenario
 
     silence_logs()
     return run_scenario(
-        scenario, data=data, on_progress=lambda progress: on_round(progress.rounds_done)
+        scenario,
+        data=data,
+        on_progress=lambda progress: on_round(progress.rounds_done),
+        options=RunOptions(evaluate=_choose_evaluator(scenario.request.model)),
     )
+
+
+def _choose_evaluator(model: ModelDescription) -> Evaluator:
+    """Choose the fastest way to the same integers, in one thread: runs have a core each."""
+    if ConvolutionShape.read(model) is None:
+        return compute_logits_of_all
+    from d2m_node.training.fast_exact import FastEvaluator
+
+    return FastEvaluator(threads=1)
 
 
 def check_data(runs: list[Run], data: Path | None) -> None:
