@@ -3,10 +3,13 @@
 Source: MECHANISM 14; the same sums that the contracts' own tests take from the contracts.
 """
 
+from protocol.course import list_participation
 from protocol.deposits import DepositStatus
+from protocol.events import SharesOpened
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
-from protocol.settlement import PayeeRole
+from protocol.settlement import Outcome, PayeeRole, compute_access_cap
+from protocol.shares import list_credits
 from protocol.types import NO_ACCOUNT, Wei
 
 SHARED_ROLES = (PayeeRole.CONE, PayeeRole.SELLER)
@@ -61,7 +64,30 @@ def _count_shares(job: JobState) -> int:
     if job.shares is None or job.shares_swept:
         return 0
     claimed = sum(one.amount_wei for one in job.payouts if one.role in SHARED_ROLES)
-    return job.shares.cone_pool_wei + job.shares.seller_pool_wei - claimed
+    return _sum_cone_shares(job, job.shares) + _sum_seller_shares(job, job.shares) - claimed
+
+
+def _sum_cone_shares(job: JobState, shares: SharesOpened) -> int:
+    """Sum up the shares as they are paid, each rounded down; the rest is the buyer's."""
+    assert job.course is not None, "a job that is settled has a course"
+    is_unserved = job.ended is not None and job.ended.outcome == Outcome.UNSERVED
+    counts = list_participation(job.course, len(job.cones))
+    return _sum_parts(shares.cone_pool_wei, (1,) * len(counts) if is_unserved else counts, None)
+
+
+def _sum_seller_shares(job: JobState, shares: SharesOpened) -> int:
+    assert job.terms is not None, "a job that is settled has terms"
+    assert job.settled is not None, "shares are opened by a settlement"
+    weights = tuple(weight for _, weight in list_credits(job)) or (1,) * len(job.sellers)
+    rounds = job.settled.rounds_done
+    cap = compute_access_cap(job.terms.sellers_per_round, rounds, len(weights))
+    return _sum_parts(shares.seller_pool_wei, weights, cap)
+
+
+def _sum_parts(pool_wei: int, weights: tuple[int, ...], cap: int | None) -> int:
+    total = sum(weights)
+    paid = (weight if cap is None else min(weight, cap) for weight in weights)
+    return sum(pool_wei * one // total for one in paid) if total else 0
 
 
 def _count_bond(job: JobState) -> int:
