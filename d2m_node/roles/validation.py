@@ -148,15 +148,20 @@ class Parts:
         self._asked: set[int] = set()
 
     async def obtain(self, part: int, deadline: BlockNumber) -> None:
-        """Fetch a part once, and give the receipt for it by ``deadline``."""
-        if part in self._asked:
-            return
-        self._asked.add(part)
+        """Fetch a part once, and give the receipt for it by ``deadline``, if there is none yet.
+
+        Every ballot that needs the part asks for both: the one before may have been closed with no
+        receipt recorded, by a call of the whole pool to the decision that led to it.
+        """
         seat = self._seat
-        split = await load_split(seat.ports.chain, seat.job, seat.body)
-        self._held[part] = await obtain_part(seat, split, part)
-        self._arrived[part].set()
-        await give_receipt(seat, part, deadline)
+        if part not in self._asked:
+            self._asked.add(part)
+            split = await load_split(seat.ports.chain, seat.job, seat.body)
+            self._held[part] = await obtain_part(seat, split, part)
+            self._arrived[part].set()
+        await self._arrived[part].wait()
+        if seat.index not in decode_bitmap(seat.job.receipts.get(part, 0)):
+            await give_receipt(seat, part, deadline)
 
     async def wait(self, part: int) -> HeldPart:
         """Return a part when it is here."""

@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from d2m_node.calls import SubmitReceipts
-from d2m_node.roles.validation import SELECTION_PART, give_receipt
+from d2m_node.roles import validation
+from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, Parts, give_receipt
 from protocol.events import ReceiptsRecorded
 from protocol.signatures import ValidationReceipt, expand, recover_signer
 from protocol.types import BlockNumber
@@ -44,3 +45,23 @@ async def test_a_node_whose_receipt_is_recorded_sends_nothing(
     nursery.start_soon(give_receipt, seat, SELECTION_PART, DEADLINE)
     await cast.market.mine_to(DEADLINE)
     assert cast.market.calls == []
+
+
+async def test_a_receipt_that_no_ballot_recorded_is_given_for_the_next_one(
+    cast: Cast, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hold(*_: object) -> str:
+        return "held"
+
+    monkeypatch.setattr(validation, "load_split", hold)
+    monkeypatch.setattr(validation, "obtain_part", hold)
+    seat = await cast.take_seat(2, nursery)
+    parts = Parts(seat)
+    cast.market.refuses = lambda call: isinstance(call, SubmitReceipts)
+    nursery.start_soon(parts.obtain, FINAL_PART, DEADLINE)
+    await cast.market.mine_to(DEADLINE)
+    cast.market.refuses = lambda _: False
+    next_deadline = BlockNumber(DEADLINE + 8)
+    nursery.start_soon(parts.obtain, FINAL_PART, next_deadline)
+    await cast.market.mine_to(next_deadline)
+    assert cast.market.state.jobs[JOB].receipts[FINAL_PART] == 0b00100

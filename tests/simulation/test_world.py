@@ -203,6 +203,12 @@ WINDOWS = (
 )
 
 
+def test_a_final_evaluation_that_a_check_interrupts_is_served_when_it_opens_again() -> None:
+    # The pool is called to every decision; the last one's check closes the final ballot.
+    outcome = run(**SEVEN, params={"audit_bps": 10_000})
+    assert outcome.ended == "ended"  # without receipts the target would count as reached
+
+
 def test_messages_that_are_lost_and_doubled_are_made_good() -> None:
     outcome = run(network={"loss": 0.1, "duplicate": 0.1, "jitter_seconds": 0.3})
     assert outcome.ended == "ended"
