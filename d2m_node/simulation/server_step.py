@@ -22,10 +22,11 @@ MAX_FACTOR: Final = 16 * ONE
 
 @dataclass(frozen=True, slots=True)
 class ServerStep:
-    """An aggregator whose step is lengthened, after part of the last step was added to it.
+    """An aggregator whose step is a factor times what it aggregated, plus part of the last step.
 
-    With several factors each candidate is measured on the round's validation samples, and the best
-    one is taken; of equally good ones the first.
+    In the long run steps are factor / (1 - momentum) times as long as the aggregates, and averages
+    of about 1 / (1 - momentum) rounds. With several factors each candidate is measured on the
+    round's validation samples, and the best one is taken; of equally good ones the first.
     """
 
     inner: Aggregator
@@ -41,12 +42,13 @@ class ServerStep:
             raise InvalidParams("server_momentum", "give a number from 0 to below 1")
 
     def aggregate(self, offers: Offers) -> Aggregate:
-        """Aggregate, add momentum, choose a length."""
+        """Aggregate, choose a length, add momentum."""
         found = self.inner.aggregate(offers)
-        base = found.step.astype(np.int64)
+        base: Int64 = found.step.astype(np.int64)
+        carried: Int64 = base * 0
         if self.momentum and offers.previous_step is not None:
-            base = base + _scale(offers.previous_step.astype(np.int64), self.momentum)
-        candidates = [_fit(_scale(base, factor)) for factor in self.factors]
+            carried = _scale(offers.previous_step.astype(np.int64), self.momentum)
+        candidates = [_fit(_scale(base, factor) + carried) for factor in self.factors]
         if len(candidates) == 1:
             return replace(found, step=candidates[0])
         gains = list(offers.measure(candidates))

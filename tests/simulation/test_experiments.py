@@ -417,14 +417,29 @@ def test_the_command_runs_what_is_left_and_tells_what_it_drew(
     configs: Path, tmp_path: Path
 ) -> None:
     places = ("--configs", configs, "--results", tmp_path / "r", "--processes", 1)
-    (configs / "scenario.toml").rename(tmp_path / "scenario.toml")
-    (configs / "test.toml").write_text(EXPERIMENT.replace("scenario.toml", "../scenario.toml"))
-    assert "test: 0 of 8 runs" in command("--list", *places).output
-    ended = command(*places)
+    assert "test: 0 of 8 runs" in command("--list", "test", *places).output
+    ended = command("test", *places)
     assert ended.exit_code == 0, ended.output
     assert "summary.csv" in ended.output
-    assert "test: 8 of 8 runs" in command("--list", *places).output
+    assert "test: 8 of 8 runs" in command("--list", "test", *places).output
     assert command("--show", "test", *places).exit_code == 0
+
+
+def test_some_points_can_be_run_alone(configs: Path, tmp_path: Path) -> None:
+    places = ("--configs", configs, "--results", tmp_path / "r", "--processes", 1)
+    ended = command("test", "--only", "rule=fedavg", "--only", "seed=2", *places)
+    assert ended.exit_code == 0, ended.output
+    results = read_results(tmp_path / "r" / "test")
+    assert [(one.record.points["rule"], one.record.seed) for one in results] == [("fedavg", 2)] * 2
+    written = "scripts/experiments test --only rule=fedavg --only seed=2"
+    assert {one.record.command for one in results} == {written}
+
+
+@pytest.mark.parametrize("text", ["rule=none", "rul=market", "seed=7", "rule", "=", ""])
+def test_a_point_that_there_is_not_is_refused(configs: Path, tmp_path: Path, text: str) -> None:
+    ended = command("test", "--configs", configs, "--results", tmp_path / "r", "--only", text)
+    assert ended.exit_code == 3
+    assert f"test has no {text!r}; write AXIS=POINT" in ended.output
 
 
 def test_an_unknown_experiment_is_named_with_the_closest_one(configs: Path) -> None:

@@ -240,6 +240,12 @@ def test_momentum_adds_a_part_of_the_last_step() -> None:
     assert rule.aggregate(make_offers([5])).step.tolist() == [5]
 
 
+def test_the_length_is_that_of_the_new_part_alone() -> None:
+    rule = ServerStep(Fixed(), factors=(512,), momentum=128)
+    last = np.array([100], np.int32)
+    assert rule.aggregate(make_offers([5], previous_step=last)).step.tolist() == [60]
+
+
 def test_a_lengthened_step_stays_within_the_bound_of_an_update() -> None:
     rule = ServerStep(Fixed(), factors=(4096,))
     found = rule.aggregate(make_offers([MAX_UPDATE, -MAX_UPDATE]))

@@ -54,6 +54,12 @@ _FOLDER: Final = click.Path(file_okay=False, path_type=Path)
     default=os.cpu_count() or 1,
     help="Runs at a time.  [default: one per core]",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="AXIS=POINT",
+    help="Run only this point of an axis, or this seed (seed=1); may be given more than once.",
+)
 @click.option("--list", "is_list", is_flag=True, help="List experiments and how far they are.")
 @click.option("--show", "is_show", is_flag=True, help="Draw what is there; run nothing.")
 @click.option("--configs", type=_FOLDER, default=CONFIGS, help="Folder with the experiment files.")
@@ -63,6 +69,7 @@ def experiments(  # noqa: PLR0913 - click passes each option
     data: Path | None,
     results: Path,
     processes: int,
+    only: tuple[str, ...],
     is_list: bool,
     is_show: bool,
     configs: Path,
@@ -78,7 +85,13 @@ def experiments(  # noqa: PLR0913 - click passes each option
         if is_list:
             _list(chosen, results)
             return
-        failed = 0 if is_show else _run(chosen, data, results, processes)
+        workshop = Workshop(
+            results=results,
+            data=data,
+            command=_write_command(chosen, only),
+            processes=processes,
+        )
+        failed = 0 if is_show else _run(chosen, only, workshop)
         for experiment in chosen:
             for path in show_results(experiment, results):
                 click.echo(path)
@@ -110,21 +123,40 @@ def _list(chosen: Sequence[Experiment], results: Path) -> None:
         click.echo(f"{experiment.name}: {done} of {len(runs)} runs; {experiment.title}")
 
 
-def _run(chosen: Sequence[Experiment], data: Path | None, results: Path, processes: int) -> int:
+def _run(chosen: Sequence[Experiment], only: Sequence[str], workshop: Workshop) -> int:
     """Run what is left; return how many runs failed."""
-    runs = [run for experiment in chosen for run in list_runs(experiment)]
-    check_data([run for run in runs if not is_done(run, results)], data)
-    workshop = Workshop(
-        results=results,
-        data=data,
-        command=shlex.join(["scripts/experiments", *(one.name for one in chosen)]),
-        processes=processes,
-    )
+    runs = [run for experiment in chosen for run in select_runs(experiment, only)]
+    check_data([run for run in runs if not is_done(run, workshop.results)], workshop.data)
     with Bars() as bars:
         failures = run_all(runs, workshop, bars)
     for failure in failures:
         click.echo(f"failed: {failure.run.folder}: {failure.reason}", err=True)
     return len(failures)
+
+
+def select_runs(experiment: Experiment, only: Sequence[str]) -> list[Run]:
+    """List the runs at some points; of an axis that is not named, all.
+
+    Raises UserError for an axis or point that the experiment does not have.
+    """
+    wanted: dict[str, set[str]] = {}
+    known = {axis.name: {point.name for point in axis.points} for axis in experiment.axes}
+    known["seed"] = {str(seed) for seed in experiment.seeds}
+    for text in only:
+        axis, _, point = text.partition("=")
+        if point not in known.get(axis, ()):
+            raise UserError(f"--only: {experiment.name} has no {text!r}; write AXIS=POINT")
+        wanted.setdefault(axis, set()).add(point)
+    return [
+        run
+        for run in list_runs(experiment)
+        if all({**run.points, "seed": str(run.seed)}[axis] in wanted[axis] for axis in wanted)
+    ]
+
+
+def _write_command(chosen: Sequence[Experiment], only: Sequence[str]) -> str:
+    options = [word for one in only for word in ("--only", one)]
+    return shlex.join(["scripts/experiments", *(one.name for one in chosen), *options])
 
 
 class Bars:

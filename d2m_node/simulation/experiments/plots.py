@@ -37,6 +37,10 @@ COLOURS: Final = (
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")
 PANEL_INCHES: Final = (3.6, 2.6)
 PANELS_PER_ROW: Final = 3
+LEGEND_ROW_INCHES: Final = 0.2
+HANDLE_INCHES: Final = 0.6
+LETTER_INCHES: Final = 0.062
+"""Of a legend's entry: its line, and what a letter takes on average."""
 DOTS_PER_INCH: Final = 200
 STYLE: Final[dict[str, Any]] = {
     "axes.spines.top": False,
@@ -105,8 +109,7 @@ def _fill(figure: "Figure", plot: Plot, experiment: Experiment, results: Sequenc
     facets = _split(results, axes.get(plot.facet or ""))
     columns = min(PANELS_PER_ROW, len(facets))
     rows = -(-len(facets) // columns)
-    # A legend below takes a row of text for each few names.
-    figure.set_size_inches(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.5)
+    height = PANEL_INCHES[1] * rows
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for panel in panels.flat[len(facets) :]:
         panel.remove()
@@ -114,14 +117,21 @@ def _fill(figure: "Figure", plot: Plot, experiment: Experiment, results: Sequenc
         series = list(_split(facet.results, axes.get(plot.series or "")))
         DRAWERS[plot.kind](panel, plot, axes.get(plot.x or ""), series)
         if plot.reference is not None:
-            panel.axhline(plot.reference, color="#555555", linewidth=0.9, linestyle=":")
+            panel.axhline(
+                plot.reference, color="#555555", linewidth=0.9, linestyle=":", label="the paper"
+            )
         if plot.facet is not None:
             panel.set_title(facet.label, fontsize=9)
         if panel not in panels[:, 0]:
             panel.set_ylabel("")
     handles, labels = panels.flat[0].get_legend_handles_labels()
     if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        entry = HANDLE_INCHES + LETTER_INCHES * max(map(len, labels))
+        fitting = max(1, int(PANEL_INCHES[0] * columns / entry))
+        ncols = min(4, fitting)
+        figure.legend(handles, labels, loc="outside lower center", ncols=ncols)
+        height += LEGEND_ROW_INCHES * -(-len(labels) // ncols)
+    figure.set_size_inches(PANEL_INCHES[0] * columns, height)
     if plot.title is not None:
         figure.suptitle(plot.title, fontsize=10)
 
@@ -140,6 +150,8 @@ def _split(results: Sequence[Result], axis: Axis | None) -> list[Series]:
 
 def _draw_rounds(panel: "Axes", plot: Plot, _: Axis | None, series: Sequence[Series]) -> None:
     """A line per series: mean over seeds of each round, with a band of one deviation."""
+    from matplotlib.ticker import MaxNLocator
+
     quantity = ROUND_QUANTITIES[plot.y]
     for one in series:
         runs = [list(quantity.read(result.outcome)) for result in one.results]
@@ -154,6 +166,7 @@ def _draw_rounds(panel: "Axes", plot: Plot, _: Axis | None, series: Sequence[Ser
             panel.fill_between(
                 rounds, mean - deviation, mean + deviation, color=one.colour, alpha=0.2, lw=0
             )
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_xlabel("Round")
     panel.set_ylabel(quantity.label)
 
@@ -173,6 +186,7 @@ def _draw_curve(panel: "Axes", plot: Plot, x: Axis | None, series: Sequence[Seri
         panel.errorbar(
             places, means, yerr=deviations, color=one.colour, marker=one.marker, label=one.label
         )
+    panel.set_xticks([point.value for point in x.points if point.value is not None])
     panel.set_xlabel(x.label)
     panel.set_ylabel(QUANTITIES[plot.y].label)
 
@@ -224,6 +238,8 @@ def _draw_pay(panel: "Axes", _: Plot, __: Axis | None, series: Sequence[Series])
 
 
 def _name_ticks(panel: "Axes", names: Sequence[str]) -> None:
+    """Name the groups of bars; nothing that bars stand for is below zero."""
+    panel.set_ylim(bottom=0)
     panel.set_xticks(range(len(names)), names)
     panel.grid(visible=False, axis="x")
     if sum(map(len, names)) > 30:

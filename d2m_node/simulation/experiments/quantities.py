@@ -6,6 +6,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Final
 
+from d2m_node.simulation.hostile import FLAWS
 from d2m_node.simulation.outcome import HONEST, NodePayout, Outcome
 
 
@@ -77,14 +78,19 @@ ROUND_QUANTITIES: Final[Mapping[str, RoundQuantity]] = MappingProxyType(
 def compute_pay_per_head(outcome: Outcome) -> dict[str, float]:
     """Compute what a seller of each group got, relative to an equal split of all sellers' pay.
 
-    Empty if no seller was paid. Groups are in the order of their names, the honest ones first.
+    Empty if no seller was paid. Honest sellers come first, then those with data of less worth.
     """
     sellers = [one for one in outcome.payouts if one.role == "seller"]
     total = sum(one.payout_wei for one in sellers)
     if not total:
         return {}
     groups: dict[str, list[NodePayout]] = {}
-    for one in sorted(sellers, key=lambda one: (one.group != HONEST, one.group)):
+    order = (HONEST, *FLAWS)
+
+    def rank(one: NodePayout) -> tuple[int, str]:
+        return (order.index(one.group) if one.group in order else len(order), one.group)
+
+    for one in sorted(sellers, key=rank):
         groups.setdefault(one.group, []).append(one)
     equal = total / len(sellers)
     return {
