@@ -80,6 +80,7 @@ def simulate(  # noqa: PLR0913 - click passes each option
         return
     assert file is not None, "one of them was given"
     from d2m_node.cli.simulate_progress import open_progress
+    from d2m_node.simulation.evaluators import choose_evaluator
     from d2m_node.simulation.quiet import silence_logs
     from d2m_node.simulation.scenario import Overrides, read_scenario
     from d2m_node.simulation.world import RunOptions, run_scenario
@@ -88,7 +89,11 @@ def simulate(  # noqa: PLR0913 - click passes each option
     scenario = read_scenario(file, overrides)
     silence_logs()
     with _open_log(out) as log, open_progress(is_shown=not as_json) as show:
-        options = RunOptions(processes=_choose_processes(processes, scenario), log=log)
+        options = RunOptions(
+            processes=_choose_processes(processes, scenario),
+            evaluate=choose_evaluator(scenario.request.model, threads=_count_cores()),
+            log=log,
+        )
         outcome = run_scenario(scenario, data=data, on_progress=show, options=options)
     path = None if out is None else write_result(outcome, out)
     if as_json:
@@ -116,11 +121,15 @@ def _open_log(folder: Path | None) -> AbstractContextManager[IO[bytes] | None]:
 
 def _choose_processes(wanted: int | None, scenario: "Scenario") -> int:
     """Small models are trained faster here than a process is started."""
-    import os
-
     if wanted is not None:
         return wanted
-    return 0 if scenario.data.dataset == "digits" else len(os.sched_getaffinity(0))
+    return 0 if scenario.data.dataset == "digits" else _count_cores()
+
+
+def _count_cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
 
 
 def _print_summary(outcome: Outcome, path: Path | None) -> None:

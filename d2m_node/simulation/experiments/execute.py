@@ -8,14 +8,12 @@ from typing import Final
 from d2m_node.benchmark_data.files import DATASETS
 from d2m_node.benchmark_data.verify import find_flaw
 from d2m_node.errors import UserError
+from d2m_node.simulation.evaluators import choose_evaluator
 from d2m_node.simulation.experiments.file import read_learning
 from d2m_node.simulation.experiments.results import Run
 from d2m_node.simulation.learning import Helpers, LearningPlan, run_learning
 from d2m_node.simulation.outcome import Outcome
 from d2m_node.simulation.scenario import Scenario, parse_scenario
-from d2m_node.training.convolution import ConvolutionShape
-from protocol.evaluation import Evaluator, compute_logits_of_all
-from protocol.model import ModelDescription
 
 OnRound = Callable[[int], None]
 """Called with the number of rounds that are done."""
@@ -35,7 +33,7 @@ def execute(run: Run, data: Path | None, on_round: OnRound) -> Outcome:
         rate_decay=Decimal(str(learning.rate_decay)),
     )
     helpers = Helpers(
-        evaluate=_choose_evaluator(scenario.request.model),
+        evaluate=choose_evaluator(scenario.request.model, threads=1),
         on_round=lambda note: on_round(note.round_index + 1),
     )
     return run_learning(plan, data=data, helpers=helpers)
@@ -51,17 +49,8 @@ def _execute_market(scenario: Scenario, data: Path | None, on_round: OnRound) ->
         scenario,
         data=data,
         on_progress=lambda progress: on_round(progress.rounds_done),
-        options=RunOptions(evaluate=_choose_evaluator(scenario.request.model)),
+        options=RunOptions(evaluate=choose_evaluator(scenario.request.model, threads=1)),
     )
-
-
-def _choose_evaluator(model: ModelDescription) -> Evaluator:
-    """Choose the fastest way to the same integers, in one thread: runs have a core each."""
-    if ConvolutionShape.read(model) is None:
-        return compute_logits_of_all
-    from d2m_node.training.fast_exact import FastEvaluator
-
-    return FastEvaluator(threads=1)
 
 
 def check_data(runs: list[Run], data: Path | None) -> None:
