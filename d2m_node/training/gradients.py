@@ -31,7 +31,11 @@ class Scratch:
         """What the linear layer reads; later its gradient."""
         self.winners = np.empty((count, shape.filters, shape.windows), dtype=np.uint8)
         self.features = torch.from_numpy(self.hidden).view(count, -1)
-        self.parts = cut_batch(shape, count, torch.float32)
+        self.errors = torch.empty(count, shape.outputs)
+        self.parts = [
+            (part, self.hidden[part.images], self.winners[part.images])
+            for part in cut_batch(shape, count, torch.float32)
+        ]
 
 
 class GradientComputer:
@@ -42,11 +46,15 @@ class GradientComputer:
 
     def __init__(self, shape: ConvolutionShape, parameters: torch.Tensor) -> None:
         self._shape = shape
-        self._now = shape.split(parameters)
         self.gradient = torch.zeros_like(parameters)
         """Of the last call; the next one overwrites it."""
-        self._gradients = shape.split(self.gradient)
+        self._now, self._gradients = shape.split(parameters), shape.split(self.gradient)
+        # Views are made once: each would cost as much as a small product.
+        self._bias, self._bias_gradient = self._now.bias.numpy(), self._gradients.bias.numpy()
         self._matrix = torch.zeros(shape.matrix_shape)
+        self._matrix_gradient = torch.zeros(shape.matrix_shape)
+        self._columns = shape.split_matrix(self._matrix)
+        self._column_gradients = shape.split_matrix(self._matrix_gradient)
         self._scratch: dict[int, Scratch] = {}
 
     def compute(self, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -56,37 +64,37 @@ class GradientComputer:
             self._scratch[count] = Scratch(self._shape, count)
         scratch = self._scratch[count]
         self._convolve(images, scratch)
-        self._compute_last_layer(scratch.features, labels)
+        self._compute_last_layer(scratch, labels)
         self._add_up_convolution(scratch)
 
     def _convolve(self, images: torch.Tensor, scratch: Scratch) -> None:
-        for view in self._shape.split_matrix(self._matrix):
-            view.copy_(self._now.weight.transpose(1, 2))
-        bias, pixels = self._now.bias.numpy(), images.numpy()
-        for part in scratch.parts:
+        for column in self._columns:
+            column.copy_(self._now.weight.transpose(1, 2))
+        pixels = images.numpy()
+        for part, hidden, winners in scratch.parts:
             part.load(pixels, 1 / INPUT_SCALE)
             part.convolve(self._matrix)
-            hidden, winners = scratch.hidden[part.images], scratch.winners[part.images]
-            pool(part.values, bias, hidden, winners)
+            pool(part.values, self._bias, hidden, winners)
 
-    def _compute_last_layer(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Leave the gradient of the linear layer, and that of its input in ``features``."""
-        logits = torch.addmm(self._now.last_bias, features, self._now.last_weight.t())
-        errors = torch.softmax(logits, dim=1)
-        errors[torch.arange(len(labels)), labels] -= 1
+    def _compute_last_layer(self, scratch: Scratch, labels: torch.Tensor) -> None:
+        """Leave the gradient of the linear layer, and that of its input in ``hidden``."""
+        now, gradients, errors = self._now, self._gradients, scratch.errors
+        logits = torch.addmm(now.last_bias, scratch.features, now.last_weight.t())
+        torch.softmax(logits, dim=1, out=errors)
+        errors.scatter_add_(1, labels[:, None], errors.new_full((len(labels), 1), -1))
         errors /= len(labels)
-        torch.mm(errors.t(), features, out=self._gradients.last_weight)
-        torch.sum(errors, dim=0, out=self._gradients.last_bias)
-        torch.mm(errors, self._now.last_weight, out=features)
+        torch.mm(errors.t(), scratch.features, out=gradients.last_weight)
+        torch.sum(errors, dim=0, out=gradients.last_bias)
+        torch.mm(errors, now.last_weight, out=scratch.features)
 
     def _add_up_convolution(self, scratch: Scratch) -> None:
-        total = torch.zeros_like(self._matrix)
-        for part in scratch.parts:
-            unpool(scratch.hidden[part.images], scratch.winners[part.images], part.values)
-            part.add_gradient(total)
-        sum_winners(scratch.hidden, scratch.winners, self._gradients.bias.numpy())
-        left, right = self._shape.split_matrix(total)
-        self._gradients.weight.copy_((left + right).transpose(1, 2))
+        self._matrix_gradient.zero_()
+        for part, hidden, winners in scratch.parts:
+            unpool(hidden, winners, part.values)
+            part.add_gradient(self._matrix_gradient)
+        sum_winners(scratch.hidden, scratch.winners, self._bias_gradient)
+        left, right = self._column_gradients
+        torch.add(left, right, out=self._gradients.weight.transpose(1, 2))
 
 
 # --- the loops that numba compiles --------------------------------------------------------------

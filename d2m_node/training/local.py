@@ -92,7 +92,7 @@ def _train_by_hand(
     images, labels = torch.tensor(task.samples.inputs), torch.tensor(task.samples.labels)
     for positions in _iter_batches(task, parameters.device):
         check_cancelled()
-        computer.compute(images[positions], labels[positions])
+        computer.compute(images.index_select(0, positions), labels.index_select(0, positions))
         optimizer.step()
     return parameters.numpy()
 

@@ -42,10 +42,12 @@ class Part:
             (top_bottom[0], shifted[:-1].view(fan_in, pixels)),
             (top_bottom[1], shifted[1:].view(fan_in, pixels)),
         ]
+        self._turned = [(values, shifted.t()) for values, shifted in self._products]
+        self._scale_type = self._shifted.dtype.type
 
     def load(self, images: UInt8Array, scale: float) -> None:
         """Lay out this part's images of a batch (n, channels, height, width), times ``scale``."""
-        _shift_images(images[self.images], self._shifted.dtype.type(scale), self._shifted)
+        _shift_images(images[self.images], self._scale_type(scale), self._shifted)
 
     def convolve(self, matrix: torch.Tensor) -> None:
         """Fill ``values`` by a matrix that holds the weight as `ConvolutionShape` says."""
@@ -54,8 +56,8 @@ class Part:
 
     def add_gradient(self, total: torch.Tensor) -> None:
         """Add the matrix's gradient, if ``values`` holds theirs, to ``total``."""
-        for values, shifted in self._products:
-            total.addmm_(values, shifted.t())
+        for values, shifted in self._turned:
+            total.addmm_(values, shifted)
 
 
 def cut_batch(shape: ConvolutionShape, count: int, dtype: torch.dtype) -> Sequence[Part]:
