@@ -81,14 +81,13 @@ def simulate(  # noqa: PLR0913 - click passes each option
     assert file is not None, "one of them was given"
     from d2m_node.cli.simulate_progress import open_progress
     from d2m_node.simulation.evaluators import choose_evaluator
-    from d2m_node.simulation.quiet import silence_logs
+    from d2m_node.simulation.quiet import silenced_logs
     from d2m_node.simulation.scenario import Overrides, read_scenario
     from d2m_node.simulation.world import RunOptions, run_scenario
 
     overrides = Overrides(seed=seed, byzantine_share=byzantine, ablate=ablate)
     scenario = read_scenario(file, overrides)
-    silence_logs()
-    with _open_log(out) as log, open_progress(is_shown=not as_json) as show:
+    with silenced_logs(), _open_log(out) as log, open_progress(is_shown=not as_json) as show:
         options = RunOptions(
             processes=_choose_processes(processes, scenario),
             evaluate=choose_evaluator(scenario.request.model, threads=_count_cores()),

@@ -19,9 +19,9 @@ import click
 
 from d2m_node.errors import NodeError
 from d2m_node.simulation.invariants import InvariantViolated
-from d2m_node.simulation.quiet import silence_logs
+from d2m_node.simulation.quiet import silenced_logs
 from d2m_node.simulation.scenario import Overrides, read_scenario
-from d2m_node.simulation.world import RunOptions, run_scenario
+from d2m_node.simulation.world import run_scenario
 
 DEFAULT_SCENARIO: Final = Path(__file__).parents[2] / "configs" / "scenarios" / "hostile.toml"
 
@@ -60,11 +60,9 @@ class SeedRange(click.ParamType[range]):
 
 def run_seed(scenario: Path, data: Path | None, seed: int) -> Verdict:
     """Run one seed; whatever goes wrong is part of the verdict."""
-    silence_logs()
     try:
-        outcome = run_scenario(
-            read_scenario(scenario, Overrides(seed=seed)), data=data, options=RunOptions()
-        )
+        with silenced_logs():
+            outcome = run_scenario(read_scenario(scenario, Overrides(seed=seed)), data=data)
     except InvariantViolated as violation:
         return Verdict(seed=seed, failure=str(violation))
     except Exception as error:  # noqa: BLE001 - the other seeds go on

@@ -9,31 +9,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from d2m_node.errors import UserError
 from d2m_node.request_file import RequestFile, parse_request
 from d2m_node.simulation.faults import (
     Fault,
-    FaultTable,
     RandomFaults,
-    RandomFaultsTable,
     read_faults,
     read_random_faults,
 )
-from d2m_node.simulation.federation import DataPlan, DatasetName
+from d2m_node.simulation.federation import DataPlan
 from d2m_node.simulation.hostile import (
-    DrawnTable,
     Hostile,
-    HostileTable,
     draw_hostile,
     read_hostile,
 )
 from d2m_node.simulation.names import Sizes
-from d2m_node.simulation.tables import Table, check_keys
+from d2m_node.simulation.scenario_tables import (
+    ChainTable,
+    DataTable,
+    NetworkTable,
+    ScenarioTable,
+    SizesTable,
+)
+from d2m_node.simulation.tables import check_keys
 from d2m_node.user_input import explain_mismatch, explain_unknown_key, parse_wei, read_toml
 from protocol.auction import AuctionMode
 from protocol.deposits import compute_deposit_range
@@ -94,9 +96,6 @@ DEFAULT_PARAMS: Final = ProtocolParams(
 YODA: Final = "yoda"
 OSMD: Final = "osmd"
 
-Seconds = Annotated[float, Meta(ge=0, le=86_400)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPlan:
@@ -143,55 +142,6 @@ class Scenario:
     ablate: tuple[str, ...]
     table: Mapping[str, object]
     """What it was read from, for the record."""
-
-
-class _DataTable(Table, frozen=True, kw_only=True):
-    dataset: DatasetName = "digits"
-    alpha: Decimal = Decimal("0.5")
-    validation_samples: Annotated[int, Meta(ge=2, le=1_000_000)]
-    test_samples: Annotated[int, Meta(ge=1)] | None = None
-    samples_per_seller: Annotated[int, Meta(ge=10)] | None = None
-
-
-class _SizesTable(Table, frozen=True, kw_only=True):
-    buyers: Annotated[int, Meta(ge=1, le=64)] = 1
-    sellers: Annotated[int, Meta(ge=3, le=256)]
-    cones: Annotated[int, Meta(ge=1, le=64)]
-
-
-class _ChainTable(Table, frozen=True, kw_only=True):
-    block_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 12.0
-    delay_seconds: tuple[Seconds, Seconds] | None = None
-    confirmations: Annotated[int, Meta(ge=0, le=64)] = 0
-
-
-class _NetworkTable(Table, frozen=True, kw_only=True):
-    delay_seconds: tuple[Seconds, Seconds] = (0.02, 0.2)
-    jitter_seconds: Seconds = 0.0
-    bytes_per_second: Annotated[int, Meta(ge=0)] = 0
-    loss: Share = 0.0
-    duplicate: Share = 0.0
-
-
-class _HostileNodes(Table, frozen=True, kw_only=True):
-    cones: list[HostileTable] = msgspec.field(default_factory=list)
-    sellers: list[HostileTable] = msgspec.field(default_factory=list)
-    drawn: DrawnTable = DrawnTable()
-
-
-class _ScenarioTable(Table, frozen=True, kw_only=True):
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    sizes: _SizesTable
-    data: _DataTable
-    request: dict[str, object]
-    params: dict[str, object] = msgspec.field(default_factory=dict)
-    chain: _ChainTable = _ChainTable()
-    network: _NetworkTable = _NetworkTable()
-    training_seconds: Seconds | None = None
-    hostile: _HostileNodes = _HostileNodes()
-    faults: list[FaultTable] = msgspec.field(default_factory=list)
-    random_faults: RandomFaultsTable | None = None
-    ablate: list[str] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,9 +191,9 @@ def parse_scenario(table: Mapping[str, object]) -> Scenario:
     """Check a scenario that is already a table. Raises UserError that names the key."""
     plain = make_plain(table)
     assert isinstance(plain, dict)
-    check_keys(plain, _ScenarioTable)
+    check_keys(plain, ScenarioTable)
     try:
-        written = msgspec.convert(plain, _ScenarioTable)
+        written = msgspec.convert(plain, ScenarioTable)
     except msgspec.ValidationError as exc:
         raise UserError(explain_mismatch(exc)) from exc
     sizes = _read_sizes(written.sizes)
@@ -278,7 +228,17 @@ def parse_scenario(table: Mapping[str, object]) -> Scenario:
         table=plain,
     )
     _check_together(scenario)
-    return scenario
+    return _leave_vote_out(scenario) if YODA in scenario.ablate else scenario
+
+
+def _leave_vote_out(scenario: Scenario) -> Scenario:
+    """Let the first vote decide: sets of one node, a lead of one, and no audits."""
+    terms = replace(scenario.request.terms, lead=1, first_set_size=1)
+    return replace(
+        scenario,
+        request=replace(scenario.request, terms=terms),
+        params=replace(scenario.params, audit_bps=0),
+    )
 
 
 def make_plain(value: object) -> object:
@@ -290,11 +250,11 @@ def make_plain(value: object) -> object:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def _read_sizes(table: _SizesTable) -> Sizes:
+def _read_sizes(table: SizesTable) -> Sizes:
     return Sizes(buyers=table.buyers, sellers=table.sellers, cones=table.cones)
 
 
-def _read_network(table: _NetworkTable) -> NetworkPlan:
+def _read_network(table: NetworkTable) -> NetworkPlan:
     _check_order("network.delay_seconds", table.delay_seconds)
     return NetworkPlan(
         delay_seconds=table.delay_seconds,
@@ -305,7 +265,7 @@ def _read_network(table: _NetworkTable) -> NetworkPlan:
     )
 
 
-def _read_data(table: _DataTable) -> DataPlan:
+def _read_data(table: DataTable) -> DataPlan:
     if not (table.alpha.is_finite() and Decimal("0.001") <= table.alpha <= 1000):
         raise UserError(f"data.alpha: is {table.alpha}; give a number between 0.001 and 1000")
     return DataPlan(
@@ -317,7 +277,7 @@ def _read_data(table: _DataTable) -> DataPlan:
     )
 
 
-def _read_chain(table: _ChainTable) -> ChainPlan:
+def _read_chain(table: ChainTable) -> ChainPlan:
     block = table.block_seconds
     delay = (block / 240, block / 24) if table.delay_seconds is None else table.delay_seconds
     _check_order("chain.delay_seconds", delay)

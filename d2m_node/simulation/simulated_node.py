@@ -12,7 +12,7 @@ import structlog
 import trio
 from structlog.contextvars import bound_contextvars
 
-from d2m_node.calls import BindPeer
+from d2m_node.calls import AppealDecision, BindPeer, ContractCall
 from d2m_node.errors import TransactionReverted, TransientError
 from d2m_node.logs import log_scope
 from d2m_node.ports import ChainPort, NetworkPort, Ports, Samples, TrainerPort
@@ -78,6 +78,8 @@ class Surroundings:
     record: Record
     blobs: BlobPool
     confirmations: int
+    has_appeals: bool
+    """Whether honest nodes appeal, as they should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,21 @@ class RecordedNetwork:
         """Note a message, then gossip it."""
         self._record.note_statement(self._name, message)
         await self._inner.publish(topic, message)
+
+
+class UnappealingChain:
+    """The chain of a node that takes every decision as it is."""
+
+    def __init__(self, inner: ChainPort) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def submit(self, call: ContractCall, *, key: str) -> None:
+        """Send a call, unless it is an appeal."""
+        if not isinstance(call, AppealDecision):
+            await self._inner.submit(call, key=key)
 
 
 class SimulatedNode:
@@ -177,6 +194,8 @@ class SimulatedNode:
                 kit.identity.account, self._sent, delay, confirmations=around.confirmations
             ) as honest_chain:
                 chain = wrap_chain(honest_chain, kit.kind, kit.identity.account)
+                if not around.has_appeals:
+                    chain = cast("ChainPort", UnappealingChain(chain))
                 library = wrap_library(NodeLibrary(self.store, chain, open_rooms), kit.kind)
                 async with around.fabric.open_port(kit.identity.peer_id, library) as port:
                     recorded = RecordedNetwork(port, around.record, self.name)

@@ -132,6 +132,7 @@ async def _run_market(
             record=record,
             blobs=blobs,
             confirmations=scenario.chain.confirmations,
+            has_appeals=YODA not in scenario.ablate,
         )
         nodes = {name: SimulatedNode(around, kit) for name, kit in equipment.items()}
         director = Director(scenario, nodes, ledger, fabric, record)

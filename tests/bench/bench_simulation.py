@@ -21,7 +21,7 @@ from d2m_node.ports import TrainingTask
 from d2m_node.simulation import world
 from d2m_node.simulation.federation import Federation
 from d2m_node.simulation.progress import Progress
-from d2m_node.simulation.quiet import silence_logs
+from d2m_node.simulation.quiet import silenced_logs
 from d2m_node.simulation.scenario import Scenario, parse_scenario
 from d2m_node.simulation.training_pool import open_pool
 from protocol.fixed_point import Int32
@@ -90,8 +90,7 @@ def measure_market(rounds: int, sellers: int = SELLERS) -> Timing:
         if progress.rounds_done > len(ends):
             ends.append(perf_counter())
 
-    silence_logs()
-    with patch.object(world, "open_pool", open_idle_pool):
+    with silenced_logs(), patch.object(world, "open_pool", open_idle_pool):
         world.run_scenario(describe_market(rounds + 1, sellers), on_progress=note)
     return Timing("d2m-node", tuple(np.diff(ends).tolist()))
 

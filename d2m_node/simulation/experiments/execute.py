@@ -41,16 +41,17 @@ def execute(run: Run, data: Path | None, on_round: OnRound) -> Outcome:
 
 def _execute_market(scenario: Scenario, data: Path | None, on_round: OnRound) -> Outcome:
     # It brings the chain along, and the learning loop needs none.
-    from d2m_node.simulation.quiet import silence_logs
+    from d2m_node.simulation.quiet import silenced_logs
     from d2m_node.simulation.world import RunOptions, run_scenario
 
-    silence_logs()
-    return run_scenario(
-        scenario,
-        data=data,
-        on_progress=lambda progress: on_round(progress.rounds_done),
-        options=RunOptions(evaluate=choose_evaluator(scenario.request.model, threads=1)),
-    )
+    with silenced_logs():
+        return run_scenario(
+            scenario,
+            data=data,
+            on_progress=lambda progress: on_round(progress.rounds_done),
+            # Runs have a core each.
+            options=RunOptions(evaluate=choose_evaluator(scenario.request.model, threads=1)),
+        )
 
 
 def check_data(runs: list[Run], data: Path | None) -> None:
