@@ -2,6 +2,8 @@
 
 import csv
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,18 @@ from d2m_node import cli
 from d2m_node.errors import UserError
 from d2m_node.simulation.experiments import execute as execution
 from d2m_node.simulation.experiments import results as kept
+from d2m_node.simulation.experiments import runner
 from d2m_node.simulation.experiments.command import CONFIGS, experiments, find_files
 from d2m_node.simulation.experiments.file import merge, read_experiment
 from d2m_node.simulation.experiments.quantities import QUANTITIES, compute_pay_per_head
 from d2m_node.simulation.experiments.report import write_report
-from d2m_node.simulation.experiments.results import list_runs, read_results
+from d2m_node.simulation.experiments.results import Origin, list_runs, read_results
 from d2m_node.simulation.experiments.runner import Workshop, run_all
 from d2m_node.simulation.experiments.show import show_results
 from d2m_node.simulation.experiments.tables import measure_spread
 from d2m_node.simulation.outcome import NodePayout, Outcome, write_result
+
+ORIGIN = Origin(command="scripts/experiments test", commit="0123456789ab")
 
 ALL = sorted(CONFIGS.glob("*.toml"))
 SMALL = sorted((CONFIGS / "small").glob("*.toml"))
@@ -105,7 +110,7 @@ class Silent:
 
 def run(configs: Path, results: Path, processes: int = 1) -> Silent:
     display = Silent()
-    workshop = Workshop(results=results, data=None, command="x", processes=processes)
+    workshop = Workshop(results=results, data=None, origin=ORIGIN, processes=processes)
     runs = list_runs(read_experiment(configs / "test.toml"))
     assert run_all(runs, workshop, display) == []
     return display
@@ -129,7 +134,7 @@ def test_there_is_an_experiment_and_a_small_one_for_each_claim() -> None:
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_a_small_version_of_each_experiment_runs(path: Path, tmp_path: Path) -> None:
     experiment, display = read_experiment(path), Silent()
-    workshop = Workshop(results=tmp_path, data=None, command="small")
+    workshop = Workshop(results=tmp_path, data=None, origin=ORIGIN)
     assert run_all(list_runs(experiment), workshop, display) == []
     shown = show_results(experiment, tmp_path)
     assert {path.name for path in shown} >= {"runs.csv", "summary.csv", "experiment.json"}
@@ -253,7 +258,7 @@ def test_a_failed_run_is_told_and_does_not_hold_up_the_rest(
 
     monkeypatch.setattr(execution, "run_learning", fail_once)
     runs = list_runs(read_experiment(configs / "test.toml"))
-    workshop = Workshop(results=tmp_path, data=None, command="x")
+    workshop = Workshop(results=tmp_path, data=None, origin=ORIGIN)
     failures = run_all(runs, workshop, Silent())
     assert [failure.reason for failure in failures] == ["the data are gone"] * 2
     assert len(read_results(tmp_path / "test")) == 6
@@ -265,8 +270,7 @@ def test_a_result_says_what_it_is_of(configs: Path, tmp_path: Path) -> None:
     record = json.loads((folder / "run.json").read_text())
     assert record["points"] == {"rule": "fedavg", "share": "0"}
     assert record["learning"] == {"sampler": "uniform", "aggregator": "fedavg"}
-    assert record["command"] == "x"
-    assert record["commit"]
+    assert (record["command"], record["commit"]) == (ORIGIN.command, ORIGIN.commit)
     result = json.loads((folder / "result.json").read_text())
     names = {
         *("accuracy", "final_accuracy", "log_digest", "wrong_decisions"),
@@ -347,6 +351,35 @@ def test_a_report_is_one_page_that_needs_nothing_else(configs: Path, tmp_path: P
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
     assert all(word in page for word in ("Seeds", "1, 2", "Command", "Commit", "8 of 8"))
+
+
+def test_a_report_reads_no_figure_of_another_folder(configs: Path, tmp_path: Path) -> None:
+    run(configs, tmp_path)
+    show_results(read_experiment(configs / "test.toml"), tmp_path)
+    path = tmp_path / "test" / "experiment.json"
+    path.write_text(path.read_text().replace('"curve"', '"../curve"'))
+    with pytest.raises(UserError, match=r"experiment\.json: no Shown: Expected `str` matching"):
+        write_report(tmp_path)
+
+
+def test_a_killed_process_is_told_in_one_line(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def submit(self, *_: object) -> Future[str | None]:
+            future: Future[str | None] = Future()
+            future.set_exception(BrokenProcessPool("terminated abruptly"))
+            return future
+
+        def shutdown(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Killed)
+    with pytest.raises(UserError, match="was killed, perhaps for want of memory"):
+        run(configs, tmp_path, processes=2)
 
 
 def test_a_folder_without_results_makes_no_report(tmp_path: Path) -> None:

@@ -21,7 +21,13 @@ from rich.progress import (
 from d2m_node.errors import UserError
 from d2m_node.simulation.experiments.execute import check_data
 from d2m_node.simulation.experiments.file import Experiment, read_experiment
-from d2m_node.simulation.experiments.results import Run, is_done, list_runs
+from d2m_node.simulation.experiments.results import (
+    Origin,
+    Run,
+    find_commit,
+    is_done,
+    list_runs,
+)
 from d2m_node.simulation.experiments.runner import Workshop, run_all
 from d2m_node.simulation.experiments.show import show_results
 from d2m_node.user_input import explain_unknown_key
@@ -88,7 +94,7 @@ def experiments(  # noqa: PLR0913 - click passes each option
         workshop = Workshop(
             results=results,
             data=data,
-            command=_write_command(chosen, only),
+            origin=Origin(command=_write_command(chosen, only), commit=find_commit()),
             processes=processes,
         )
         failed = 0 if is_show else _run(chosen, only, workshop)
@@ -160,17 +166,24 @@ def _write_command(chosen: Sequence[Experiment], only: Sequence[str]) -> str:
 
 
 class Bars:
-    """Progress bars: one of all runs, one of each run that is on its way."""
+    """Progress bars: one of all runs, one of each run that is on its way.
+
+    Where there is no terminal, a line for each run that has ended.
+    """
 
     def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._is_terminal = console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console,
+            disable=not console.is_terminal,
         )
         self._tasks: dict[Path, TaskID] = {}
+        self._ended: set[Path] = set()
         self._all: TaskID | None = None
 
     def __enter__(self) -> "Bars":
@@ -183,17 +196,24 @@ class Bars:
     def begin(self, total: int) -> None:
         """So many runs are left."""
         self._all = self._progress.add_task("runs", total=total)
+        if not self._is_terminal:
+            click.echo(f"{total} runs are left", err=True)
 
     def show_round(self, run: Run, rounds_done: int) -> None:
         """A run has come so far."""
+        if run.folder in self._ended:  # a word that was still on its way
+            return
         if run.folder not in self._tasks:
             self._tasks[run.folder] = self._progress.add_task(str(run.folder), total=run.rounds_max)
         self._progress.update(self._tasks[run.folder], completed=rounds_done)
 
     def show_end(self, run: Run) -> None:
         """A run has ended, well or not."""
+        self._ended.add(run.folder)
         task = self._tasks.pop(run.folder, None)
         if task is not None:
             self._progress.remove_task(task)
         if self._all is not None:
             self._progress.advance(self._all)
+        if not self._is_terminal:
+            click.echo(f"ended: {run.folder}", err=True)

@@ -87,6 +87,15 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     learning: dict[str, object]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a result says about how it came to be."""
+
+    command: str
+    commit: str
+    """As `find_commit` says it when the runner starts: the code is read then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A run that is done."""
@@ -120,7 +129,7 @@ def is_done(run: Run, results: Path) -> bool:
     return path.exists() and read_record(path).key == run.key
 
 
-def keep_result(run: Run, outcome: Outcome, results: Path, command: str) -> None:
+def keep_result(run: Run, outcome: Outcome, results: Path, origin: Origin) -> None:
     """Write what came of a run."""
     learning = make_plain(run.learning)
     assert isinstance(learning, dict)
@@ -130,8 +139,8 @@ def keep_result(run: Run, outcome: Outcome, results: Path, command: str) -> None
         points=dict(run.points),
         seed=run.seed,
         key=run.key,
-        command=command,
-        commit=find_commit(),
+        command=origin.command,
+        commit=origin.commit,
         learning=learning,
     )
     _write(Result(record, outcome), results / run.folder)
@@ -200,7 +209,6 @@ def compute_code_version(engine: Engine) -> str:
     return hasher.hexdigest()
 
 
-@cache
 def find_commit() -> str:
     """Name the commit of the checkout, or say that there is none."""
     try:

@@ -8,6 +8,7 @@ runner loses the runs that have not ended, and no more.
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
@@ -15,9 +16,15 @@ from pathlib import Path
 from threading import Thread
 from typing import Protocol
 
-from d2m_node.errors import NodeError
+from d2m_node.errors import NodeError, UserError
 from d2m_node.simulation.experiments.execute import execute
-from d2m_node.simulation.experiments.results import Run, copy_result, is_done, keep_result
+from d2m_node.simulation.experiments.results import (
+    Origin,
+    Run,
+    copy_result,
+    is_done,
+    keep_result,
+)
 from protocol.errors import ProtocolError
 
 
@@ -27,8 +34,7 @@ class Workshop:
 
     results: Path
     data: Path | None
-    command: str
-    """What was typed; it stands in every result."""
+    origin: Origin
     processes: int = 1
 
 
@@ -61,6 +67,8 @@ def run_all(runs: Sequence[Run], workshop: Workshop, display: Display) -> list[F
 
     Runs with the same inputs, like those without hostile sellers of whatever kind, are done once.
     One failure does not hold up the rest.
+
+    Raises UserError if a process was killed.
     """
     twins: dict[str, list[Run]] = {}
     for run in runs:
@@ -91,7 +99,7 @@ def _run_here(run: Run, workshop: Workshop, display: Display) -> Failure | None:
 
 def _do(run: Run, workshop: Workshop, on_round: Callable[[int], None]) -> None:
     outcome = execute(run, workshop.data, on_round)
-    keep_result(run, outcome, workshop.results, workshop.command)
+    keep_result(run, outcome, workshop.results, workshop.origin)
 
 
 # --- in several processes -----------------------------------------------------------------------
@@ -121,6 +129,11 @@ def _run_in_pool(left: Sequence[Run], workshop: Workshop, display: Display) -> l
                 display.show_end(run)
                 if reason is not None:
                     failures.append(Failure(run, reason))
+        except BrokenProcessPool as exc:
+            raise UserError(
+                "a process that ran an experiment was killed, perhaps for want of memory; "
+                "lower --processes"
+            ) from exc
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return failures

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from d2m_node.simulation.experiments.file import Experiment
+from d2m_node.simulation.experiments.file import Experiment, Name
 from d2m_node.simulation.experiments.plots import draw_plots
 from d2m_node.simulation.experiments.results import Result, list_runs, read_json, read_results
 from d2m_node.simulation.experiments.tables import write_tables
@@ -24,7 +24,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     axes: dict[str, str]
     """Name to label."""
-    figures: list[str]
+    figures: list[Name]
     """Files in the same folder, without their ending."""
     runs_wanted: int
 
