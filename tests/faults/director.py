@@ -16,7 +16,7 @@ from d2m_node.chain.artifacts import TOKEN, load_artifact
 from d2m_node.chain.signing import parse_transaction
 from d2m_node.devnet.launcher import Devnet
 from protocol.job import JobPhase
-from tests.faults.setups import Provocation
+from tests.faults.setups import Provocation, Setup
 from tests.faults.switchboard import Switchboard, Wire
 from tests.faults.table import Cell, Fault
 
@@ -81,6 +81,7 @@ class Director:
         self._opened = trio.Event()
         self._armed: list[Cell] = []
         self._provocations: list[Provocation] = []
+        self._keeps_majority = True
         self._away: set[str] = set()
         self._hit_ballots: dict[tuple[int, int, str], int] = defaultdict(int)
         self._calls = _name_calls()
@@ -114,10 +115,11 @@ class Director:
     def switchboard(self, board: Switchboard) -> None:
         self._switchboard = board
 
-    def arm(self, cells: Sequence[Cell], provocations: Sequence[Provocation] = ()) -> None:
+    def arm(self, cells: Sequence[Cell], setup: Setup) -> None:
         """Let these faults fall, each at the first node that reaches its point."""
         self._armed = list(cells)
-        self._provocations = [one for one in provocations for _ in range(one.count)]
+        self._provocations = [one for one in setup.provocations for _ in range(one.count)]
+        self._keeps_majority = not setup.may_void
         if not cells:
             self.all_hit.set()
         elif self.all_hit.is_set():
@@ -177,7 +179,8 @@ class Director:
         if point.node in self._away:
             return None
         role, limit = point.role, ROLES_OUT[point.role]
-        if sum(name.startswith(role) for name in self._away) >= limit:
+        away = sum(name.startswith(role) for name in self._away)
+        if self._keeps_majority and away >= limit:
             return None
         for cell in self._armed:
             is_here = (cell.step.action, cell.side) == (point.action, point.side)

@@ -71,7 +71,7 @@ async def open_faulty_market(
     options = _make_options(folder, setup, block_seconds)
     async with trio.open_nursery() as nursery:
         director = Director(nursery)
-        director.arm(joining)
+        director.arm(joining, Setup())
         socket_path = folder.parent / f"{folder.name}.sock"
         listener = await _listen(socket_path)
         nursery.start_soon(partial(trio.serve_listeners, director.serve, [listener]))
@@ -178,7 +178,7 @@ async def run_jobs(market: FaultyMarket, number: int, cells: list[Cell]) -> list
     It is one job, unless a fault made a bid too late for the auction: that opens another one.
     Returns the jobs, or None if one did not come to its end.
     """
-    market.director.arm(cells, market.setup.provocations)
+    market.director.arm(cells, market.setup)
     chain = market.devnet.chain
     first = len(chain.state.jobs) + 1
     with trio.move_on_after(JOB_BLOCKS * market.block_seconds):
