@@ -114,6 +114,9 @@ def _receive(
         if here:
             headers["Range"] = f"bytes={here}-"
         with client.stream("GET", home, headers=headers) as response:
+            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink()
+                raise DownloadFailed("it ends before what is here; the next try begins anew")
             response.raise_for_status()
             is_continued = response.status_code == httpx.codes.PARTIAL_CONTENT
             if is_continued and not _starts_at(response, here):

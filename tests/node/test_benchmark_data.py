@@ -183,6 +183,18 @@ def test_a_home_that_knows_no_ranges_sends_all_again(tmp_path: Path, server: Fil
     assert fetch([file], tmp_path) == [FETCHED]
 
 
+def test_a_home_that_ends_before_what_is_here_is_asked_anew(
+    tmp_path: Path, server: FileServer
+) -> None:
+    file = describe(server.url("/images.gz"))
+    server.cut_after = 4000
+    fetch([file], tmp_path)
+    server.cut_after, server.files["/images.gz"] = None, CONTENT[:100]
+    assert "it ends before what is here" in fetch([file], tmp_path)[0]
+    server.files["/images.gz"] = CONTENT
+    assert fetch([file], tmp_path) == [FETCHED]
+
+
 def test_another_range_than_was_asked_for_is_not_taken(tmp_path: Path, server: FileServer) -> None:
     file = describe(server.url("/images.gz"))
     server.cut_after = 4000

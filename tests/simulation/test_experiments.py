@@ -358,7 +358,7 @@ def test_a_report_reads_no_figure_of_another_folder(configs: Path, tmp_path: Pat
     show_results(read_experiment(configs / "test.toml"), tmp_path)
     path = tmp_path / "test" / "experiment.json"
     path.write_text(path.read_text().replace('"curve"', '"../curve"'))
-    with pytest.raises(UserError, match=r"experiment\.json: no Shown: Expected `str` matching"):
+    with pytest.raises(UserError, match=r"experiment\.json: is damaged: Expected `str` matching"):
         write_report(tmp_path)
 
 
@@ -479,6 +479,34 @@ def test_an_unknown_experiment_is_named_with_the_closest_one(configs: Path) -> N
     ended = command("tset", "--configs", configs)
     assert ended.exit_code == 3
     assert "unknown experiment 'tset'; did you mean 'test'?" in ended.output
+
+
+def test_folders_that_cannot_be_used_are_one_line(configs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    ended = command("test", "--configs", configs, "--results", tmp_path / "file" / "x")
+    assert (ended.exit_code, ended.output.count("\n")) == (3, 1)
+    assert "--results" in ended.output
+    ended = command("--configs", tmp_path / "nowhere")
+    assert (ended.exit_code, ended.output.count("\n")) == (3, 1)
+    assert "holds no experiment files" in ended.output
+
+
+def test_a_result_that_cannot_be_written_is_a_failure_of_its_run(
+    configs: Path, tmp_path: Path
+) -> None:
+    runs = list_runs(read_experiment(configs / "test.toml"))[:2]
+    (tmp_path / "test").mkdir()
+    (tmp_path / runs[0].folder).write_bytes(b"a file in the way")
+    workshop = Workshop(results=tmp_path, data=None, origin=ORIGIN)
+    (failure,) = run_all(runs, workshop, Silent())
+    assert failure.run == runs[0]
+    assert "cannot be written" in failure.reason
+    assert len(read_results(tmp_path / "test")) == 1
+
+
+def test_the_scenarios_that_experiments_start_from_are_no_experiments() -> None:
+    with pytest.raises(UserError, match="unknown experiment 'mnist'"):
+        find_files(CONFIGS, ["mnist"])
 
 
 def test_without_a_name_the_small_ones_are_left_out() -> None:

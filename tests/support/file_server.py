@@ -42,6 +42,9 @@ def open_file_server() -> Iterator[FileServer]:
             data, start = state.files[self.path], 0
             if wanted and not state.ignores_ranges:
                 start = int(wanted.removeprefix("bytes=").removesuffix("-")) + state.shift
+                if start >= len(data):
+                    self.send_error(416)
+                    return
                 self.send_response(206)
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             else:

@@ -33,6 +33,8 @@ from d2m_node.simulation.experiments.show import show_results
 from d2m_node.user_input import explain_unknown_key
 
 CONFIGS: Final = Path(__file__).resolve().parents[3] / "configs" / "experiments"
+BASE: Final = "base"
+"""Folder of the scenarios that experiments start from."""
 EXIT_FAILED: Final = 1
 EXIT_USER_ERROR: Final = 3
 
@@ -97,6 +99,7 @@ def experiments(  # noqa: PLR0913 - click passes each option
             origin=Origin(command=_write_command(chosen, only), commit=find_commit()),
             processes=processes,
         )
+        _make_folder(results)
         failed = 0 if is_show else _run(chosen, only, workshop)
         for experiment in chosen:
             for path in show_results(experiment, results):
@@ -111,15 +114,26 @@ def experiments(  # noqa: PLR0913 - click passes each option
 def find_files(configs: Path, names: Sequence[str]) -> list[Path]:
     """Find experiment files by name; without names, all that are not in a folder of their own.
 
-    Raises UserError for a name that no file has.
+    Raises UserError for a name that no file has, and for a folder without any.
     """
-    known = {path.stem: path for path in sorted(configs.rglob("*.toml"))}
+    paths = sorted(configs.rglob("*.toml"))
+    known = {path.stem: path for path in paths if path.parent.name != BASE}
+    if not known:
+        raise UserError(f"--configs: {configs} holds no experiment files")
     for name in names:
         if name not in known:
             raise UserError(explain_unknown_key(name, known).replace("key", "experiment"))
     if names:
         return [known[name] for name in dict.fromkeys(names)]
     return [path for path in known.values() if path.parent == configs]
+
+
+def _make_folder(results: Path) -> None:
+    """Make the folder of results now, and not after hours. Raises UserError."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UserError(f"--results: {results} cannot be made: {exc.strerror}") from exc
 
 
 def _list(chosen: Sequence[Experiment], results: Path) -> None:

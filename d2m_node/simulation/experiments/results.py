@@ -158,13 +158,20 @@ def copy_result(run: Run, twin: Run, results: Path) -> None:
 
 
 def _write(result: Result, folder: Path) -> None:
-    """Write the outcome, then the record: without one, it is no result."""
+    """Write the outcome, then the record: without one, it is no result.
+
+    Raises UserError if the folder cannot be written.
+    """
     path = folder / RUN_FILE
-    path.unlink(missing_ok=True)
-    write_result(result.outcome, folder)
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(result.record), indent=2) + b"\n")
-    draft.replace(path)
+    record = msgspec.json.format(msgspec.json.encode(result.record), indent=2) + b"\n"
+    try:
+        path.unlink(missing_ok=True)
+        write_result(result.outcome, folder)
+        draft = path.with_suffix(".draft")
+        draft.write_bytes(record)
+        draft.replace(path)
+    except OSError as exc:
+        raise UserError(f"{folder}: cannot be written: {exc.strerror}") from exc
 
 
 def read_record(path: Path) -> RunRecord:
@@ -184,7 +191,7 @@ def read_json(path: Path, kind: type[Read]) -> Read:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-        raise UserError(f"{path}: no {kind.__name__}: {exc}") from exc
+        raise UserError(f"{path}: is damaged: {exc}") from exc
 
 
 def read_results(folder: Path) -> list[Result]:
