@@ -17,6 +17,8 @@ from d2m_node.client import (
     AsyncRpcClient,
     CallRefused,
     EnableRoleParams,
+    Method,
+    NodeUnreachable,
     RoleParams,
     SubmitRequestParams,
 )
@@ -191,18 +193,27 @@ async def run_jobs(market: FaultyMarket, number: int, cells: list[Cell]) -> list
 
 async def drain(market: FaultyMarket, name: str) -> None:
     """Let a CONE node take its stake out."""
-    async with AsyncRpcClient(market.plan(name).folder / "rpc.sock") as client:
-        await client.call(DRAIN_ROLE, RoleParams(role="cone"))
+    await _insist(market, name, DRAIN_ROLE, RoleParams(role="cone"))
 
 
 async def enable(market: FaultyMarket, name: str, *, key: str) -> None:
     """Let it stake again, in time for the next auction."""
     account, chain = market.plan(name).account, market.devnet.chain
     params = EnableRoleParams(role="cone", idempotency_key=key)
-    async with AsyncRpcClient(market.plan(name).folder / "rpc.sock") as client:
-        await client.call(ENABLE_ROLE, params)
+    await _insist(market, name, ENABLE_ROLE, params)
     await chain.wait_for(lambda state: state.stakes[account].free_wei > 0 or None)
     await chain.wait_block(BlockNumber(chain.state.block_number + 2))
+
+
+async def _insist(market: FaultyMarket, name: str, method: Method[Any, Any], params: Any) -> None:
+    """Call a node until it answers: it may die of the call, and is started again."""
+    while True:
+        try:
+            async with AsyncRpcClient(market.plan(name).folder / "rpc.sock") as client:
+                await client.call(method, params)
+                return
+        except NodeUnreachable:
+            await trio.sleep(0.2)
 
 
 async def _bid(market: FaultyMarket, name: str, key: str, place: int, first: int) -> None:
