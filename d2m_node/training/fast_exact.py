@@ -69,9 +69,7 @@ class FastEvaluator:
         images = shape_samples(model, samples).astype(np.uint8, copy=False)
         remaining = iter(candidates)
         results: list[Int64] = [np.zeros((0, len(images), model.outputs), dtype=np.int64)]
-        # One product runs on one core: the threads share the images, not the products.
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(self._threads) as pool:
+        with self._open_pool() as pool:
             while group := [_prepare(shape, one) for one in islice(remaining, _MODELS_PER_PASS)]:
                 logits = np.empty((len(group), len(images), model.outputs), dtype=np.int64)
                 work = [
@@ -82,6 +80,13 @@ class FastEvaluator:
                     one.result()
                 results.append(logits)
         return np.concatenate(results)
+
+    def _open_pool(self) -> ThreadPoolExecutor:
+        """Start threads that share the images, and do their products on one core each.
+
+        Torch counts cores for each thread anew.
+        """
+        return ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _cut(count: int) -> Iterator[slice]:

@@ -1,5 +1,10 @@
 """The fast evaluator of networks with one convolution gives the bytes of the reference."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +20,7 @@ from protocol.samples import SampleArray
 from protocol.update import MAX_PARAMETER
 from tests.support.models import draw_parameters, draw_samples
 
+ROOT = Path(__file__).resolve().parents[2]
 EVALUATOR = FastEvaluator(2)
 
 MODELS = {
@@ -84,6 +90,26 @@ def test_candidates_are_consumed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     logits = EVALUATOR(model, draw_all(), samples)
     assert ahead == [1, 2, 3, 4, 5]  # each is prepared when it comes, before the next is asked for
     assert np.array_equal(logits, evaluate_by_reference(model, candidates, samples))
+
+
+def test_each_thread_does_its_products_on_one_core() -> None:
+    """Torch's products would, in each thread that has not said otherwise, take every core."""
+    code = (
+        "from threadpoolctl import threadpool_info\n"
+        "from d2m_node.training import fast_exact\n"
+        "from tests.node.test_training_fast_exact import EVALUATOR, MODELS\n"
+        "from tests.support.models import draw_parameters, draw_samples\n"
+        "evaluate, cores, model = fast_exact._evaluate, [], MODELS['3x3']\n"
+        "def watch(*arguments):\n"
+        "    libraries = threadpool_info()\n"
+        "    cores.extend(x['num_threads'] for x in libraries if x['user_api'] == 'openmp')\n"
+        "    evaluate(*arguments)\n"
+        "fast_exact._evaluate = watch\n"
+        "EVALUATOR(model, [draw_parameters('p', model, 1 << 18)], draw_samples('s', model, 130))\n"
+        "assert set(cores) == {1}, cores\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if "NUM_THREADS" not in key}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
 
 
 def test_no_candidates_and_no_samples_give_no_logits() -> None:
