@@ -5,7 +5,7 @@ blocks comes from `Sources`; with those of a market's run, the rounds have the m
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -17,7 +17,7 @@ import msgspec
 from d2m_node.errors import UserError
 from d2m_node.ports import Int32Array, TrainingTask
 from d2m_node.simulation.federation import Federation, share_out
-from d2m_node.simulation.hostile import CONDUCT_KINDS, Hostile, assign_kinds, spoil_samples
+from d2m_node.simulation.hostile import CONDUCT_KINDS, assign_kinds, spoil_samples
 from d2m_node.simulation.identities import make_identity
 from d2m_node.simulation.learning_rules import Choice, Material, Place, create_rules
 from d2m_node.simulation.names import index_of
@@ -150,10 +150,11 @@ def run_learning(
 
     Lists of the outcome that only a market has (votes, gas, bytes) are empty.
 
-    Raises UserError if the data are not there, or the scenario has sellers whose attack needs a
-    network; InvalidParams for rules that do not exist.
+    Raises UserError if the data are not there, or as `check_scenario`; InvalidParams for rules that
+    do not exist.
     """
     started = time.perf_counter()
+    check_scenario(plan.scenario)
     learning = _Learning(plan, data, helpers, sources)
     for round_index in range(plan.scenario.request.terms.rounds_max):
         learning.run_round(RoundIndex(round_index))
@@ -173,7 +174,6 @@ class _Learning:
         self._sources: Sources = SeededSources(scenario.seed, names) if sources is None else sources
         federation = share_out(scenario.data, len(names), scenario.seed, data)
         self._kinds = assign_kinds(names, scenario.hostile_sellers, scenario.seed, "seller")
-        _refuse_conduct(self._kinds.values())
         self._rings = make_rings(scenario.hostile_sellers, scenario.seed)
         self._samples = {
             name: spoil_samples(
@@ -366,9 +366,18 @@ def build_round_rules(scenario: Scenario) -> RoundRules:
     )
 
 
-def _refuse_conduct(kinds: Iterable[Hostile]) -> None:
-    for hostile in kinds:
+def check_scenario(scenario: Scenario) -> None:
+    """Refuse what a scenario asks for and only a whole market has. Raises UserError."""
+    for hostile in scenario.hostile_sellers:
         if hostile.kind in CONDUCT_KINDS:
             raise UserError(
                 f"hostile.sellers: {hostile.kind} needs a network; simulate the whole market"
             )
+    for key, is_asked in (
+        ("hostile.cones", any(one.count for one in scenario.hostile_cones)),
+        ("faults", bool(scenario.faults)),
+        ("random_faults", scenario.random_faults is not None),
+        ("ablate", bool(scenario.ablate)),
+    ):
+        if is_asked:
+            raise UserError(f"{key}: the learning alone has none; simulate the whole market")

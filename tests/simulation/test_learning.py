@@ -179,6 +179,19 @@ class Watched(InlinePool):
         return super().submit(task)
 
 
+@pytest.mark.parametrize(
+    ("key", "table"),
+    [
+        ("hostile.cones", {"hostile": {"cones": [{"kind": "stale", "count": 1}]}}),
+        ("ablate", {"ablate": ["yoda"]}),
+        ("random_faults", {"random_faults": {"rate": 0.1, "kinds": ["crash"]}}),
+    ],
+)
+def test_what_only_a_market_has_is_refused(key: str, table: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"^{key}: the learning alone has none"):
+        run(scenario=make_scenario(**table))
+
+
 def test_who_sends_noise_does_not_train() -> None:
     pool = Watched()
     plan = LearningPlan(scenario=make_hostile("idle", count=8), choice=MARKET)

@@ -41,7 +41,7 @@ from msgspec import Meta
 
 from d2m_node.errors import UserError
 from d2m_node.simulation.experiments.quantities import QUANTITIES, ROUND_QUANTITIES
-from d2m_node.simulation.learning import build_round_rules
+from d2m_node.simulation.learning import build_round_rules, check_scenario
 from d2m_node.simulation.learning_rules import Choice, build_mechanism
 from d2m_node.simulation.scenario import make_plain, parse_scenario
 from d2m_node.simulation.server_step import ONE
@@ -305,7 +305,9 @@ def _try(cell: Cell, engine: Engine) -> None:
         scenario = parse_scenario({**cell.table, "seed": 0})
         choice = read_learning(cell.learning).choose()
         build_mechanism(choice, build_round_rules(scenario), scenario.sizes.sellers)
-        if engine == "market" and cell.learning:
+        if engine == "learning":
+            check_scenario(scenario)
+        elif cell.learning:
             raise UserError("learning: the market has its own rules; use ablate")
     except (UserError, InvalidParams) as exc:
         where = ", ".join(f"{axis} {point}" for axis, point in cell.points.items())
