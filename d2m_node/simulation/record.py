@@ -29,8 +29,6 @@ class Record:
         self._names = names
         self._output = output
         self._hasher = hashlib.sha256()
-        self.count = 0
-        """Entries so far."""
 
     @property
     def digest(self) -> str:
@@ -39,7 +37,6 @@ class Record:
 
     def note(self, kind: str, **fields: Field) -> None:
         """Add an entry at the simulated time that it is."""
-        self.count += 1
         line = msgspec.json.encode({"t": round(trio.current_time(), 6), "kind": kind, **fields})
         self._hasher.update(line + b"\n")
         if self._output is not None:

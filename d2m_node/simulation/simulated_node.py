@@ -144,11 +144,6 @@ class SimulatedNode:
         self._is_wanted = True
         self._changed = trio.Event()
 
-    @property
-    def is_alive(self) -> bool:
-        """Tell whether the node runs."""
-        return self._life is not None
-
     async def run(self) -> None:
         """Live, life after life, until cancelled. Whoever cannot go on is started again."""
         while True:
