@@ -9,6 +9,7 @@ import click
 from d2m_node.cli.options import json_of
 from d2m_node.cli.output import print_facts, print_result, print_table, round_wei
 from d2m_node.cli.shapes import ReportResult
+from d2m_node.errors import UserError
 from d2m_node.simulation.outcome import Outcome, write_result
 
 if TYPE_CHECKING:
@@ -114,8 +115,11 @@ def _report(folder: Path, *, as_json: bool) -> None:
 def _open_log(folder: Path | None) -> AbstractContextManager[IO[bytes] | None]:
     if folder is None:
         return nullcontext()
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / LOG_FILE).open("wb")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / LOG_FILE).open("wb")
+    except OSError as exc:
+        raise UserError(f"--out: {folder}: {exc.strerror}") from exc
 
 
 def _choose_processes(wanted: int | None, scenario: "Scenario") -> int:

@@ -19,7 +19,7 @@ from typing import IO, Final
 
 import trio
 
-from d2m_node.errors import NodeError
+from d2m_node.errors import NodeError, UserError
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.rooms import OVER
 from d2m_node.simulation.casting import cast_nodes, make_results
@@ -41,9 +41,11 @@ from d2m_node.simulation.summary import Run, sum_up
 from d2m_node.simulation.training_pool import Pool, open_pool
 from d2m_node.simulation.virtual_time import run_in_virtual_time
 from protocol.deposits import compute_deposit_range
+from protocol.errors import RuleViolation
 from protocol.evaluation import Evaluator, compute_logits_of_all
 from protocol.market import MarketState
 from protocol.profiles import BYZANTINE_SHARE, count_byzantine
+from protocol.samples import validate_labels, validate_samples
 from protocol.types import JobId, Wei
 
 BALANCE_WEI: Final = Wei(1000 * 10**18)
@@ -98,6 +100,12 @@ def run_scenario(
         If something happened that must not.
     """
     federation = share_out(scenario.data, scenario.sizes.sellers, scenario.seed, data)
+    try:
+        validate_samples(scenario.request.model, federation.validation.inputs)
+        validate_labels(scenario.request.model, federation.validation.labels)
+    except RuleViolation as exc:
+        dataset = scenario.data.dataset
+        raise UserError(f"request.model: does not fit {dataset}: {exc}") from exc
     with open_pool(options.processes) as pool:
         run = partial(_run_market, scenario, federation, pool, on_progress, options)
         try:

@@ -76,6 +76,7 @@ def test_the_result_is_printed_as_json_and_nothing_else(file: Path) -> None:
         (["nothing.toml"], cli.EXIT_USER_ERROR, "nothing.toml: cannot be read"),
         (["--ablate", "all", "FILE"], cli.EXIT_USER_ERROR, "ablate: 'all' is none of yoda"),
         (["--byzantine", "2", "FILE"], 2, "--byzantine"),
+        (["--out", "/proc/none", "FILE"], cli.EXIT_USER_ERROR, "--out: /proc/none: "),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line(
@@ -84,6 +85,15 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     given = [str(file) if one == "FILE" else one for one in arguments]
     assert cli.run_command(["simulate", *given]) == code
     assert complaint in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused_before_anything_is_run(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(SCENARIO.replace("[1, 8, 8]", "[1, 8, 9]"))
+    assert cli.run_command(["simulate", str(file)]) == cli.EXIT_USER_ERROR
+    printed = capsys.readouterr().err
+    assert printed.startswith("d2m-node: request.model: does not fit digits: ")
 
 
 def test_a_violation_is_one_line_that_names_the_seed(
