@@ -63,7 +63,7 @@ SETUPS: Mapping[str, Setup] = {
     "audited": Setup(audit_bps=10_000),
     # The node that is wrong appeals where it was not drawn, and its bond goes to those who come.
     "appealed": Setup(cones=7, attacks={"cone-7": "stale"}, first_set_size=3),
-    # Nobody is there to vote or to count.
+    # Nobody is there to vote or to count: the buyer gives the ballot up.
     "silent": Setup(
         may_void=True,
         provocations=(Provocation("say/AvailabilityBitmap", "after", "cone", 60, count=5),),
