@@ -174,6 +174,7 @@ async def _take_seat(cone: _Cone, job_id: JobId) -> Seat | None:
         tickets=tickets,
         executor=cone.executor,
         shift=post.shift,
+        lag_blocks=cone.policy.limits.lag_blocks,
     )
 
 

@@ -65,7 +65,9 @@ async def collect_updates(seat: Seat, ballot: Ballot, sampled: tuple[int, ...]) 
     """Fetch what the sampled sellers commit to and open, until their window and one block end."""
     holdings = Holdings({}, {})
     # A retry has the deadlines of its round's first attempt: it still needs time to fetch.
-    last_call = BlockNumber(max(ballot.update_open_end + 1, ballot.availability_end - 2))
+    last_call = BlockNumber(
+        max(ballot.update_open_end + 1, seat.call_end(ballot.availability_end) - 2)
+    )
 
     def is_settled() -> bool:
         """Every commitment of this round is fetched; nothing more can come."""
@@ -259,9 +261,10 @@ async def _record_lacking(seat: Seat, ballot: Ballot, wanted: int, logged: _Logg
         key = f"bitmaps/{seat.job_id}/{ballot.ballot_number}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
 
+    call_end = seat.call_end(ballot.availability_end)
     await land(
         seat.ports.chain,
-        (max(seat.head, ballot.availability_end - 2), ballot.availability_end),
+        (max(seat.head, call_end - 2), call_end),
         is_recorded=lambda: False,  # more may be heard until the window closes
         rank=rank,
         send=send,

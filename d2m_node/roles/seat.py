@@ -32,6 +32,8 @@ class Seat:
     tickets: TicketChain
     executor: Executor
     shift: Shift
+    lag_blocks: int
+    """How far behind the chain's tip this node acts: its confirmations."""
 
     @property
     def job(self) -> JobState:
@@ -52,6 +54,13 @@ class Seat:
     def head(self) -> BlockNumber:
         """The last block followed."""
         return self.ports.chain.state.block_number
+
+    def call_end(self, deadline: BlockNumber) -> BlockNumber:
+        """Return the followed block by which this node must have sent what is due by a deadline.
+
+        By the time it follows the deadline itself, the chain is past it.
+        """
+        return BlockNumber(deadline - self.lag_blocks)
 
     @property
     def terms(self) -> JobTerms:

@@ -124,6 +124,8 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
         heard = seat.room.heard(wire.ValidationReceipt, part)
         return {index: one for index, one in heard.items() if index not in recorded}
 
+    call_end = seat.call_end(deadline)
+
     async def send() -> None:
         entries = tuple((index, *compact(one.signature)) for index, one in unrecorded().items())
         call = SubmitReceipts(job=seat.job_id, part=part, entries=entries)
@@ -131,7 +133,7 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
 
     await land(
         seat.ports.chain,
-        (max(seat.head, deadline - 2), deadline),
+        (max(seat.head, call_end - 2), call_end),
         is_recorded=lambda: seat.index not in unrecorded(),
         rank=lambda: sorted(unrecorded(), key=lambda i: (i - seat.job_id) % 256).index(seat.index),
         send=send,

@@ -77,7 +77,7 @@ async def cast_vote(seat: Seat, ballot: Ballot, finding: Finding) -> None:
     )
     mini_round = seat.ballot(ballot).mini_rounds[drawn_for]
     await chain.wait_block(mini_round.seed_block)
-    if seat.head > mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
+    if seat.head > seat.call_end(mini_round.commit_end) - MIN_BLOCKS_TO_COMMIT:
         log.info("vote_too_late")
         return
     if seat.shift.is_stopping:
@@ -121,7 +121,7 @@ async def finish_vote(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: S
     A node that stops waits for this: whoever commits and does not open loses stake.
     """
     with seat.shift.finishing():
-        if seat.head <= mini_round.commit_end - MIN_BLOCKS_TO_COMMIT:
+        if seat.head <= seat.call_end(mini_round.commit_end) - MIN_BLOCKS_TO_COMMIT:
             await _commit(seat, ballot, mini_round, vote)
         await seat.ports.chain.wait_block(mini_round.commit_end)
         await _open(seat, ballot, mini_round, vote)
@@ -208,7 +208,7 @@ async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: Seale
 
     await land(
         seat.ports.chain,
-        (mini_round.seed_block + 1, mini_round.commit_end),
+        (mini_round.seed_block + 1, seat.call_end(mini_round.commit_end)),
         is_recorded=lambda: seat.index in seat.ballot(ballot).committed,
         rank=lambda: _rank_by_commitment(unrecorded(), seat.index),
         send=send,
@@ -252,7 +252,7 @@ async def _open(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedV
     order = [index for index, _ in sorted(batch.entries, key=lambda entry: entry[1])]
     await land(
         seat.ports.chain,
-        (mini_round.commit_end + 1, mini_round.open_end),
+        (mini_round.commit_end + 1, seat.call_end(mini_round.open_end)),
         is_recorded=lambda: seat.index in seat.ballot(ballot).opened,
         rank=lambda: [index for index in order if index in unopened()].index(seat.index),
         send=send,

@@ -198,6 +198,7 @@ class Cast:
         """Seat a CONE node, listening."""
         node = self.cones[index]
         return Seat(
+            lag_blocks=0,
             ports=node.ports,
             room=await self.open_room(node, nursery),
             job_id=JOB,
