@@ -20,9 +20,17 @@ def job_in(state: MarketState, job_id: JobId) -> JobState:
 
 
 def terms_of(job: JobState) -> JobTerms:
-    """Return the terms of a job whose auction is closed."""
-    assert job.terms is not None, "a job has terms once its auction is closed"
+    """Return the terms of a job whose auction was closed. Raises TransientError."""
+    if job.terms is None:
+        raise TransientError(f"job {job.job_id}: a reorganisation opened its auction again")
     return job.terms
+
+
+def buyer_of(job: JobState) -> Address:
+    """Return the winner of an auction that was closed. Raises TransientError."""
+    if job.buyer is None:
+        raise TransientError(f"job {job.job_id}: a reorganisation opened its auction again")
+    return job.buyer
 
 
 def bid_in(job: JobState, bidder: Address) -> Bid:

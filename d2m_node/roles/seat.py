@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from d2m_node.ports import Ports
 from d2m_node.roles.executor import Executor
-from d2m_node.roles.jobs import check_place, job_in
+from d2m_node.roles.jobs import check_place, job_in, terms_of
 from d2m_node.roles.room import Room
 from d2m_node.roles.shift import Shift
 from d2m_node.roles.sources import round_rules
@@ -65,9 +65,7 @@ class Seat:
     @property
     def terms(self) -> JobTerms:
         """The job's terms."""
-        terms = self.job.terms
-        assert terms is not None, "a job with a pool has terms"
-        return terms
+        return terms_of(self.job)
 
     @property
     def rules(self) -> RoundRules:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from d2m_node.errors import JobFailed, PeerUnreachable
 from d2m_node.offload import offload
 from d2m_node.ports import Ports, Purpose, Reference
-from d2m_node.roles.jobs import job_in
+from d2m_node.roles.jobs import buyer_of, job_in, terms_of
 from protocol.aggregation import RoundRules
 from protocol.digest import RoundHeader, decode_sampler_state
 from protocol.errors import ProtocolError
@@ -56,21 +56,20 @@ async def load_body(ports: Ports, job: JobState) -> RequestBody:
 
     Raises
     ------
-    PeerUnreachable
-        If the buyer does not serve it, and it is not too late.
+    TransientError
+        If the buyer does not serve it, and it is not too late; or if the auction is open again.
     JobFailed
         If it is too late, or the request is not valid for the job's terms.
     """
-    assert job.buyer is not None, "a job has a buyer once its auction is closed"
-    assert job.terms is not None, "a job has terms once its auction is closed"
+    terms, buyer = terms_of(job), buyer_of(job)
     reference = Reference(Purpose.REQUEST, job.job_id)
     try:
         data = await fetch(
-            ports, job.body_hash, [job.buyer], max_bytes=MAX_BODY_BYTES, reference=reference
+            ports, job.body_hash, [buyer], max_bytes=MAX_BODY_BYTES, reference=reference
         )
         body = decode_body(data)
-        validate_metric(Metric(job.terms.metric), body.model)
-        validate_work(body, job.terms.sellers_per_round)
+        validate_metric(Metric(terms.metric), body.model)
+        validate_work(body, terms.sellers_per_round)
     except PeerUnreachable as error:
         if _is_body_wanted(ports, job.job_id):
             raise  # the buyer may be back before the enrolment is over
@@ -90,11 +89,11 @@ def _is_body_wanted(ports: Ports, job_id: JobId) -> bool:
 
 def round_rules(job: JobState, body: RequestBody) -> RoundRules:
     """Gather what a job fixes for all its rounds from its terms and its request."""
-    assert job.terms is not None, "a job has terms once its auction is closed"
+    terms = terms_of(job)
     return RoundRules(
         model=body.model,
-        metric=Metric(job.terms.metric),
-        sellers_per_round=job.terms.sellers_per_round,
+        metric=Metric(terms.metric),
+        sellers_per_round=terms.sellers_per_round,
         alpha_bps=body.sampling.alpha_bps,
         eta_q16=body.sampling.eta_q16,
         keep_bps=body.sampling.keep_bps,

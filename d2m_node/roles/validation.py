@@ -9,6 +9,7 @@ from d2m_node.calls import SubmitReceipts
 from d2m_node.errors import PeerUnreachable
 from d2m_node.offload import offload
 from d2m_node.ports import ChainPort, Purpose, Reference
+from d2m_node.roles.jobs import buyer_of
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED
@@ -62,8 +63,7 @@ async def obtain_part(seat: Seat, split: ValidationSplit, part: int) -> HeldPart
     Waits for as long as the buyer does not offer a valid one; the caller bounds the wait.
     """
     indices = split.selection if part == SELECTION_PART else split.final
-    buyer = seat.job.buyer
-    assert buyer is not None, "a job has a buyer once its auction is closed"
+    buyer = buyer_of(seat.job)
     request = wire.MessagesRequest(job_id=seat.job_id, kind=6, step=part)
     while True:
         offers = seat.room.heard(wire.ValidationOffer, part)
@@ -80,8 +80,7 @@ async def _fetch_part(
     seat: Seat, offer: wire.ValidationOffer, indices: tuple[int, ...]
 ) -> HeldPart | None:
     digest = Digest(offer.digest)
-    buyer = seat.job.buyer
-    assert buyer is not None
+    buyer = buyer_of(seat.job)
     reference = Reference(Purpose.VALIDATION, seat.job_id)
     sample_bytes = count_sample_bytes(seat.body.model)
     most = bound_part_bytes(seat.body.validation.sample_count, sample_bytes)
