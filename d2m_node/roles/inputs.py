@@ -107,7 +107,7 @@ async def _hold_update(seat: Seat, ballot: Ballot, index: int, holdings: Holding
     round_index = ballot.round_index
     await seat.room.wait_until(
         lambda: (
-            index in seat.room.heard(wire.UpdateOpening, round_index)
+            seat.room.said(wire.UpdateOpening, round_index, index) is not None
             and index in _commits(seat, ballot)
         )
     )

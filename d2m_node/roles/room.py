@@ -64,7 +64,7 @@ class Room:
         self._job_id = job_id
         self._heard: dict[type, dict[int, dict[int, Heard]]] = {}
         self._equivocations: dict[int, Equivocation] = {}
-        self._changed = trio.Event()
+        self._waiting: dict[trio.Event, Callable[[], bool]] = {}
         self.since = ports.chain.state.block_number
         """What was open by then may have been worked on before, by this node or a copy of it."""
 
@@ -85,9 +85,9 @@ class Room:
             self._ports.network.join_topic(topics[1], self.validate) as votes,
             trio.open_nursery() as nursery,
         ):
-            # Messages are kept when they are validated; the channels only wake those who wait.
-            nursery.start_soon(self._drain, updates)
-            nursery.start_soon(self._drain, votes)
+            # Messages are kept when they are validated; nobody needs the channels.
+            nursery.start_soon(_drain, updates)
+            nursery.start_soon(_drain, votes)
             task_status.started()
 
     async def publish(self, message: GossipMessage) -> None:
@@ -114,6 +114,11 @@ class Room:
             for sender, heard in sorted(kept.items())
             if isinstance(heard.message, kind)
         }
+
+    def said(self, kind: type[M], step: int, sender: int) -> M | None:
+        """Return the kept message of one sender, if there is one."""
+        kept = self._heard.get(kind, {}).get(step, {}).get(sender)
+        return kept.message if kept is not None and isinstance(kept.message, kind) else None
 
     def heard_before(self, kind: type[M], step: int, block: BlockNumber) -> dict[int, M]:
         """Return those that came before this node had followed ``block``."""
@@ -152,17 +157,25 @@ class Room:
 
     def _commitments(self, opening: wire.UpdateOpening) -> list[wire.UpdateCommit]:
         """Return what was heard from the opening's seller for its round: one, or two."""
-        heard = self.heard(wire.UpdateCommit, opening.round_index)
-        found = [one for index, one in heard.items() if index == opening.seller_index]
+        first = self.said(wire.UpdateCommit, opening.round_index, opening.seller_index)
+        found = [] if first is None else [first]
         conflict = self._equivocations.get(opening.seller_index)
         if conflict is not None and conflict.first.round_index == opening.round_index:
             found += [conflict.first, conflict.second]
         return found
 
     async def wait_until(self, is_true: Callable[[], bool]) -> None:
-        """Return when ``is_true``; it is asked after each kept message."""
+        """Return when ``is_true``; it is asked after each kept message, and must not raise.
+
+        Whoever waits for one of many messages is not woken for each of the others.
+        """
         while not is_true():
-            await self._changed.wait()
+            event = trio.Event()
+            self._waiting[event] = is_true
+            try:
+                await event.wait()
+            finally:
+                del self._waiting[event]
 
     async def pull(self, accounts: Iterable[Address], request: MessagesRequest) -> None:
         """Ask these accounts' peers for messages and keep the valid ones.
@@ -286,8 +299,8 @@ class Room:
 
         The peer that forwards it may have heard another commitment of its node: no blame.
         """
-        commits = self.heard(wire.VoteCommit, step_of(message))
-        if message.cone_index not in commits:
+        commit = self.said(wire.VoteCommit, step_of(message), message.cone_index)
+        if commit is None:
             return Verdict.IGNORE
         position = VotePosition(
             job=self._job_id,
@@ -297,7 +310,7 @@ class Room:
         )
         opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.chain_element)
         expected = compute_vote_commitment(self._ports.chain.domain, position, opening)
-        if commits[message.cone_index].commitment != expected:
+        if commit.commitment != expected:
             return Verdict.IGNORE
         return Verdict.ACCEPT if self._fits_chain(message) else Verdict.REJECT
 
@@ -336,12 +349,9 @@ class Room:
         self._wake()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    async def _drain(self, channel: trio.MemoryReceiveChannel[GossipMessage]) -> None:
-        async for _ in channel:
-            self._wake()
+        for event, is_true in self._waiting.items():
+            if is_true():
+                event.set()
 
     def _forget_old(self) -> None:
         """Drop the messages of rounds that are not among the latest."""
@@ -352,3 +362,8 @@ class Room:
                 continue
             for step in [step for step in steps if round_of_step(kind, step) <= newest_old]:
                 del steps[step]
+
+
+async def _drain(channel: trio.MemoryReceiveChannel[GossipMessage]) -> None:
+    async for _ in channel:
+        pass
