@@ -70,7 +70,7 @@ SETUPS: Mapping[str, Setup] = {
     ),
     "equivocal": Setup(attacks={"seller-5": "equivocate"}),
     # More than 20 payees: each claims its own share.
-    "shared": Setup(sellers=16),
+    "shared": Setup(cones=16),
     "token": Setup(in_token=True),
     "unbonding": Setup(drained="cone-5"),
     "private": Setup(
