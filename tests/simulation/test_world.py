@@ -192,6 +192,25 @@ def test_a_chain_that_turns_no_deeper_than_nodes_wait_misleads_nobody() -> None:
     assert outcome.wrong_decisions == 0
 
 
+@pytest.mark.parametrize("confirmations", [2, 5])
+def test_nodes_that_wait_for_confirmations_are_in_time_in_the_shortest_windows_they_take(
+    confirmations: int,
+) -> None:
+    request = small_table()["request"]
+    shortest = dict.fromkeys(WINDOWS, confirmations + 3)
+    outcome = run(
+        chain={"confirmations": confirmations},
+        request={
+            **request,
+            "auction": {"reveal_blocks": confirmations + 2},
+            "terms": {**request["terms"], **shortest},
+        },
+    )
+    assert outcome.ended == "ended"
+    assert len(outcome.accuracy) == 2
+    assert slashed(outcome, HONEST) == 0
+
+
 WINDOWS = (
     "enrolment_blocks",
     "validation_blocks",
