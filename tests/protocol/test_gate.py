@@ -164,7 +164,8 @@ def test_orthogonal_and_reversed_updates_are_rejected(seed: int, ranks: list[int
     basis = np.linalg.qr(np.stack(list(updates.values())).T)[0]
     noise = np.random.default_rng(seed).normal(size=64)
     noise -= basis @ (basis.T @ noise)
-    updates[6] = (-updates[1]).astype(np.int32)
+    total = sum(update.astype(float) for update in updates.values())
+    updates[6] = (-160_000 * total / np.linalg.norm(total)).astype(np.int32)
     updates[7] = (160_000 * noise / np.linalg.norm(noise)).astype(np.int32)
     candidates = select_candidates(updates)
     assert candidates.indices == tuple(range(8))
