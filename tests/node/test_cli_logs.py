@@ -12,13 +12,13 @@ from d2m_node.errors import UserError
 from d2m_node.log_files import LogFilter, LogLine, LogReader, follow_lines, read_last_lines
 
 ALL = LogFilter()
-NOW = datetime.now(UTC)
 
 
 def write(path: Path, *events: dict[str, object]) -> None:
+    now = datetime.now(UTC)
     with path.open("a") as file:
         for event in events:
-            file.write(json.dumps({"timestamp": NOW.isoformat(), "level": "info"} | event) + "\n")
+            file.write(json.dumps({"timestamp": now.isoformat(), "level": "info"} | event) + "\n")
 
 
 def append(path: Path, text: str) -> None:
@@ -65,7 +65,8 @@ def test_the_last_lines_come_from_all_files_in_order(log: Path) -> None:
 
 
 def test_lines_are_chosen_by_job_role_level_and_time(log: Path) -> None:
-    old = (NOW - timedelta(hours=3)).isoformat()
+    now = datetime.now(UTC)
+    old = (now - timedelta(hours=3)).isoformat()
     write(
         log,
         {"event": "a", "job": 1, "role": "cone"},
@@ -76,7 +77,7 @@ def test_lines_are_chosen_by_job_role_level_and_time(log: Path) -> None:
     assert names(read_last_lines(log, LogFilter(job=1), 9)) == ["a"]
     assert names(read_last_lines(log, LogFilter(role="seller"), 9)) == ["b"]
     assert names(read_last_lines(log, LogFilter(level="warning"), 9)) == ["b", "c"]
-    since = LogFilter(since=NOW - timedelta(hours=1))
+    since = LogFilter(since=now - timedelta(hours=1))
     assert names(read_last_lines(log, since, 9)) == ["a", "b"]
     assert read_last_lines(log, ALL, 9)[-1] == LogLine("no event at all", None)
 
