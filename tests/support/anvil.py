@@ -1,9 +1,11 @@
 """A market on a real chain in a process of its own, and endpoints of it that misbehave."""
 
+import itertools
 import json
+import random
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,19 @@ deployer = LocalSigner(b"\x01" * 32)
 cone = LocalSigner(b"\x02" * 32)
 
 
+FIXED_PORTS = range(10_000, 32_000)
+"""Below those that systems hand out: nobody is given one of these before it is used here."""
+
+_ports = itertools.cycle(random.sample(FIXED_PORTS, len(FIXED_PORTS)))
+
+
 def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that was free a moment ago, another one with each call."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always a next port")
 
 
 @asynccontextmanager
