@@ -41,18 +41,24 @@ _BYTE_COUNT = re.compile(r"([0-9]{1,20}) *([A-Za-z]*)")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a file that is not larger. Raises UserError that names it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as exc:
+        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
+    if len(data) > max_bytes:
+        raise UserError(f"{path}: longer than {max_bytes} bytes")
+    return data
+
+
 def read_toml(path: Path) -> dict[str, object]:
     """Read a TOML file; numbers with a point become exact decimals.
 
     Raises UserError that names the file.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
-    if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"{path}: longer than {MAX_FILE_BYTES} bytes")
+    data = read_file(path, MAX_FILE_BYTES)
     try:
         table = tomllib.loads(data.decode(), parse_float=parse_decimal)
         _check_whole_numbers(table)

@@ -169,19 +169,7 @@ class Libp2pNetwork:
 
     def measure(self) -> NetworkReading:
         """See `MeasuredNetwork.measure`."""
-        counts, queues = self._counts, self._gossip.measure_queues()
-        return NetworkReading(
-            sent_bytes=dict(counts.sent_bytes),
-            received_bytes=dict(counts.received_bytes),
-            verdicts=dict(counts.verdicts),
-            published=counts.published,
-            dropped=counts.dropped,
-            faults=counts.faults,
-            bans=counts.bans,
-            restarts=counts.restarts,
-            queue_lengths={name: length for name, (length, _) in queues.items()},
-            queue_limits={name: limit for name, (_, limit) in queues.items()},
-        )
+        return self._counts.read(self._gossip.measure_queues())
 
     def reachability(self) -> Reachability:
         """See `MeasuredNetwork.reachability`."""

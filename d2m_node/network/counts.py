@@ -1,12 +1,15 @@
 """What went over the network, counted by those who send and receive it."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from d2m_node.measures import NetworkReading
 
 
 @dataclass(slots=True)
 class NetworkCounts:
-    """Owned by the host; see `d2m_node.measures.NetworkReading` for the names."""
+    """Owned by the host; see `NetworkReading` for the names."""
 
     sent_bytes: Counter[str] = field(default_factory=Counter)
     received_bytes: Counter[str] = field(default_factory=Counter)
@@ -16,3 +19,18 @@ class NetworkCounts:
     faults: int = 0
     bans: int = 0
     restarts: int = 0
+
+    def read(self, queues: Mapping[str, tuple[int, int]]) -> NetworkReading:
+        """Copy what is counted, beside each queue's length and limit."""
+        return NetworkReading(
+            sent_bytes=dict(self.sent_bytes),
+            received_bytes=dict(self.received_bytes),
+            verdicts=dict(self.verdicts),
+            published=self.published,
+            dropped=self.dropped,
+            faults=self.faults,
+            bans=self.bans,
+            restarts=self.restarts,
+            queue_lengths={name: length for name, (length, _) in queues.items()},
+            queue_limits={name: limit for name, (_, limit) in queues.items()},
+        )

@@ -120,24 +120,16 @@ class FabricPort:
 
     def measure(self) -> NetworkReading:
         """See `MeasuredNetwork.measure`."""
-        counts, limits = self._counts, self._limits
+        limits = self._limits
         subscriptions = [one for readers in self._subscriptions.values() for one in readers]
         lengths = [one.send.statistics().current_buffer_used for one in subscriptions]
         backlog = max(0.0, self._idle_at - trio.current_time())
-        return NetworkReading(
-            sent_bytes=dict(counts.sent_bytes),
-            received_bytes=dict(counts.received_bytes),
-            verdicts=dict(counts.verdicts),
-            published=counts.published,
-            dropped=counts.dropped,
-            faults=counts.faults,
-            bans=counts.bans,
-            restarts=counts.restarts,
-            queue_lengths={
-                "publish": round(backlog / limits.publish_pause_seconds),
-                "deliver": max(lengths, default=0),
-            },
-            queue_limits={"publish": limits.publish_queue_length, "deliver": limits.queue_length},
+        waiting = round(backlog / limits.publish_pause_seconds)
+        return self._counts.read(
+            {
+                "publish": (waiting, limits.publish_queue_length),
+                "deliver": (max(lengths, default=0), limits.queue_length),
+            }
         )
 
     @asynccontextmanager

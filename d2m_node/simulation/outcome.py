@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from d2m_node.errors import UserError
+from d2m_node.user_input import read_file
 
 RESULT_FILE: Final = "result.json"
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -87,13 +88,7 @@ def write_result(outcome: Outcome, folder: Path) -> Path:
 
 def read_result(path: Path) -> Outcome:
     """Read a `result.json`. Raises UserError that names the file and field."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_RESULT_BYTES + 1)
-    except OSError as exc:
-        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
-    if len(data) > MAX_RESULT_BYTES:
-        raise UserError(f"{path}: longer than {MAX_RESULT_BYTES} bytes")
+    data = read_file(path, MAX_RESULT_BYTES)
     try:
         return msgspec.json.decode(data, type=Outcome)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:

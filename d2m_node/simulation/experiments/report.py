@@ -17,6 +17,7 @@ from d2m_node.simulation.experiments.results import RUN_FILE, Result, read_resul
 from d2m_node.simulation.experiments.show import EXPERIMENT_FILE, Shown, read_shown
 from d2m_node.simulation.experiments.tables import Spread, group_by_cell, read_spread
 from d2m_node.simulation.outcome import RESULT_FILE, Outcome, read_result
+from d2m_node.user_input import read_file
 
 REPORT_FILE: Final = "report.html"
 MAX_FIGURE_BYTES: Final = 16 << 20
@@ -112,14 +113,7 @@ def tell(spread: Spread) -> str:
 
 
 def _read_figure(path: Path) -> Figure:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FIGURE_BYTES + 1)
-    except OSError as exc:
-        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
-    if len(data) > MAX_FIGURE_BYTES:
-        raise UserError(f"{path}: longer than {MAX_FIGURE_BYTES} bytes")
-    encoded = base64.b64encode(data).decode()
+    encoded = base64.b64encode(read_file(path, MAX_FIGURE_BYTES)).decode()
     return Figure(name=path.stem, source=f"data:image/svg+xml;base64,{encoded}")
 
 

@@ -20,6 +20,7 @@ from d2m_node.errors import UserError
 from d2m_node.simulation.experiments.file import Engine, Experiment
 from d2m_node.simulation.outcome import RESULT_FILE, Outcome, read_result, write_result
 from d2m_node.simulation.scenario import make_plain
+from d2m_node.user_input import read_file
 
 RUN_FILE: Final = "run.json"
 MAX_RECORD_BYTES: Final = 1 << 20
@@ -181,13 +182,7 @@ def read_record(path: Path) -> RunRecord:
 
 def read_json(path: Path, kind: type[Read]) -> Read:
     """Read a small file of one JSON document. Raises UserError that names the file and field."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_RECORD_BYTES + 1)
-    except OSError as exc:
-        raise UserError(f"{path}: cannot be read: {exc.strerror}") from exc
-    if len(data) > MAX_RECORD_BYTES:
-        raise UserError(f"{path}: longer than {MAX_RECORD_BYTES} bytes")
+    data = read_file(path, MAX_RECORD_BYTES)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
