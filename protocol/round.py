@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from protocol.aggregation import RoundInputs, RoundRules, aggregate_round, count_misses
+from protocol.aggregation import (
+    RoundInputs,
+    RoundResult,
+    RoundRules,
+    aggregate_round,
+    count_misses,
+)
 from protocol.bitmap import encode_bitmap
 from protocol.digest import (
     FinalResult,
@@ -135,6 +141,11 @@ def compute_round(work: RoundWork, evaluate: Evaluator = compute_logits_of_all) 
         ),
         evaluate,
     )
+    return conclude_round(work, result)
+
+
+def conclude_round(work: RoundWork, result: RoundResult) -> BallotResult:
+    """Put what a round ends with into the header that is voted for. Source: MECHANISM 9.3."""
     parameters = encode_tensor(TensorKind.PARAMETERS, result.parameters)
     sampler = encode_sampler_state(result.state)
     accepted = encode_bitmap(result.accepted)

@@ -1,7 +1,7 @@
 """Putting the contracts on a chain. They know each other, so their addresses are predicted."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -73,6 +73,25 @@ def predict_address(deployer: Address, nonce: int) -> Address:
     return Address(keccak(rlp.encode([deployer, nonce]))[12:])
 
 
+def encode_creations(
+    addresses: Mapping[str, Address], params: ProtocolParams
+) -> Iterator[EncodedCall]:
+    """Encode the creation of each contract, in the order of `CONTRACTS`, with its arguments."""
+    arguments = {
+        **{_to_snake_case(name): address for name, address in addresses.items()},
+        "params": astuple(params),
+        "contracts": tuple(addresses[name] for name in OTHERS),
+    }
+    for name in CONTRACTS:
+        data = encode_constructor(load_artifact(name), arguments)
+        yield encode_creation(name, data)
+
+
+def encode_creation(name: str, data: bytes) -> EncodedCall:
+    """Make the call that creates a contract, of its bytecode and arguments."""
+    return EncodedCall(label=f"deploy {name}", to=None, data=data, value_wei=Wei(0))
+
+
 async def deploy(rpc_url: str, signer: SignerPort, params: ProtocolParams) -> Deployment:
     """Deploy the contracts and wait until they are mined.
 
@@ -108,9 +127,10 @@ class _Deployer:
             name: predict_address(self._signer.address, nonce)
             for nonce, name in enumerate(CONTRACTS, start=first_nonce)
         }
+        creations = encode_creations(addresses, self._params)
         hashes = [
-            await self._create(name, addresses, chain_id=chain_id, nonce=nonce)
-            for nonce, name in enumerate(CONTRACTS, start=first_nonce)
+            await self._send(creation, chain_id=chain_id, nonce=nonce)
+            for nonce, creation in enumerate(creations, start=first_nonce)
         ]
         blocks = [
             await self._wait_created(name, transaction_hash)
@@ -120,28 +140,14 @@ class _Deployer:
             chain_id=chain_id, addresses=addresses, deployment_block=BlockNumber(min(blocks))
         )
 
-    async def _create(
-        self, name: str, addresses: Mapping[str, Address], *, chain_id: int, nonce: int
-    ) -> bytes:
+    async def _send(self, creation: EncodedCall, *, chain_id: int, nonce: int) -> bytes:
         """Send the creation of one contract; return the transaction's hash."""
-        creation = self._encode_creation(name, addresses)
         cap = SendingSettings().max_fee_wei
         quote = await quote_call(self._client, self._signer.address, creation, max_fee_wei=cap)
         transaction = build_transaction(chain_id, nonce, creation, quote)
         raw = sign_transaction(transaction, self._signer)
         await self._client.call("eth_sendRawTransaction", to_hex(raw))
         return keccak(raw)
-
-    def _encode_creation(self, name: str, addresses: Mapping[str, Address]) -> EncodedCall:
-        """Append the constructor's arguments: the parameters, and contracts in snake case."""
-        contracts = {_to_snake_case(other): address for other, address in addresses.items()}
-        arguments = {
-            **contracts,
-            "params": astuple(self._params),
-            "contracts": tuple(addresses[other] for other in OTHERS),
-        }
-        data = encode_constructor(load_artifact(name), arguments)
-        return EncodedCall(label=f"deploy {name}", to=None, data=data, value_wei=Wei(0))
 
     async def _wait_created(self, name: str, transaction_hash: bytes) -> int:
         """Return the block in which a contract was created."""

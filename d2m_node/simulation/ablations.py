@@ -9,28 +9,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from protocol.aggregation import RoundRules
+from protocol.aggregation import RoundResult, RoundRules
 from protocol.baselines.interface import Aggregate, Aggregator, Feedback, Offers
 from protocol.baselines.registry import COMPOSED, create_aggregator
 from protocol.baselines.samplers import OsmdSampler
-from protocol.bitmap import encode_bitmap
-from protocol.digest import (
-    NO_UTILITY,
-    RoundHeader,
-    add_credits,
-    compute_credit_root,
-    encode_distances,
-    encode_sampler_state,
-)
+from protocol.digest import NO_UTILITY
 from protocol.errors import InvalidParams, TooFewUpdates
 from protocol.evaluation import Evaluator, compute_logits_of_all
 from protocol.fixed_point import Int32, Int64
-from protocol.hashing import hash_domain, keccak, word
+from protocol.hashing import hash_domain, word
 from protocol.metrics import compute_utility
 from protocol.osmd import State, StepRules, compute_floor
-from protocol.round import BallotResult, FinalWork, RoundWork, compute_final
+from protocol.round import BallotResult, FinalWork, RoundWork, compute_final, conclude_round
 from protocol.types import UtilityQ20
-from protocol.update import TensorKind, apply_update, encode_tensor
+from protocol.update import apply_update
 
 _NEEDS_K: Final = frozenset({"gate", "filter", "round-krum"})
 _NEEDS_KEEP: Final = "filter"
@@ -114,33 +106,17 @@ def compute_ablated_round(
         utilities = meter.measure_sellers(work.updates) if ablation.learns else {}
     state = _step_sampler(work, utilities) if ablation.learns else before.sampler
     (after,) = meter.evaluate([parameters])
-    credits = add_credits(before.credits, encode_bitmap(accepted))
-    encoded = encode_tensor(TensorKind.PARAMETERS, parameters)
-    sampler = encode_sampler_state(state)
-    header = RoundHeader(
-        job=work.job_id,
-        round_index=work.round_index,
-        model_digest=keccak(encoded),
-        sampler_digest=keccak(sampler),
-        sampled=encode_bitmap(work.sampled),
-        available=encode_bitmap(work.updates),
-        accepted=encode_bitmap(accepted),
+    result = RoundResult(
+        parameters=parameters,
+        state=state,
+        accepted=tuple(accepted),
         utility_before=meter.utility_before,
         utility_after=after,
         utilities=tuple(UtilityQ20(utilities.get(index, NO_UTILITY)) for index in work.sampled),
-        domain=work.domain,
-        previous_digest=before.previous_digest,
-        credit_root=compute_credit_root(work.payees, credits),
-        credit_sum=sum(credits),
-    )
-    return BallotResult(
-        digest=header.digest,
-        opening=header.encode(),
         logits=meter.logits_before,
-        distances=encode_distances((), len(parameters)),
-        sampler=state,
-        blobs=(encoded, sampler),
+        distances=(),
     )
+    return conclude_round(work, result)
 
 
 class _Meter:

@@ -4,8 +4,8 @@ The contracts are created as `chain.deployment` creates them elsewhere.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -13,14 +13,13 @@ from eth_abi.abi import encode
 
 from d2m_node.chain.artifacts import (
     CONTRACTS,
-    OTHERS,
     TOKEN,
     Artifact,
     load_artifact,
     parse_artifact,
 )
-from d2m_node.chain.bindings import Bindings, EncodedCall, encode_constructor
-from d2m_node.chain.deployment import predict_address
+from d2m_node.chain.bindings import Bindings, EncodedCall
+from d2m_node.chain.deployment import encode_creation, encode_creations, predict_address
 from protocol.params import ProtocolParams
 from protocol.types import Address, Wei
 
@@ -48,13 +47,13 @@ def plan_market(
     if tokens:
         token = predict_address(deployer, 0)
         params = replace(params, token=token)
-        creations = (_create("Token", load_token().bytecode),)
+        creations = (encode_creation("Token", load_token().bytecode),)
         mints = tuple(_encode_mint(token, *share) for share in tokens.items())
     addresses = {
         name: predict_address(deployer, nonce)
         for nonce, name in enumerate(CONTRACTS, start=len(creations))
     }
-    creations += tuple(_encode_creations(addresses, params))
+    creations += tuple(encode_creations(addresses, params))
     if tokens:
         artifacts, addresses = {**artifacts, "Token": TOKEN}, {**addresses, "Token": params.token}
     bindings = Bindings(artifacts, addresses)
@@ -68,27 +67,7 @@ def load_token() -> Artifact:
     return parse_artifact("TokenPlain", json.loads(source.read_text(encoding="utf-8")))
 
 
-def _encode_creations(
-    addresses: Mapping[str, Address], params: ProtocolParams
-) -> Iterator[EncodedCall]:
-    arguments = {
-        **{_to_snake_case(name): address for name, address in addresses.items()},
-        "params": astuple(params),
-        "contracts": tuple(addresses[name] for name in OTHERS),
-    }
-    for name in CONTRACTS:
-        yield _create(name, encode_constructor(load_artifact(name), arguments))
-
-
-def _create(name: str, data: bytes) -> EncodedCall:
-    return EncodedCall(label=f"deploy {name}", to=None, data=data, value_wei=Wei(0))
-
-
 def _encode_mint(token: Address, account: Address, amount: int) -> EncodedCall:
     selector = load_token().functions["mint"].selector
     data = selector + encode(["address", "uint256"], [account, amount])
     return EncodedCall(label="Token.mint", to=token, data=data, value_wei=Wei(0))
-
-
-def _to_snake_case(name: str) -> str:
-    return "".join("_" + c.lower() if c.isupper() else c for c in name).removeprefix("_")
