@@ -10,10 +10,10 @@ from d2m_node.cli.options import json_of
 from d2m_node.cli.output import print_facts, print_result, print_table, round_wei
 from d2m_node.cli.shapes import ReportResult
 from d2m_node.errors import UserError
-from d2m_node.simulation.outcome import Outcome, write_result
+from d2m_node.simulation.report.outcome import Outcome, write_result
 
 if TYPE_CHECKING:
-    from d2m_node.simulation.scenario import Scenario
+    from d2m_node.simulation.scenario.plan import Scenario
 
 LOG_FILE = "log.jsonl"
 
@@ -81,10 +81,11 @@ def simulate(  # noqa: PLR0913 - click passes each option
         return
     assert file is not None, "one of them was given"
     from d2m_node.cli.simulate_progress import open_progress
-    from d2m_node.simulation.evaluators import choose_evaluator
-    from d2m_node.simulation.quiet import silenced_logs
-    from d2m_node.simulation.scenario import Overrides, read_scenario
-    from d2m_node.simulation.world import RunOptions, run_scenario
+    from d2m_node.simulation.computing.evaluators import choose_evaluator
+    from d2m_node.simulation.scenario.file import read_scenario
+    from d2m_node.simulation.scenario.overrides import Overrides
+    from d2m_node.simulation.world.market import RunOptions, run_scenario
+    from d2m_node.simulation.world.quiet import silenced_logs
 
     overrides = Overrides(seed=seed, byzantine_share=byzantine, ablate=ablate)
     scenario = read_scenario(file, overrides)

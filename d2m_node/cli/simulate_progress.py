@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from d2m_node.simulation.progress import Progress as Step
+from d2m_node.simulation.report.progress import Progress as Step
 
 Show = Callable[[Step], None]
 

@@ -29,8 +29,8 @@ from d2m_node.ports import (
 )
 from d2m_node.roles.executor import Executor
 from d2m_node.settings import ChainSettings, Device, load_settings
-from d2m_node.simulation.hostile_executors import ForgingExecutor, StaleExecutor
-from d2m_node.simulation.hostile_network import TwoFacedNetwork
+from d2m_node.simulation.hostile.executors import ForgingExecutor, StaleExecutor
+from d2m_node.simulation.hostile.ports import TwoFacedNetwork
 from d2m_node.training.runner import open_trainer
 from d2m_node.transaction_store import TransactionStore
 from protocol.hashing import Domain

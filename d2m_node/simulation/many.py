@@ -18,10 +18,11 @@ from typing import Final
 import click
 
 from d2m_node.errors import NodeError
-from d2m_node.simulation.invariants import InvariantViolated
-from d2m_node.simulation.quiet import silenced_logs
-from d2m_node.simulation.scenario import Overrides, read_scenario
-from d2m_node.simulation.world import run_scenario
+from d2m_node.simulation.checks.invariants import InvariantViolated
+from d2m_node.simulation.scenario.file import read_scenario
+from d2m_node.simulation.scenario.overrides import Overrides
+from d2m_node.simulation.world.market import run_scenario
+from d2m_node.simulation.world.quiet import silenced_logs
 
 DEFAULT_SCENARIO: Final = Path(__file__).parents[2] / "configs" / "scenarios" / "hostile.toml"
 

@@ -5,11 +5,11 @@ from itertools import count
 import trio
 
 from d2m_node.ports import Verdict
-from d2m_node.simulation.courier import check_message
-from d2m_node.simulation.fabric import open_fabric
-from d2m_node.simulation.fabric_port import FabricPort
-from d2m_node.simulation.links import FabricOptions, Links
-from d2m_node.simulation.virtual_time import run_in_virtual_time
+from d2m_node.simulation.network.courier import check_message
+from d2m_node.simulation.network.fabric import open_fabric
+from d2m_node.simulation.network.links import FabricOptions, Links
+from d2m_node.simulation.network.port import FabricPort
+from d2m_node.simulation.world.virtual_time import run_in_virtual_time
 from protocol.wire.messages import GossipMessage
 from tests.bench.rows import Plan, Row, measure_in_turn
 from tests.support.network import Shelf, accept, build_bitmap

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from d2m_node.ports import Samples
-from d2m_node.simulation.federation import Federation
-from d2m_node.simulation.training_pool import open_pool
+from d2m_node.simulation.computing.federation import Federation
+from d2m_node.simulation.computing.training_pool import open_pool
 from d2m_node.training.models import build_module, load_parameters
 from protocol.fixed_point import Int32
 from protocol.model import ModelDescription

@@ -18,12 +18,13 @@ from unittest.mock import patch
 import numpy as np
 
 from d2m_node.ports import TrainingTask
-from d2m_node.simulation import world
-from d2m_node.simulation.federation import Federation
-from d2m_node.simulation.progress import Progress
-from d2m_node.simulation.quiet import silenced_logs
-from d2m_node.simulation.scenario import Scenario, parse_scenario
-from d2m_node.simulation.training_pool import open_pool
+from d2m_node.simulation.computing.federation import Federation
+from d2m_node.simulation.computing.training_pool import open_pool
+from d2m_node.simulation.report.progress import Progress
+from d2m_node.simulation.scenario.file import parse_scenario
+from d2m_node.simulation.scenario.plan import Scenario
+from d2m_node.simulation.world import market
+from d2m_node.simulation.world.quiet import silenced_logs
 from protocol.fixed_point import Int32
 from protocol.model import count_parameters, mlp
 from tests.bench.flower import open_flower
@@ -90,8 +91,8 @@ def measure_market(rounds: int, sellers: int = SELLERS) -> Timing:
         if progress.rounds_done > len(ends):
             ends.append(perf_counter())
 
-    with silenced_logs(), patch.object(world, "open_pool", open_idle_pool):
-        world.run_scenario(describe_market(rounds + 1, sellers), on_progress=note)
+    with silenced_logs(), patch.object(market, "open_pool", open_idle_pool):
+        market.run_scenario(describe_market(rounds + 1, sellers), on_progress=note)
     return Timing("d2m-node", tuple(np.diff(ends).tolist()))
 
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from d2m_node.ports import TrainingTask
-from d2m_node.simulation.federation import DataPlan, Federation, share_out
-from d2m_node.simulation.learning_rules import (
+from d2m_node.simulation.computing.federation import DataPlan, Federation, share_out
+from d2m_node.simulation.computing.training_pool import Pool
+from d2m_node.simulation.learning.rules import (
     Choice,
     LearningRules,
     Material,
     Place,
     create_rules,
 )
-from d2m_node.simulation.training_pool import Pool
 from d2m_node.training.fast_exact import FastEvaluator
 from protocol.aggregation import DEFAULT_KEEP_BPS, RoundRules
 from protocol.fixed_point import Int32

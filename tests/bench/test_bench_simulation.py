@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from d2m_node.simulation.federation import Federation
-from d2m_node.simulation.training_pool import open_pool
+from d2m_node.simulation.computing.federation import Federation
+from d2m_node.simulation.computing.training_pool import open_pool
 from protocol.model import count_parameters, initial_parameters
 from protocol.update import dequantise
 from tests.bench.bench_overhead import PlainLoop

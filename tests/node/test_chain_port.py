@@ -25,7 +25,7 @@ from d2m_node.errors import ChainUnavailable, TransactionReverted
 from d2m_node.keys import LocalSigner
 from d2m_node.ports import ChainPort, SignerPort, TakenBack
 from d2m_node.roles.bids import fit_terms
-from d2m_node.simulation.virtual_time import run_in_virtual_time
+from d2m_node.simulation.world.virtual_time import run_in_virtual_time
 from protocol.auction import AuctionMode, BidOpening, compute_bid_commitment
 from protocol.events import StakeDeposited
 from protocol.hashing import keccak

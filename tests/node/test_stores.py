@@ -11,8 +11,8 @@ import trio
 from d2m_node.errors import DiskFull
 from d2m_node.ports import Purpose, Reference, Refusal, StorePort
 from d2m_node.settings import StorageSettings
-from d2m_node.simulation.memory import BlobPool, MemoryStore, Room
-from d2m_node.simulation.virtual_time import run_in_virtual_time
+from d2m_node.simulation.nodes.memory import BlobPool, MemoryStore, Room
+from d2m_node.simulation.world.virtual_time import run_in_virtual_time
 from d2m_node.storage.database import BLOB_FOLDER, Store, open_store
 from d2m_node.storage.refusals import REFUSALS_KEPT
 from d2m_node.user_input import ByteCount

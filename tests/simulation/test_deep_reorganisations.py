@@ -2,7 +2,7 @@
 
 import pytest
 
-from d2m_node.simulation.world import run_scenario
+from d2m_node.simulation.world.market import run_scenario
 from tests.support.scenarios import small_scenario
 
 DEPTH = 6

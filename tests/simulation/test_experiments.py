@@ -24,7 +24,7 @@ from d2m_node.simulation.experiments.results import Origin, list_runs, read_resu
 from d2m_node.simulation.experiments.runner import Workshop, run_all
 from d2m_node.simulation.experiments.show import show_results
 from d2m_node.simulation.experiments.tables import measure_spread
-from d2m_node.simulation.outcome import NodePayout, Outcome, write_result
+from d2m_node.simulation.report.outcome import NodePayout, Outcome, write_result
 
 ORIGIN = Origin(command="scripts/experiments test", commit="0123456789ab")
 

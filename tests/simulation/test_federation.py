@@ -8,7 +8,7 @@ import pytest
 
 from d2m_node.errors import UserError
 from d2m_node.ports import Samples
-from d2m_node.simulation.federation import DIGITS_TEST_COUNT, DataPlan, share_out
+from d2m_node.simulation.computing.federation import DIGITS_TEST_COUNT, DataPlan, share_out
 
 DIGITS = 1797
 PLAN = DataPlan(validation_count=500)

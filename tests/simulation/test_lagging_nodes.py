@@ -2,9 +2,10 @@
 
 import pytest
 
-from d2m_node.simulation.outcome import HONEST
-from d2m_node.simulation.scenario import Scenario, parse_scenario
-from d2m_node.simulation.world import run_scenario
+from d2m_node.simulation.report.outcome import HONEST
+from d2m_node.simulation.scenario.file import parse_scenario
+from d2m_node.simulation.scenario.plan import Scenario
+from d2m_node.simulation.world.market import run_scenario
 from tests.support.scenarios import small_table
 
 REACTION_BLOCKS = 2

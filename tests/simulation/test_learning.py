@@ -11,21 +11,22 @@ import pytest
 from d2m_node.errors import UserError
 from d2m_node.ports import Int32Array, TrainingTask
 from d2m_node.roles import sources
-from d2m_node.simulation.federation import share_out
-from d2m_node.simulation.hostile import assign_kinds, spoil_samples
-from d2m_node.simulation.identities import make_identity
-from d2m_node.simulation.learning import (
+from d2m_node.simulation.computing.federation import share_out
+from d2m_node.simulation.computing.training_pool import InlinePool
+from d2m_node.simulation.hostile.kinds import assign_kinds, spoil_samples
+from d2m_node.simulation.learning.loop import (
     Helpers,
     LearningPlan,
     RoundNote,
     SeededSources,
     run_learning,
 )
-from d2m_node.simulation.learning_rules import BaselineRules, Choice, MarketRules, Place
-from d2m_node.simulation.outcome import Outcome
-from d2m_node.simulation.scenario import Scenario, parse_scenario
-from d2m_node.simulation.server_step import ServerStep
-from d2m_node.simulation.training_pool import InlinePool
+from d2m_node.simulation.learning.rules import BaselineRules, Choice, MarketRules, Place
+from d2m_node.simulation.learning.server_step import ServerStep
+from d2m_node.simulation.nodes.identities import make_identity
+from d2m_node.simulation.report.outcome import Outcome
+from d2m_node.simulation.scenario.file import parse_scenario
+from d2m_node.simulation.scenario.plan import Scenario
 from protocol.baselines.interface import Aggregate, Offers
 from protocol.errors import InvalidParams
 from protocol.round import RoundWork, compute_initial_state, compute_round
@@ -344,7 +345,7 @@ class Observed:
 def run_market(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> tuple[Observed, Outcome]:
     """Run the whole market, and keep what its rounds were computed from."""
     from d2m_node.roles import executor, findings, validation
-    from d2m_node.simulation.world import run_scenario
+    from d2m_node.simulation.world.market import run_scenario
 
     seen = Observed(scenario.seed)
     seen.share_out(scenario)

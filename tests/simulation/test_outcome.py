@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from d2m_node.errors import UserError
-from d2m_node.simulation.outcome import HONEST, NodePayout, Outcome, read_result, write_result
+from d2m_node.simulation.report.outcome import (
+    HONEST,
+    NodePayout,
+    Outcome,
+    read_result,
+    write_result,
+)
 
 OUTCOME = Outcome(
     seed=7,

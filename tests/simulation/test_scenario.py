@@ -8,15 +8,11 @@ import pytest
 
 from d2m_node.chain.deployment import load_params
 from d2m_node.errors import UserError
-from d2m_node.simulation.hostile import CONE_KINDS, assign_kinds
-from d2m_node.simulation.names import Sizes
-from d2m_node.simulation.scenario import (
-    DEFAULT_PARAMS,
-    Overrides,
-    override,
-    parse_scenario,
-    read_scenario,
-)
+from d2m_node.simulation.hostile.kinds import CONE_KINDS, assign_kinds
+from d2m_node.simulation.nodes.names import Sizes
+from d2m_node.simulation.scenario.file import parse_scenario, read_scenario
+from d2m_node.simulation.scenario.overrides import Overrides, override
+from d2m_node.simulation.scenario.request import DEFAULT_PARAMS
 from d2m_node.user_input import read_toml
 
 ROOT = Path(__file__).parents[2]

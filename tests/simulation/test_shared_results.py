@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from d2m_node.roles.executor import HonestExecutor
-from d2m_node.simulation.hostile_executors import (
+from d2m_node.simulation.computing.shared_results import SharedResults, compute_key
+from d2m_node.simulation.hostile.executors import (
     CopyingExecutor,
     ForgingExecutor,
     OpenedResult,
     StaleExecutor,
 )
-from d2m_node.simulation.shared_results import SharedResults, compute_key
 from protocol.digest import FinalResult, RoundHeader
 from protocol.hashing import Domain, keccak
 from protocol.round import FinalWork, ModelState, RoundWork

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from d2m_node import cli
 from d2m_node.cli.simulate import simulate
-from d2m_node.simulation import invariants
+from d2m_node.simulation.checks import invariants
 from d2m_node.simulation.many import Verdict, run_seed, simulate_many
-from d2m_node.simulation.outcome import read_result
+from d2m_node.simulation.report.outcome import read_result
 
 SCENARIO = """\
 seed = 3

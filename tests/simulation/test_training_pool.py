@@ -5,10 +5,10 @@ import pytest
 import trio
 
 from d2m_node.ports import Samples, TrainingTask
-from d2m_node.simulation.rings import Ring, RingTrainer
-from d2m_node.simulation.training_pool import InlinePool, PooledTrainer, open_pool
-from d2m_node.simulation.update_attacks import UPDATE_ATTACKS
-from d2m_node.simulation.virtual_time import run_in_virtual_time
+from d2m_node.simulation.computing.training_pool import InlinePool, PooledTrainer, open_pool
+from d2m_node.simulation.hostile.rings import Ring, RingTrainer
+from d2m_node.simulation.hostile.update_attacks import UPDATE_ATTACKS
+from d2m_node.simulation.world.virtual_time import run_in_virtual_time
 from protocol.errors import InvalidParams
 from protocol.hashing import keccak
 from protocol.model import initial_parameters, logreg

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from d2m_node.simulation import invariants, world
-from d2m_node.simulation.hostile import CONE_KINDS, FLAWS, SELLER_KINDS
-from d2m_node.simulation.invariants import InvariantViolated
-from d2m_node.simulation.outcome import HONEST, Outcome
-from d2m_node.simulation.progress import Progress
-from d2m_node.simulation.world import RunOptions, run_scenario
+from d2m_node.simulation.checks import invariants
+from d2m_node.simulation.checks.invariants import InvariantViolated
+from d2m_node.simulation.hostile.kinds import CONE_KINDS, FLAWS, SELLER_KINDS
+from d2m_node.simulation.report.outcome import HONEST, Outcome
+from d2m_node.simulation.report.progress import Progress
+from d2m_node.simulation.world import market
+from d2m_node.simulation.world.market import RunOptions, run_scenario
 from protocol.market import MarketState
 from protocol.types import Wei
 from tests.support.scenarios import small_scenario, small_table
@@ -66,9 +67,9 @@ def test_neither_the_hash_seed_nor_other_processes_change_what_happens(
     path.write_text(json.dumps(small_table()))
     script = (
         "import json, sys\n"
-        "from d2m_node.simulation.quiet import silenced_logs\n"
-        "from d2m_node.simulation.scenario import parse_scenario\n"
-        "from d2m_node.simulation.world import RunOptions, run_scenario\n"
+        "from d2m_node.simulation.world.quiet import silenced_logs\n"
+        "from d2m_node.simulation.scenario.file import parse_scenario\n"
+        "from d2m_node.simulation.world.market import RunOptions, run_scenario\n"
         "scenario = parse_scenario(json.load(open(sys.argv[1])))\n"
         "with silenced_logs():\n"
         "    outcome = run_scenario(scenario, options=RunOptions(processes=2))\n"
@@ -251,7 +252,7 @@ def test_without_corrected_osmd_all_sellers_are_in_the_mean() -> None:
 
 def test_a_wrong_digest_is_caught_and_named_by_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     # The referee believes that the vote is planned for any number of hostile nodes.
-    monkeypatch.setattr(world, "count_byzantine", lambda *_: 64)
+    monkeypatch.setattr(market, "count_byzantine", lambda *_: 64)
     with pytest.raises(InvariantViolated) as caught:
         run(seed=5, hostile={"cones": [{"kind": "collude", "count": 4}]})
     violation = caught.value

@@ -11,8 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from d2m_node.chain.adapter import open_chain
 from d2m_node.chain.deployment import Deployment
 from d2m_node.ports import ChainPort, SignerPort
-from d2m_node.simulation.ledger import Ledger, LedgerOptions, open_ledger
-from d2m_node.simulation.pool import SentCalls
+from d2m_node.simulation.chain.ledger import Ledger, LedgerOptions, open_ledger
+from d2m_node.simulation.chain.pool import SentCalls
 from protocol.types import Wei
 from tests.support.anvil import (
     CHAIN_ID,

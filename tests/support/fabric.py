@@ -8,10 +8,10 @@ from typing import Any
 import trio
 
 from d2m_node.ports import Verdict
-from d2m_node.simulation.courier import Outgoing
-from d2m_node.simulation.fabric import Fabric, open_fabric
-from d2m_node.simulation.fabric_port import FabricPort
-from d2m_node.simulation.links import FabricOptions
+from d2m_node.simulation.network.courier import Outgoing
+from d2m_node.simulation.network.fabric import Fabric, open_fabric
+from d2m_node.simulation.network.links import FabricOptions
+from d2m_node.simulation.network.port import FabricPort
 from protocol.wire.messages import GossipMessage
 from tests.support.network import Shelf
 

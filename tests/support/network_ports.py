@@ -11,8 +11,8 @@ import trio
 
 from d2m_node.measures import NetworkReading
 from d2m_node.ports import NetworkPort
-from d2m_node.simulation.fabric import open_fabric
-from d2m_node.simulation.links import LIMITS, FabricOptions
+from d2m_node.simulation.network.fabric import open_fabric
+from d2m_node.simulation.network.links import LIMITS, FabricOptions
 from tests.support.network import (
     PATIENCE_SECONDS,
     Shelf,

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from d2m_node.simulation.scenario import Scenario, parse_scenario
+from d2m_node.simulation.scenario.file import parse_scenario
+from d2m_node.simulation.scenario.plan import Scenario
 
 
 def small_table(**tables: Any) -> dict[str, Any]:

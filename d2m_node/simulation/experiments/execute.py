@@ -8,12 +8,13 @@ from typing import Final
 from d2m_node.benchmark_data.files import DATASETS
 from d2m_node.benchmark_data.verify import find_flaw
 from d2m_node.errors import UserError
-from d2m_node.simulation.evaluators import choose_evaluator
+from d2m_node.simulation.computing.evaluators import choose_evaluator
 from d2m_node.simulation.experiments.file import read_learning
 from d2m_node.simulation.experiments.results import Run
-from d2m_node.simulation.learning import Helpers, LearningPlan, run_learning
-from d2m_node.simulation.outcome import Outcome
-from d2m_node.simulation.scenario import Scenario, parse_scenario
+from d2m_node.simulation.learning.loop import Helpers, LearningPlan, run_learning
+from d2m_node.simulation.report.outcome import Outcome
+from d2m_node.simulation.scenario.file import parse_scenario
+from d2m_node.simulation.scenario.plan import Scenario
 
 OnRound = Callable[[int], None]
 """Called with the number of rounds that are done."""
@@ -41,8 +42,8 @@ def execute(run: Run, data: Path | None, on_round: OnRound) -> Outcome:
 
 def _execute_market(scenario: Scenario, data: Path | None, on_round: OnRound) -> Outcome:
     # It brings the chain along, and the learning loop needs none.
-    from d2m_node.simulation.quiet import silenced_logs
-    from d2m_node.simulation.world import RunOptions, run_scenario
+    from d2m_node.simulation.world.market import RunOptions, run_scenario
+    from d2m_node.simulation.world.quiet import silenced_logs
 
     with silenced_logs():
         return run_scenario(

@@ -41,10 +41,10 @@ from msgspec import Meta
 
 from d2m_node.errors import UserError
 from d2m_node.simulation.experiments.quantities import QUANTITIES, ROUND_QUANTITIES
-from d2m_node.simulation.learning import build_round_rules, check_scenario
-from d2m_node.simulation.learning_rules import Choice, build_mechanism
-from d2m_node.simulation.scenario import make_plain, parse_scenario
-from d2m_node.simulation.server_step import ONE
+from d2m_node.simulation.learning.loop import build_round_rules, check_scenario
+from d2m_node.simulation.learning.rules import Choice, build_mechanism
+from d2m_node.simulation.learning.server_step import ONE
+from d2m_node.simulation.scenario.file import make_plain, parse_scenario
 from d2m_node.simulation.tables import Table, check_keys
 from d2m_node.user_input import expand_home, explain_mismatch, read_toml
 from protocol.errors import InvalidParams

@@ -6,8 +6,8 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Final
 
-from d2m_node.simulation.hostile import FLAWS
-from d2m_node.simulation.outcome import HONEST, NodePayout, Outcome
+from d2m_node.simulation.hostile.kinds import FLAWS
+from d2m_node.simulation.report.outcome import HONEST, NodePayout, Outcome
 
 
 @dataclass(frozen=True, slots=True)

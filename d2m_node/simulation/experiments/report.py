@@ -16,7 +16,7 @@ from d2m_node.simulation.experiments.quantities import QUANTITIES, compute_pay_p
 from d2m_node.simulation.experiments.results import RUN_FILE, Result, read_results
 from d2m_node.simulation.experiments.show import EXPERIMENT_FILE, Shown, read_shown
 from d2m_node.simulation.experiments.tables import Spread, group_by_cell, read_spread
-from d2m_node.simulation.outcome import RESULT_FILE, Outcome, read_result
+from d2m_node.simulation.report.outcome import RESULT_FILE, Outcome, read_result
 from d2m_node.user_input import read_file
 
 REPORT_FILE: Final = "report.html"

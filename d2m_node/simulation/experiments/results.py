@@ -18,8 +18,8 @@ import msgspec
 
 from d2m_node.errors import UserError
 from d2m_node.simulation.experiments.file import Engine, Experiment
-from d2m_node.simulation.outcome import RESULT_FILE, Outcome, read_result, write_result
-from d2m_node.simulation.scenario import make_plain
+from d2m_node.simulation.report.outcome import RESULT_FILE, Outcome, read_result, write_result
+from d2m_node.simulation.scenario.file import make_plain
 from d2m_node.user_input import read_file
 
 RUN_FILE: Final = "run.json"
@@ -33,7 +33,7 @@ _ROOT: Final = _PACKAGE.parent
 _LEARNING_CODE: Final = (
     "protocol/**/*.py",
     "d2m_node/training/*.py",
-    "d2m_node/simulation/*.py",
+    "d2m_node/simulation/**/*.py",
 )
 _MARKET_CODE: Final = ("protocol/**/*.py", "d2m_node/**/*.py", "d2m_node/chain/artifacts/*.json")
 _SHOWN_ONLY: Final = "d2m_node/simulation/experiments/"

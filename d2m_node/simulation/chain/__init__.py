@@ -1,0 +1,1 @@
+"""The simulated chain: the real contracts in an EVM of this process."""

@@ -1,0 +1,1 @@
+"""What simulated nodes compute, and on which data."""

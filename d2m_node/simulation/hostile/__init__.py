@@ -1,0 +1,1 @@
+"""What nodes that cheat do: sellers with their data and updates, CONE nodes with their votes."""

@@ -1,0 +1,1 @@
+"""Rounds without chain, network and votes: the market's rules beside others."""

@@ -1,0 +1,1 @@
+"""What a simulation leaves behind: its log, its figures, its outcome."""

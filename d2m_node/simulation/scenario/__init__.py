@@ -1,0 +1,1 @@
+"""The scenario file, from its tables to a `Scenario` that is checked."""

@@ -1,0 +1,1 @@
+"""A simulation that runs: the clock, the cast, the faults, all nodes."""
