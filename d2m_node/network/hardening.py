@@ -3,7 +3,7 @@
 Patches of classes are listed in `PATCHES`, each beside its reason; those of the multiplexer are in
 `d2m_node.network.muxing`. Subclasses and wrappers follow where the library lets them in. Every
 one has a test in `tests/node/test_network_hardening.py` that fails once an upgrade makes it
-needless or breaks it.
+needless or breaks it; `test_network_traps.py` beside it shows what stock does to a node.
 """
 
 import logging

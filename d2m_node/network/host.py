@@ -100,13 +100,14 @@ async def close_host(host: BasicHost, seconds: float) -> None:
     """Close all connections at once: one after the other takes stock 0.2 s each.
 
     Where the host failed or was cancelled, stock takes a connection for closed whose socket is
-    open; so each socket is closed as well.
+    open; so each socket is closed as well. The listener goes last and has a time of its own: a
+    peer that takes no goodbye must not keep the port from the next stack.
     """
-    with trio.move_on_after(seconds) as closing:
-        closing.shield = True
+    with trio.move_on_after(seconds, shield=True):
         async with trio.open_nursery() as goodbyes:
             for connection in host.get_network().get_connections():
                 goodbyes.start_soon(_close_connection, connection)
+    with trio.move_on_after(seconds, shield=True):
         await host.close()
 
 

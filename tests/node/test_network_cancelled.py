@@ -19,7 +19,6 @@ from d2m_node.network import muxing
 from d2m_node.network.adapter import Libp2pNetwork
 from protocol.hashing import keccak
 from protocol.wire.topics import BLOB_PROTOCOL
-from tests.node.test_network_hardening import UnpatchedFixture
 from tests.support.network import (
     PATIENCE_SECONDS,
     Shelf,
@@ -29,6 +28,7 @@ from tests.support.network import (
     start_network,
     start_networks,
 )
+from tests.support.stock import Unpatched
 
 BLOB = b"weights"
 ALL_PLACES = 256
@@ -86,7 +86,7 @@ async def test_a_cancelled_write_costs_no_connection(tmp_path: Path) -> None:
 async def test_stock_loses_the_connection_with_a_cancelled_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    UnpatchedFixture(monkeypatch).restore("_write_frame")
+    Unpatched(monkeypatch).restore("_write_frame")
     async with start_networks(tmp_path, ["seller", "cone"]) as (seller, cone):
         gone = Watch(cone, seller.peer_id)
         await write_and_cancel(seller, cone.peer_id)
@@ -122,7 +122,7 @@ async def test_streams_whose_opening_is_cancelled_give_their_places_back(tmp_pat
 async def test_stock_has_a_place_less_for_each_opening_that_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    UnpatchedFixture(monkeypatch).restore("new_stream")
+    Unpatched(monkeypatch).restore("new_stream")
     async with start_networks(tmp_path, ["seller", "cone"]) as (seller, cone):
         assert await count_places(seller, cone.peer_id, 10) <= ALL_PLACES - 10
 

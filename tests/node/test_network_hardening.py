@@ -1,17 +1,13 @@
 """Why each change to stock py-libp2p is there.
 
 Where it can be had at a test's price, a test shows stock failing first: it fails itself once an
-upgrade makes the change needless.
+upgrade makes the change needless. What stock does to a node is in `test_network_traps.py`.
 """
 
 import gc
-import logging
-import socket
-import struct
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +15,10 @@ import pytest
 import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.custom_types import TProtocol
-from libp2p.host.basic_host import BasicHost
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.exceptions import SwarmException
-from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
-from libp2p.pubsub import pubsub
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
@@ -36,55 +28,31 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from multiaddr import Multiaddr
 
 from d2m_node.network import hardening, muxing
-from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.ports import Verdict
 from protocol.hashing import keccak
 from protocol.wire.codec import encode_message
+from tests.support.flood import start_flooded
 from tests.support.network import (
     LOCAL,
     PATIENCE_SECONDS,
-    STOCK,
     Shelf,
     Watch,
     accept,
     build_bitmap,
     connect,
-    open_raw_stream,
     start_network,
     start_networks,
     wait_gossiping,
     wait_subscribed,
 )
+from tests.support.stock import Unpatched, build_stock_host
 
-NOBODY = Multiaddr("/ip4/127.0.0.1/tcp/9")
 TOPIC = "d2m/1/31337/market/1/votes"
 
 
-class UnpatchedFixture:
-    """Undo one patch until the end of the test."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-
-    def restore(self, name: str) -> None:
-        patches = [patch for patch in hardening.PATCHES if patch[1] != name]
-        ((target, _, replacement),) = [p for p in hardening.PATCHES if p[1] == name]
-        self._monkeypatch.setattr(hardening, "PATCHES", patches)
-        setattr(target, name, replacement)  # what the end of the test puts back
-        self._monkeypatch.setattr(target, name, STOCK[name])
-
-    def drop(self, name: str) -> None:
-        """Undo a patch that stock has no attribute for."""
-        ((target, _, replacement),) = [p for p in hardening.PATCHES if p[1] == name]
-        patches = [patch for patch in hardening.PATCHES if patch[1] != name]
-        self._monkeypatch.setattr(hardening, "PATCHES", patches)
-        setattr(target, name, replacement)
-        self._monkeypatch.delattr(target, name)
-
-
 @pytest.fixture
-def stock(monkeypatch: pytest.MonkeyPatch) -> UnpatchedFixture:
-    return UnpatchedFixture(monkeypatch)
+def stock(monkeypatch: pytest.MonkeyPatch) -> Unpatched:
+    return Unpatched(monkeypatch)
 
 
 @pytest.fixture
@@ -96,77 +64,8 @@ def leaks() -> Iterator[None]:
         gc.collect()
 
 
-async def fail(stream: Any) -> None:
-    await stream.read(1)
-    raise KeyError("hostile bytes")
-
-
-async def test_a_failing_stream_handler_ends_a_stock_host(leaks: None) -> None:
-    server, client = (_build_stock_host() for _ in range(2))
-    server.set_stream_handler(TProtocol("/test"), fail)
-
-    async def provoke() -> None:
-        async with server.run([Multiaddr(LOCAL)]), client.run([Multiaddr(LOCAL)]):
-            await client.connect(PeerInfo(server.get_id(), server.get_transport_addrs()))
-            stream = await client.new_stream(server.get_id(), [TProtocol("/test")])
-            await stream.write(b"x")
-            await trio.sleep_forever()
-
-    with trio.fail_after(PATIENCE_SECONDS), pytest.RaisesGroup(KeyError, flatten_subgroups=True):
-        await provoke()
-
-
-async def test_a_failing_stream_handler_costs_its_stream_only(tmp_path: Path) -> None:
-    async with start_networks(tmp_path, ["client", "server"]) as (client, server):
-        server.stack.host.set_stream_handler(TProtocol("/test"), fail)
-        for _ in range(2):
-            stream = await open_raw_stream(client, server.peer_id, "/test")
-            await stream.write(b"x")
-            with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StreamError):
-                await stream.read(1)
-        assert client.stack.peers.is_connected(server.peer_id)
-
-
-BAD_KEY = rpc_pb2.Message(
-    data=b"x",
-    topicIDs=[TOPIC],
-    from_id=b"nobody",
-    seqno=b"1",
-    key=b"\x08\x01\x12\x01x",
-    signature=b"s",
-)
-
-
-async def test_a_garbage_key_raises_in_stock_gossip() -> None:
-    host = _build_stock_host()
-    stock_pubsub = Pubsub(host, GossipSub([hardening.GOSSIP_PROTOCOL], 6, 4, 12))
-    with pytest.raises(ValueError, match="key"):
-        await stock_pubsub.push_msg(ID(b"peer"), BAD_KEY)
-
-
-async def test_a_garbage_key_is_blamed_on_its_forwarder(tmp_path: Path) -> None:
-    async with start_networks(tmp_path, ["hostile_seller", "cone"], max_penalty=1.0) as networks:
-        hostile_seller, cone = networks
-        gone = Watch(cone, hostile_seller.peer_id)
-        async with cone.join_topic(TOPIC, accept):
-            await _send_rpc(
-                hostile_seller, cone, rpc_pb2.RPC(publish=[BAD_KEY]).SerializeToString()
-            )
-            with trio.fail_after(PATIENCE_SECONDS):
-                await gone.disconnected_event.wait()
-
-
-async def test_malformed_protobuf_is_blamed_on_its_sender(tmp_path: Path) -> None:
-    async with start_networks(tmp_path, ["hostile_seller", "cone"], max_penalty=1.0) as networks:
-        hostile_seller, cone = networks
-        gone = Watch(cone, hostile_seller.peer_id)
-        await _send_rpc(hostile_seller, cone, b"\xff" * 20)
-        with trio.fail_after(PATIENCE_SECONDS):
-            await gone.disconnected_event.wait()
-
-
 async def test_stock_sequence_numbers_start_at_the_second(tmp_path: Path) -> None:
-    host = _build_stock_host()
+    host = build_stock_host()
     stock_pubsub = Pubsub(host, GossipSub([hardening.GOSSIP_PROTOCOL], 6, 4, 12))
     assert abs(stock_pubsub.counter - time.time()) < 60
     async with start_network(tmp_path / "node") as node:
@@ -175,23 +74,7 @@ async def test_stock_sequence_numbers_start_at_the_second(tmp_path: Path) -> Non
         assert node.stack.pubsub.counter == 2**61
 
 
-def test_stock_subscriptions_hold_few_messages() -> None:
-    assert pubsub.SUBSCRIPTION_CHANNEL_SIZE == 32
-
-
-async def test_stock_refuses_for_a_minute_to_dial_who_was_down_once(leaks: None) -> None:
-    host = _build_stock_host()
-    target = ID.from_pubkey(create_new_key_pair().public_key)
-    async with host.run([]):
-        for reason in ("unable to connect", "negative cache"):
-            host.get_peerstore().add_addrs(target, [NOBODY], 60)
-            with pytest.raises(SwarmException, match=reason):
-                await host.get_network().dial_peer(target)
-
-
-async def test_stock_never_gives_an_inbound_slot_back(
-    tmp_path: Path, stock: UnpatchedFixture
-) -> None:
+async def test_stock_never_gives_an_inbound_slot_back(tmp_path: Path, stock: Unpatched) -> None:
     stock.restore("upgrade_inbound_raw_conn")
     async with start_network(tmp_path / "cone", max_connections=2) as cone:
         await _visit(tmp_path, cone)
@@ -202,90 +85,6 @@ async def test_more_peers_may_come_and_go_than_fit_at_once(tmp_path: Path) -> No
     async with start_network(tmp_path / "cone", max_connections=2) as cone:
         for _ in range(4):
             await _visit(tmp_path, cone)
-
-
-class _Flooded:
-    """A server that never reads, and what a flood of 8 MiB without regard to windows does to it."""
-
-    def __init__(self, server: Libp2pNetwork, hostile_seller: Libp2pNetwork) -> None:
-        self._server = server
-        self._hostile_seller = hostile_seller
-        self.most_unread = 0
-        self.is_cut_off = False
-
-    async def flood(self, stream_count: int, frame_bytes: int = 65000) -> None:
-        """Send until 8 MiB are out or the connection is gone; note what was buffered at most."""
-        (connection,) = self._server.stack.host.get_network().connections[
-            ID(self._hostile_seller.peer_id)
-        ]
-        muxed = connection.muxed_conn
-        stock_extend = muxed._read_data_body
-
-        async def measure(length: int) -> bytes:
-            data = await stock_extend(length)
-            unread = length + sum(map(len, muxed.stream_buffers.values()))
-            self.most_unread = max(self.most_unread, unread)
-            return bytes(data)
-
-        muxed._read_data_body = measure
-        gone = Watch(self._server, self._hostile_seller.peer_id)
-        done = trio.Event()
-        with trio.fail_after(PATIENCE_SECONDS):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, stream_count, frame_bytes, done)
-                nursery.start_soon(_set_after, gone.disconnected_event, done)
-                await done.wait()
-                nursery.cancel_scope.cancel()
-        self.is_cut_off = gone.disconnected_event.is_set()
-
-    async def _send(self, stream_count: int, frame_bytes: int, done: trio.Event) -> None:
-        streams = [
-            await open_raw_stream(self._hostile_seller, self._server.peer_id, "/test")
-            for _ in range(stream_count)
-        ]
-        muxed = streams[0].muxed_stream.conn
-        with suppress(Exception):
-            for number in range(8 * 2**20 // frame_bytes):
-                stream_id = streams[number % stream_count].muxed_stream.stream_id
-                header = struct.pack("!BBHII", 0, 0, 0, stream_id, frame_bytes)
-                await muxed._write_frame(header + bytes(frame_bytes))
-            # A stream opened after all of it: its answer says that the rest has been taken in.
-            await open_raw_stream(self._hostile_seller, self._server.peer_id, "/test")
-            done.set()
-
-
-async def _set_after(first: trio.Event, second: trio.Event) -> None:
-    await first.wait()
-    second.set()
-
-
-@asynccontextmanager
-async def start_flooded(folder: Path, **changes: Any) -> AsyncIterator[_Flooded]:
-    async with start_networks(folder, ["hostile_seller", "cone"], **changes) as (seller, cone):
-
-        async def never_read(_stream: Any) -> None:
-            await trio.sleep_forever()
-
-        cone.stack.host.set_stream_handler(TProtocol("/test"), never_read)
-        yield _Flooded(cone, seller)
-
-
-async def test_stock_buffers_all_that_a_peer_sends_beyond_its_window(
-    tmp_path: Path, stock: UnpatchedFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stock.restore("_read_data_body")
-    stock.drop("recv_window")
-    async with start_flooded(tmp_path) as flooded:
-        await flooded.flood(1)
-        assert not flooded.is_cut_off
-        assert flooded.most_unread > 7 * 2**20
-
-
-async def test_a_peer_that_ignores_its_window_is_cut_off(tmp_path: Path) -> None:
-    async with start_flooded(tmp_path) as flooded:
-        await flooded.flood(1)
-        assert flooded.is_cut_off
-        assert flooded.most_unread <= 256 * 1024 + 65000, "the first window, and one frame"
 
 
 async def test_a_frame_larger_than_any_window_is_not_read(tmp_path: Path) -> None:
@@ -322,7 +121,7 @@ async def test_a_full_frame_fits_one_noise_message() -> None:
 
 @pytest.mark.parametrize(("unpatched", "most"), [(False, 25), (True, 10**6)])
 async def test_window_updates_are_few(
-    tmp_path: Path, stock: UnpatchedFixture, unpatched: bool, most: int
+    tmp_path: Path, stock: Unpatched, unpatched: bool, most: int
 ) -> None:
     if unpatched:
         stock.restore("_auto_tune_and_send_window_update")
@@ -405,7 +204,7 @@ async def test_stock_accepts_plaintext(leaks: None) -> None:
     plain = new_host(
         key_pair=key_pair, sec_opt={PLAINTEXT_PROTOCOL_ID: InsecureTransport(key_pair)}
     )
-    host = _build_stock_host()
+    host = build_stock_host()
     async with host.run([Multiaddr(LOCAL)]), plain.run([]):
         await plain.connect(PeerInfo(host.get_id(), host.get_transport_addrs()))
 
@@ -446,7 +245,7 @@ async def test_messages_of_others_go_to_the_mesh_only(tmp_path: Path) -> None:
 
 
 async def test_stock_leaves_a_peer_deaf_whose_gossip_stream_failed_once(tmp_path: Path) -> None:
-    host = _build_stock_host()
+    host = build_stock_host()
     stock_pubsub = Pubsub(host, GossipSub([hardening.GOSSIP_PROTOCOL], 6, 4, 12))
     host.new_stream = _fail_first(host.new_stream)  # type: ignore[method-assign]
     await stock_pubsub._handle_new_peer_with_retry(ID(b"peer"))  # returns: it has given up
@@ -508,30 +307,6 @@ async def test_a_bad_message_is_judged_for_each_who_forwards_it(tmp_path: Path) 
     assert judged == [b"first", b"second"]
 
 
-def test_the_log_of_the_library_is_not_hidden() -> None:
-    hardening.apply_patches()
-    assert logging.getLogger("libp2p").propagate
-
-
-def test_stock_binds_a_port_that_is_taken() -> None:
-    """Two sockets with SO_REUSEPORT share a port: what libp2p does, and why we try first."""
-    with socket.socket() as first, socket.socket() as second, socket.socket() as probe:
-        for shared in (first, second):
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        first.bind(("127.0.0.1", 0))
-        first.listen()
-        second.bind(first.getsockname())
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with pytest.raises(OSError, match="in use"):
-            probe.bind(first.getsockname())
-
-
-def _build_stock_host() -> BasicHost:
-    host = new_host(key_pair=create_new_key_pair())
-    assert isinstance(host, BasicHost)
-    return host
-
-
 async def _visit(folder: Path, cone: Any) -> None:
     """Connect to a host, be known to it, and leave."""
     async with start_network(folder / "visitor") as visitor:
@@ -554,8 +329,3 @@ def _fail_first(new_stream: Any) -> Any:
         return await new_stream(*arguments)
 
     return fail_then_open
-
-
-async def _send_rpc(sender: Any, receiver: Any, rpc: bytes) -> None:
-    stream = await open_raw_stream(sender, receiver.peer_id, hardening.GOSSIP_PROTOCOL)
-    await stream.write(bytes([len(rpc) & 0x7F | 0x80, len(rpc) >> 7]) + rpc)

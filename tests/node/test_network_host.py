@@ -8,12 +8,11 @@ import trio
 from libp2p.peer.id import ID
 from structlog.testing import capture_logs
 
-from d2m_node.errors import PeerUnreachable, StoreCorrupted, UserError
+from d2m_node.errors import PeerUnreachable, UserError
 from d2m_node.logs import log_scope
 from protocol.hashing import keccak
 from tests.support.network import (
     PATIENCE_SECONDS,
-    Shelf,
     Watch,
     connect,
     start_network,
@@ -111,14 +110,6 @@ async def test_what_is_logged_about_a_peer_names_it(tmp_path: Path) -> None:
     assert "job" not in logs[0], "to stay connected is nobody's job"
 
 
-async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
-    async with start_network(tmp_path / "first") as first:
-        with pytest.raises(UserError, match=r"network\.listen: .* in use") as caught:
-            async with start_network(tmp_path / "second", listen=first.listening[0]):
-                pytest.fail("two hosts share a port")
-        assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     "listen", ["", "localhost:80", "/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/80", "/ip4/1.2.3.4/tcp/80"]
 )
@@ -166,21 +157,3 @@ async def test_a_banned_peer_is_listed_with_the_reason_until_the_ban_ends(tmp_pa
     async with start_network(tmp_path / "node", ban_seconds=0.0) as node:
         node.conduct.ban(b"peer", "malformed gossip")
         assert node.peers() == []
-
-
-async def test_a_library_that_cannot_go_on_ends_the_network(tmp_path: Path) -> None:
-    library = Shelf()
-    library.failure = StoreCorrupted("the blob folder is gone")
-
-    async def ask_broken_cone() -> None:
-        async with (
-            start_network(tmp_path / "asker") as asker,
-            start_network(tmp_path / "broken_cone", library) as broken_cone,
-        ):
-            await connect(asker, broken_cone)
-            with pytest.raises(PeerUnreachable):
-                await asker.fetch_blob(keccak(b"x"), sources=[broken_cone.peer_id], max_bytes=1)
-            await trio.sleep_forever()
-
-    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StoreCorrupted):
-        await ask_broken_cone()

@@ -8,11 +8,7 @@ from typing import Any
 import trio
 from libp2p.abc import INetConn, INetwork
 from libp2p.custom_types import TProtocol
-from libp2p.network.auto_connector import AutoConnector
-from libp2p.network.connection.swarm_connection import SwarmConn
-from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
-from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
@@ -23,20 +19,6 @@ from protocol.wire.messages import AvailabilityBitmap, GossipMessage, MessagesRe
 LOCAL = "/ip4/127.0.0.1/tcp/0"
 PATIENCE_SECONDS = 20.0
 """For what takes milliseconds on a quiet machine."""
-
-STOCK = {
-    name: getattr(target, name)
-    for target, name in (
-        (YamuxStream, "_auto_tune_and_send_window_update"),
-        (Yamux, "_read_data_body"),
-        (Yamux, "_measure_rtt_loop"),
-        (Yamux, "_write_frame"),
-        (SwarmConn, "new_stream"),
-        (Swarm, "upgrade_inbound_raw_conn"),
-        (AutoConnector, "maybe_connect"),
-    )
-}
-"""What the patches replace; read when tests are collected, before any host is built."""
 
 
 class Shelf:
