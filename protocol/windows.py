@@ -13,6 +13,9 @@ from protocol.terms import WINDOW_FIELDS, JobTerms
 
 REACTION_BLOCKS: Final = 2
 """A statement needs one block to be mined; one more is kept in reserve."""
+AT_STAKE: Final = frozenset({"validation_blocks", "availability_blocks", "vote_open_blocks"})
+"""What comes too late in these costs a CONE node its stake, or a buyer its money. A call that a
+reorganisation takes back, of no more blocks than the node waits, must still be mined in time."""
 SLACKS: Final = frozenset({"decision_blocks"})
 """Blocks between two windows, in which nobody has to say anything."""
 
@@ -55,6 +58,8 @@ def validate_windows(
 def _least_of(terms: JobTerms, name: str, seed_delay_blocks: int, lag_blocks: int) -> int:
     """Return how many blocks a window must have for a node so far behind the tip."""
     least = lag_blocks + REACTION_BLOCKS
+    if name in AT_STAKE:
+        least += lag_blocks
     match name:
         case "appeal_blocks" | "validation_blocks":
             # The seed of an audit, or of the draw of the validation set, is mined in the window.

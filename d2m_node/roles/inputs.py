@@ -16,7 +16,7 @@ from d2m_node.roles.old_copy import find_said, is_restored_since
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
-from d2m_node.roles.turns import land, wait_block_or
+from d2m_node.roles.turns import Window, land, wait_block_or
 from protocol.ballot import Ballot
 from protocol.bitmap import (
     BitmapStatement,
@@ -264,7 +264,7 @@ async def _record_lacking(seat: Seat, ballot: Ballot, wanted: int, logged: _Logg
     call_end = seat.call_end(ballot.availability_end)
     await land(
         seat.ports.chain,
-        (max(seat.head, call_end - 2), call_end),
+        Window(max(seat.head, call_end - 2), call_end),
         is_recorded=lambda: False,  # more may be heard until the window closes
         rank=rank,
         send=send,

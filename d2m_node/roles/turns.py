@@ -51,26 +51,41 @@ async def take_turn(
         next_block = chain.state.block_number + max(turn.ranks, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The followed blocks after which a statement can be sent."""
+
+    first_block: int
+    end_block: int
+    """What is sent after this one is late."""
+    spare_blocks: int = 0
+    """So many before the end all that are not recorded send: a call may be taken back once."""
+
+
 async def land(
     chain: ChainPort,
-    window: tuple[int, int],
+    window: Window,
     *,
     is_recorded: Callable[[], bool],
     rank: Callable[[], int],
     send: Callable[[], Awaitable[None]],
 ) -> None:
-    """Get an own signed statement recorded in a window of blocks, not later than in its last one.
+    """Get an own signed statement recorded within a window.
 
     ``rank`` is this node's place among those whose statements were heard and are not recorded:
     place 0 sends a batch for all at the first block, the next one after two blocks of silence.
-    In the last block that is left, whoever is not recorded sends.
+    In the last block that is left, whoever is not recorded sends. Where blocks are spared it does
+    so in each of them, but not before the first sender was silent: what is on record by then is
+    refused before it costs anything.
     """
-    first_block, last_block = window
-    for block in range(first_block, last_block):
+    last_block = window.end_block - 1
+    silent_block = min(window.first_block + SILENCE_BLOCKS, last_block)
+    urgent_block = max(silent_block, last_block - window.spare_blocks)
+    for block in range(window.first_block, window.end_block):
         await wait_block_or(chain, block, is_recorded)
         if is_recorded():
             return
-        if block >= first_block + SILENCE_BLOCKS * rank() or block == last_block - 1:
+        if block >= window.first_block + SILENCE_BLOCKS * rank() or block >= urgent_block:
             try:
                 await send()
             except TransactionReverted as refusal:

@@ -13,7 +13,7 @@ from d2m_node.roles.jobs import buyer_of
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED
-from d2m_node.roles.turns import land
+from d2m_node.roles.turns import SILENCE_BLOCKS, Window, land, wait_block_or
 from protocol.bitmap import decode_bitmap
 from protocol.errors import ProtocolError
 from protocol.job import JobState
@@ -111,7 +111,11 @@ def _check_part(data: bytes, body: RequestBody, indices: tuple[int, ...]) -> Val
 
 
 async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
-    """Sign that this node holds a part, and see the receipt recorded by ``deadline``."""
+    """Sign that this node holds a part, and see the receipt on record at ``deadline``.
+
+    The receipts of the whole pool go on record as soon as all are heard. Those of a part of it wait
+    for the others, and leave room for a reorganisation that takes them back.
+    """
     await seat.room.sign_and_publish(
         wire.ValidationReceipt(
             job_id=seat.job_id, part=part, cone_index=seat.index, signature=UNSIGNED
@@ -123,20 +127,34 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
         heard = seat.room.heard(wire.ValidationReceipt, part)
         return {index: one for index, one in heard.items() if index not in recorded}
 
-    call_end = seat.call_end(deadline)
+    def is_missing() -> bool:
+        return seat.index in unrecorded()
+
+    def is_ready() -> bool:
+        heard = seat.room.heard(wire.ValidationReceipt, part)
+        return len(heard) == len(seat.pool) or not is_missing()
+
+    def rank() -> int:
+        return sorted(unrecorded(), key=lambda i: (i - seat.job_id) % 256).index(seat.index)
 
     async def send() -> None:
         entries = tuple((index, *compact(one.signature)) for index, one in unrecorded().items())
         call = SubmitReceipts(job=seat.job_id, part=part, entries=entries)
         await seat.ports.chain.submit(call, key=f"receipts/{seat.job_id}/{part}/{seat.head}")
 
-    await land(
-        seat.ports.chain,
-        (max(seat.head, call_end - 2), call_end),
-        is_recorded=lambda: seat.index not in unrecorded(),
-        rank=lambda: sorted(unrecorded(), key=lambda i: (i - seat.job_id) % 256).index(seat.index),
-        send=send,
-    )
+    chain, call_end = seat.ports.chain, seat.call_end(deadline)
+    await wait_block_or(chain, call_end - seat.lag_blocks - SILENCE_BLOCKS, is_ready)
+    while seat.head < call_end:
+        await land(
+            chain,
+            Window(seat.head, call_end, seat.lag_blocks),
+            is_recorded=lambda: not is_missing(),
+            rank=rank,
+            send=send,
+        )
+        # It is recorded, and a reorganisation may take it back. Or the window is almost over.
+        await chain.wait_block(BlockNumber(seat.head + 1))
+        await wait_block_or(chain, call_end, is_missing)
 
 
 class Parts:

@@ -14,7 +14,7 @@ from d2m_node.offload import offload
 from d2m_node.roles.old_copy import may_vote
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.statements import UNSIGNED, vote_step
-from d2m_node.roles.turns import land
+from d2m_node.roles.turns import Window, land
 from protocol.ballot import Ballot, CommitBatch, MiniRound
 from protocol.bitmap import encode_bitmap
 from protocol.commitment import (
@@ -208,7 +208,7 @@ async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: Seale
 
     await land(
         seat.ports.chain,
-        (mini_round.seed_block + 1, seat.call_end(mini_round.commit_end)),
+        Window(mini_round.seed_block + 1, seat.call_end(mini_round.commit_end)),
         is_recorded=lambda: seat.index in seat.ballot(ballot).committed,
         rank=lambda: _rank_by_commitment(unrecorded(), seat.index),
         send=send,
@@ -252,7 +252,8 @@ async def _open(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedV
     order = [index for index, _ in sorted(batch.entries, key=lambda entry: entry[1])]
     await land(
         seat.ports.chain,
-        (mini_round.commit_end + 1, seat.call_end(mini_round.open_end)),
+        # What is not opened in time costs stake.
+        Window(mini_round.commit_end + 1, seat.call_end(mini_round.open_end), seat.lag_blocks),
         is_recorded=lambda: seat.index in seat.ballot(ballot).opened,
         rank=lambda: [index for index in order if index in unopened()].index(seat.index),
         send=send,

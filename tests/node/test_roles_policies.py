@@ -83,7 +83,7 @@ async def sell(cast: Cast, policy: SellerPolicy, nursery: trio.Nursery) -> Node:
         replace(STAKE, model_parameters_max=PARAMETERS, validation_samples_max=SAMPLES),
         replace(STAKE, limits=JobLimits(jobs_max=1, min_price_wei=PRICE_WEI)),
         replace(STAKE, limits=JobLimits(min_price_token=Wei(PRICE_WEI + 1))),
-        replace(STAKE, limits=JobLimits(least_window_blocks=4, lag_blocks=1)),
+        replace(STAKE, limits=JobLimits(least_window_blocks=4)),
     ],
 )
 async def test_a_cone_takes_a_job_at_its_limits(
@@ -115,6 +115,7 @@ async def test_a_cone_takes_a_job_at_its_limits(
             f"pays {PRICE_WEI}, less than {PRICE_WEI + 1}",
         ),
         (replace(STAKE, limits=JobLimits(least_window_blocks=5)), "windows", "at least 5"),
+        (replace(STAKE, limits=JobLimits(lag_blocks=1)), "windows", "validation_blocks: is 4"),
         (replace(STAKE, limits=JobLimits(lag_blocks=3)), "windows", "enrolment_blocks: is 4"),
     ],
 )

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from d2m_node.errors import TransactionReverted
-from d2m_node.roles.turns import Turn, land, take_turn
+from d2m_node.roles.turns import Turn, Window, land, take_turn
 from protocol.market import MarketState
 from protocol.types import BlockNumber
 
@@ -95,7 +95,7 @@ async def test_whoever_is_not_recorded_sends_in_the_last_block_left() -> None:
         nursery.start_soon(
             lambda: land(
                 chain,
-                (2, 6),
+                Window(2, 6),
                 is_recorded=lambda: sender.is_done,
                 rank=lambda: 7,
                 send=sender.send,
@@ -112,7 +112,7 @@ async def test_the_lowest_rank_sends_for_all_at_the_first_block() -> None:
         nursery.start_soon(
             lambda: land(
                 chain,
-                (2, 6),
+                Window(2, 6),
                 is_recorded=lambda: sender.is_done,
                 rank=lambda: 0,
                 send=sender.send,
@@ -120,3 +120,28 @@ async def test_the_lowest_rank_sends_for_all_at_the_first_block() -> None:
         )
         await drive(chain, 8)
     assert sender.blocks == [2]
+
+
+async def list_sends(window: Window, rank: int) -> list[int]:
+    """Return after which blocks a node sends if every call of its is refused."""
+    chain = GrowingChain()
+    sender = Sender(chain, refusals=99)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            lambda: land(
+                chain, window, is_recorded=lambda: False, rank=lambda: rank, send=sender.send
+            )
+        )
+        await drive(chain, window.end_block)
+    return sender.blocks
+
+
+async def test_where_blocks_are_spared_all_send_so_many_earlier() -> None:
+    assert await list_sends(Window(2, 10), 7) == [9]
+    assert await list_sends(Window(2, 10, spare_blocks=2), 7) == [7, 8, 9]
+
+
+async def test_even_then_the_first_sender_gets_its_time() -> None:
+    assert await list_sends(Window(2, 6, spare_blocks=5), 7) == [4, 5]
+    assert await list_sends(Window(2, 4, spare_blocks=5), 7) == [3]
+    assert await list_sends(Window(2, 2, spare_blocks=5), 7) == []

@@ -9,7 +9,7 @@ from protocol.errors import InvalidParams
 from protocol.sortition import compute_set_sizes
 from protocol.terms import WINDOW_FIELDS, JobTerms, TermLimits, validate_terms
 from protocol.types import Wei
-from protocol.windows import compute_longest_ballot, validate_windows
+from protocol.windows import AT_STAKE, compute_longest_ballot, validate_windows
 from tests.protocol.test_terms import TERMS
 
 DELAY = 1
@@ -30,6 +30,13 @@ def with_windows(**blocks: int) -> JobTerms:
     return replace(TERMS, **blocks)
 
 
+def list_least(lag: int) -> dict[str, int]:
+    """Return what a node so far behind the tip needs: twice as much more where it could lose."""
+    late = {key: lag * (key != "decision_blocks") for key in LEAST}
+    late |= dict.fromkeys(AT_STAKE, 2 * lag)
+    return {key: blocks + late[key] for key, blocks in LEAST.items()}
+
+
 def test_the_windows_of_a_devnet_are_safe() -> None:
     validate_windows(DEVNET, DELAY)
 
@@ -41,7 +48,7 @@ def test_the_least_windows_are_safe() -> None:
 @pytest.mark.parametrize("name", [name for name in WINDOW_FIELDS if name != "decision_blocks"])
 @pytest.mark.parametrize("lag", [0, 5])
 def test_a_shorter_window_is_named_and_said_how_long_it_must_be(name: str, lag: int) -> None:
-    least = {key: blocks + lag * (key != "decision_blocks") for key, blocks in LEAST.items()}
+    least = list_least(lag)
     validate_windows(with_windows(**least), DELAY, lag_blocks=lag)
     short = with_windows(**{**least, name: least[name] - 1})
     with pytest.raises(InvalidParams, match=f"^{name}.*raise it to at least {least[name]}$"):

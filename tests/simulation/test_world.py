@@ -21,6 +21,7 @@ from d2m_node.simulation.world import market
 from d2m_node.simulation.world.market import RunOptions, run_scenario
 from protocol.market import MarketState
 from protocol.types import Wei
+from protocol.windows import AT_STAKE
 from tests.support.scenarios import small_scenario, small_table
 
 SEVEN = {"sizes": {"sellers": 4, "cones": 7}}
@@ -199,6 +200,7 @@ def test_nodes_that_wait_for_confirmations_are_in_time_in_the_shortest_windows_t
 ) -> None:
     request = small_table()["request"]
     shortest = dict.fromkeys(WINDOWS, confirmations + 3)
+    shortest |= dict.fromkeys(AT_STAKE, 2 * confirmations + 3)
     outcome = run(
         chain={"confirmations": confirmations},
         request={

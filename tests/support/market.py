@@ -154,6 +154,8 @@ class Market:
         self.nodes: dict[bytes, Node] = {}
         self.calls: list[tuple[Address, ContractCall]] = []
         """What was mined, with its sender."""
+        self.mined: list[tuple[int, ContractCall]] = []
+        """The same, with its block."""
         self.refuses: Callable[[ContractCall], bool] = lambda _: False
         """What the contract refuses, by the test's word."""
         self.refusal = "the test refuses it"
@@ -180,6 +182,7 @@ class Market:
             mined, self._waiting = self._waiting, []
             for sender, call, is_mined in mined:
                 self.calls.append((sender, call))
+                self.mined.append((self.state.block_number, call))
                 self.apply(*events_of(self.state, sender, call))
                 is_mined.set()
             self._grown.set()

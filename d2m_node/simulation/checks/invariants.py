@@ -3,8 +3,9 @@
 1. Money adds up: none comes or goes, and each contract holds what it owes, bucket by bucket.
 2. No wrong digest is decided, with as many hostile CONE nodes as the vote is planned for.
 3. No honest node is slashed, and no honest seller proved to have signed twice.
-4. Every job ends by a block that follows from its terms.
-5. In the end everybody has what it is owed.
+4. No buyer pays for data that it served, and that enough of the pool could have receipted.
+5. Every job ends by a block that follows from its terms.
+6. In the end everybody has what it is owed.
 
 A violation names the seed, the block, the job and the node, so that it can be replayed.
 """
@@ -25,6 +26,7 @@ from d2m_node.roles.payday import (
     find_seller_claim,
 )
 from d2m_node.roles.rooms import OVER
+from d2m_node.roles.validation import FINAL_PART, SELECTION_PART
 from d2m_node.simulation.chain.blocks import MinedBlock
 from d2m_node.simulation.chain.ledger import Ledger
 from d2m_node.simulation.checks.books import compute_holdings
@@ -33,10 +35,17 @@ from protocol.ballot import DecidedBallot
 from protocol.bitmap import compute_input_set
 from protocol.digest import RoundHeader
 from protocol.errors import InvalidSignature
-from protocol.events import EquivocationProved, FinalDecided, RoundDecided, StakeSlashed
+from protocol.events import (
+    EquivocationProved,
+    FinalDecided,
+    RoundDecided,
+    StakeSlashed,
+    TrainingEnded,
+)
 from protocol.hashing import Domain
 from protocol.job import JobState
 from protocol.market import MarketState
+from protocol.settlement import Outcome
 from protocol.signatures import Availability, expand, recover_signer
 from protocol.types import Address, BlockNumber, JobId, RoundIndex
 from protocol.windows import compute_longest_ballot
@@ -111,6 +120,8 @@ class Referee:
                     self._check_decision(state, decision)
                 case StakeSlashed() as slash:
                     self._check_slash(state, slash)
+                case TrainingEnded() as ended:
+                    self._check_served(state.jobs[ended.job], ended)
                 case EquivocationProved() as proof if proof.seller in self._rules.honest:
                     raise self._violation(
                         "it was proved to have signed twice", proof.job, proof.seller
@@ -182,6 +193,26 @@ class Referee:
         reason = "it did not open its vote" if is_silent else "it voted for a rejected digest"
         raise self._violation(f"it is honest and was slashed: {reason}", slash.job, slash.account)
 
+    def _check_served(self, job: JobState, ended: TrainingEnded) -> None:
+        """Check that an honest buyer is not taken for one that kept its validation data back."""
+        missed = find_missed_receipts(job, ended)
+        if missed is None or job.buyer not in self._rules.honest:
+            return
+        able = [
+            cone.account
+            for cone in job.cones
+            if cone.account in self._rules.honest
+            and not self._rules.is_excused(cone.account, missed.since)
+        ]
+        if self._rules.is_excused(job.buyer, missed.since) or 2 * len(able) <= len(job.cones):
+            return
+        raise self._violation(
+            f"it served its validation data, and {missed.count} of {len(job.cones)} receipts were "
+            f"recorded for part {missed.part}",
+            job.job_id,
+            job.buyer,
+        )
+
     def _check_end(self, state: MarketState, job: JobState) -> None:
         if job.phase in OVER:
             return
@@ -218,6 +249,40 @@ def compute_last_block(job: JobState, state: MarketState, seed_delay_blocks: int
     attempts = MAX_ATTEMPTS * (terms.rounds_max + MAX_FINALS)
     preparation = terms.enrolment_blocks + terms.validation_blocks + 2 * turns
     return last_block + preparation + 2 * attempts * attempt + turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissedReceipts:
+    """A part of the validation data that too few receipts were recorded for."""
+
+    part: int
+    count: int
+    since: BlockNumber
+    """When the part could first be asked for."""
+
+
+def find_missed_receipts(job: JobState, ended: TrainingEnded) -> MissedReceipts | None:
+    """Tell for which part of the buyer's data receipts were missing when a training ended."""
+    terms = job.terms
+    assert terms is not None, "a job that is trained has terms"
+    if ended.outcome == Outcome.UNSERVED:
+        part, since = SELECTION_PART, job.enrolment_end
+    elif ended.outcome == Outcome.TARGET and not is_target_reached(job):
+        last = job.decided[-1].decision.appeal_end if job.decided else job.enrolment_end
+        part, since = FINAL_PART, BlockNumber(last - terms.appeal_blocks)
+    else:
+        return None
+    return MissedReceipts(part=part, count=job.receipts.get(part, 0).bit_count(), since=since)
+
+
+def is_target_reached(job: JobState) -> bool:
+    """Tell whether the last decision is a final evaluation that found the target reached."""
+    decision = job.decided[-1].decision if job.decided else None
+    return (
+        isinstance(decision, FinalDecided)
+        and job.terms is not None
+        and decision.utility >= job.terms.target
+    )
 
 
 MAX_ATTEMPTS: Final = 6

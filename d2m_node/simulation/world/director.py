@@ -46,7 +46,9 @@ class Director:
         """Last block in which each node suffered, by name."""
         self._opening_block = 0
         self._turned_block = -1
-        """Last block in which the chain turned deeper than nodes wait."""
+        """Last block in which the chain had held calls up for longer than nodes wait."""
+        self._held_up = range(0)
+        """Blocks that were taken back in a row: a call in the first of them is mined after all."""
 
     async def run(self, opening_block: int) -> None:
         """Begin faults with their blocks, until cancelled; then all of them are over."""
@@ -101,8 +103,12 @@ class Director:
         if depth == 0:
             return
         self._ledger.reorganise(depth)
-        if depth > self._scenario.chain.confirmations:
-            self._turned_block = self._ledger.state.block_number
+        head = self._ledger.state.block_number
+        first = head - depth + 1
+        is_in_a_row = first <= self._held_up.stop
+        self._held_up = range(min(first, self._held_up.start) if is_in_a_row else first, head + 1)
+        if len(self._held_up) > self._scenario.chain.confirmations:
+            self._turned_block = head
 
     async def _strike(self, fault: Fault, name: str) -> None:
         match fault.kind:
