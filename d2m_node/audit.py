@@ -41,7 +41,7 @@ from protocol.samples import SampleArray
 from protocol.sortition import BallotKind
 from protocol.terms import Metric
 from protocol.types import NO_DIGEST, Address, Digest, JobId, RoundIndex
-from protocol.update import TensorKind, decode_tensor
+from protocol.update import TensorKind, compute_tensor_digest, decode_tensor
 from protocol.validation_set import decode_part, select_samples, verify_part
 
 
@@ -135,6 +135,7 @@ def _rules(record: BallotRecord, body: RequestBody) -> RoundRules:
         alpha_bps=record.alpha_bps,
         eta_q16=record.eta_q16,
         keep_bps=record.keep_bps,
+        step=body.step,
     )
 
 
@@ -152,7 +153,20 @@ async def _state(store: StorePort, record: BallotRecord, body: RequestBody) -> M
         credits=tuple(record.credits),
         misses=tuple(record.misses),
         previous_digest=Digest(record.previous_digest),
+        previous_parameters=await _previous_parameters(store, record, initial.parameters),
     )
+
+
+async def _previous_parameters(
+    store: StorePort, record: BallotRecord, initial: Int32
+) -> Int32 | None:
+    """Read what momentum is measured from; the initial parameters are in no store."""
+    if record.previous_model_digest == NO_DIGEST:
+        return None
+    if record.previous_model_digest == compute_tensor_digest(TensorKind.PARAMETERS, initial):
+        return initial
+    tensor = await _read(store, record.previous_model_digest)
+    return decode_tensor(tensor, TensorKind.PARAMETERS, len(initial))
 
 
 async def _samples(

@@ -21,9 +21,9 @@ from protocol.hashing import Domain
 from protocol.market import MarketState
 from protocol.model import ModelDescription
 from protocol.params import ProtocolParams
-from protocol.request import TrainingSpec
+from protocol.request import TrainingSpec, compute_rate_nanos
 from protocol.samples import SampleArray
-from protocol.types import Address, BlockNumber, Digest, JobId
+from protocol.types import Address, BlockNumber, Digest, JobId, RoundIndex
 from protocol.wire.messages import GossipMessage, MessagesRequest
 
 Found = TypeVar("Found")
@@ -378,8 +378,15 @@ class TrainingTask:
     samples: Samples
     seed: int
     """Order of the samples: on a CPU the same seed gives the same update."""
+    round_index: RoundIndex = RoundIndex(0)
+    """In which the update is offered: the request's learning rate may fall with it."""
     private: PrivateTraining | None = None
     """With differential privacy; the seed then counts for nothing."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's rate in this round."""
+        return compute_rate_nanos(self.spec, self.round_index) / 1_000_000_000
 
 
 class TrainerPort(Protocol):

@@ -30,9 +30,10 @@ from protocol.metrics import MAX_CROSS_ENTROPY_BITS, MAX_SQUARED_ERROR, validate
 from protocol.model import ModelDescription
 from protocol.osmd import DEFAULT_ETA_Q16
 from protocol.profiles import STANDARD, Goal, Profile, select_profile
-from protocol.request import SamplingSpec, Tag, TrainingSpec
+from protocol.request import PPM, SamplingSpec, Tag, TrainingSpec, compute_rate_nanos
+from protocol.step import MAX_LENGTH, MAX_LENGTHS, ONE_STEP, StepSpec
 from protocol.terms import MAX_CONES, JobTerms, Metric, TermLimits, validate_terms
-from protocol.types import Wei
+from protocol.types import RoundIndex, Wei
 
 S = TypeVar("S", bound=Struct)
 
@@ -56,6 +57,9 @@ TARGET_RANGES: Final = {
     Metric.NEG_MSE: (-MAX_SQUARED_ERROR, 0),
 }
 """What a utility of each metric can be (MECHANISM 12.1)."""
+
+LEAST_RATE_NANOS: Final = 1000
+"""Below it, Adam moves parameters by less than an update can say."""
 
 ANY_DEPLOYMENT: Final = TermLimits(
     min_stake_wei=Wei(0), max_window_blocks=(1 << 32) - 1, seed_delay_blocks=1
@@ -83,6 +87,7 @@ class RequestFile:
     model: ModelDescription
     training: TrainingSpec
     sampling: SamplingSpec
+    step: StepSpec
     validation_dataset: str
     """Absolute path of a dataset.toml."""
     validation_final_count: int
@@ -107,6 +112,7 @@ class _TrainingTable(_Table, frozen=True, kw_only=True):
     learning_rate: Decimal
     batch_size: int
     epochs: int
+    rate_decay: Decimal = Decimal(1)
 
 
 class _SamplingTable(_Table, frozen=True, kw_only=True):
@@ -115,6 +121,13 @@ class _SamplingTable(_Table, frozen=True, kw_only=True):
     alpha: Decimal = Decimal("0.2")
     eta: Decimal | None = None
     keep: Decimal = Decimal("0.7")
+
+
+class _StepTable(_Table, frozen=True, kw_only=True):
+    """How a round's model moves; by default by the mean of the accepted updates."""
+
+    lengths: tuple[Decimal, ...] = (Decimal(1),)
+    momentum: Decimal = Decimal(0)
 
 
 class _ValidationTable(_Table, frozen=True, kw_only=True):
@@ -136,6 +149,7 @@ class _RequestTable(_Table, frozen=True, kw_only=True):
     Without lead, first set and growth these are chosen for ``cones_min`` to ``cones_max`` nodes.
     """
     sampling: _SamplingTable = _SamplingTable()
+    step: _StepTable = _StepTable()
 
 
 def read_request(path: Path) -> RequestFile:
@@ -170,8 +184,9 @@ def parse_request(table: Mapping[str, object], folder: Path) -> RequestFile:
         commit_blocks=written.auction.commit_blocks,
         reveal_blocks=reveal_blocks,
         model=read_model(written.model),
-        training=_read_training(written.training),
+        training=_read_training(written.training, terms.rounds_max),
         sampling=_read_sampling(written.sampling, terms.metric),
+        step=_read_step(written.step),
         validation_dataset=str(folder / _read_path(written.validation.dataset)),
         validation_final_count=written.validation.final_count,
         validation_subset_count=written.validation.subset_count,
@@ -287,13 +302,20 @@ def _read_amount(key: str, amount: object, is_in_token: bool) -> Wei:
         raise UserError(f"{key}: {exc}") from exc
 
 
-def _read_training(table: _TrainingTable) -> TrainingSpec:
+def _read_training(table: _TrainingTable, rounds_max: int) -> TrainingSpec:
     numbers = {
         "training.learning_rate": _scale("training.learning_rate", table.learning_rate, 1_000_000),
         "training.batch_size": table.batch_size,
         "training.epochs": table.epochs,
+        "training.rate_decay": _scale("training.rate_decay", table.rate_decay, PPM),
     }
-    return _fill(TrainingSpec, numbers)
+    training = _fill(TrainingSpec, numbers)
+    if compute_rate_nanos(training, RoundIndex(rounds_max - 1)) < LEAST_RATE_NANOS:
+        raise UserError(
+            f"training.rate_decay: is {table.rate_decay}; in round {rounds_max} the learning rate "
+            "would be below 0.000001, and updates of nothing are refused; give a larger number"
+        )
+    return training
 
 
 def _read_sampling(table: _SamplingTable, metric: Metric) -> SamplingSpec:
@@ -304,6 +326,20 @@ def _read_sampling(table: _SamplingTable, metric: Metric) -> SamplingSpec:
         "sampling.keep": _scale("sampling.keep", table.keep, 10_000),
     }
     return _fill(SamplingSpec, numbers)
+
+
+def _read_step(table: _StepTable) -> StepSpec:
+    if not 1 <= len(table.lengths) <= MAX_LENGTHS:
+        raise UserError(f"step.lengths: {len(table.lengths)} numbers; give 1 to {MAX_LENGTHS}")
+    lengths = [_scale("step.lengths", length, ONE_STEP) for length in table.lengths]
+    if not all(0 < length <= MAX_LENGTH * ONE_STEP for length in lengths):
+        raise UserError(f"step.lengths: give numbers above 0, at most {MAX_LENGTH}")
+    if len(set(lengths)) < len(lengths):
+        raise UserError("step.lengths: a number stands there twice; remove one")
+    momentum = _scale("step.momentum", table.momentum, ONE_STEP)
+    if not 0 <= momentum < ONE_STEP:
+        raise UserError(f"step.momentum: is {table.momentum}; give a number from 0 to below 1")
+    return StepSpec(lengths_q16=tuple(lengths), momentum_q16=momentum)
 
 
 def _scale(key: str, value: Decimal, factor: int) -> int:

@@ -17,6 +17,7 @@ from protocol.model import ModelDescription
 from protocol.osmd import MISSES_MAX, State, StepRules, compute_floor, update
 from protocol.params import BPS
 from protocol.samples import SampleArray
+from protocol.step import PLAIN_STEP, StepSpec, iter_steps
 from protocol.terms import Metric
 from protocol.types import UtilityQ20
 from protocol.update import apply_update
@@ -36,6 +37,7 @@ class RoundRules:
     alpha_bps: int
     eta_q16: int
     keep_bps: int
+    step: StepSpec = PLAIN_STEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class RoundInputs:
 
     parameters: Int32
     """Shape (d,)."""
+    previous_parameters: Int32 | None = None
+    """Those before the last decided round, for momentum; None if there was none."""
     state: State
     """Inclusion weight per seller."""
     misses: tuple[int, ...]
@@ -101,14 +105,14 @@ def aggregate_round(
     aligned = select_aligned(candidates, gains, rules.sellers_per_round)
     utilities = {index: gains[index] for index in aligned}
 
-    parameters, accepted = _step(rules, inputs.parameters, candidates, utilities)
-    (final_logits,) = evaluate(rules.model, (parameters,), inputs.samples)
+    step, accepted = _aggregate(rules, candidates, utilities)
+    parameters, utility_after = _move(rules, inputs, step, evaluate)
     return RoundResult(
         parameters=parameters,
         state=_update_state(rules, inputs, utilities),
         accepted=accepted,
         utility_before=before,
-        utility_after=compute_utility(rules.metric, final_logits, inputs.labels),
+        utility_after=utility_after,
         utilities=tuple(utilities.get(index, NO_UTILITY) for index in inputs.sampled),
         logits=logits,
         distances=tuple(_iter_upper_triangle(candidates.distances)),
@@ -146,13 +150,13 @@ def count_misses(misses: Sequence[int], sampled: int, available: int) -> tuple[i
     )
 
 
-def _step(
-    rules: RoundRules, parameters: Int32, candidates: Candidates, utilities: Mapping[int, int]
-) -> tuple[Int32, tuple[int, ...]]:
-    """Filter by utility, let KRUM choose, and apply the step."""
+def _aggregate(
+    rules: RoundRules, candidates: Candidates, utilities: Mapping[int, int]
+) -> tuple[Int32 | None, tuple[int, ...]]:
+    """Filter by utility, and let KRUM choose whose mean is taken; None if nobody is left."""
     refined = select_refined(utilities, rules.sellers_per_round, rules.keep_bps)
     if not refined:
-        return parameters, ()
+        return None, ()
     byzantine_count = compute_byzantine_count(rules.sellers_per_round, len(refined))
     position = {index: i for i, index in enumerate(candidates.indices)}
     chosen = [position[index] for index in refined]
@@ -162,8 +166,24 @@ def _step(
         byzantine_count=byzantine_count,
         accepted_count=max(1, len(refined) - byzantine_count),
     )
-    step = compute_rounded_mean([candidates.updates[position[index]] for index in accepted])
-    return apply_update(parameters, step), accepted
+    return compute_rounded_mean([candidates.updates[position[i]] for i in accepted]), accepted
+
+
+def _move(
+    rules: RoundRules, inputs: RoundInputs, aggregate: Int32 | None, evaluate: Evaluator
+) -> tuple[Int32, UtilityQ20]:
+    """Take the best step that the request allows; none, without momentum too, if none is paid."""
+    start, previous = inputs.parameters, inputs.previous_parameters
+    models = [start]
+    if aggregate is not None:
+        last_step = None if previous is None else start - previous
+        models = [
+            apply_update(start, step) for step in iter_steps(rules.step, aggregate, last_step)
+        ]
+    logits = evaluate(rules.model, models, inputs.samples)
+    utilities = [compute_utility(rules.metric, one, inputs.labels) for one in logits]
+    best = utilities.index(max(utilities))
+    return models[best], utilities[best]
 
 
 def select_refined(

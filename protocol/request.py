@@ -18,7 +18,8 @@ from protocol.model import (
     iter_shapes,
     validate_model,
 )
-from protocol.types import Digest
+from protocol.step import PLAIN_STEP, StepSpec
+from protocol.types import Digest, RoundIndex
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_LOGITS: Final = 1 << 22
@@ -32,6 +33,7 @@ in a final evaluation, 4500 in a round of ten sellers.
 """
 MAX_BATCH_VALUES: Final = 1 << 26
 """Activations of one layer that a seller holds in training."""
+PPM: Final = 1_000_000
 
 Tag = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._:/-]*$")]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -44,6 +46,8 @@ class TrainingSpec(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """Adam's rate in millionths: 10000 is 0.01."""
     batch_size: Annotated[int, Meta(ge=1, le=65_536)]
     epochs: Annotated[int, Meta(ge=1, le=1_000)]
+    rate_decay_ppm: Annotated[int, Meta(ge=1, le=PPM)] = PPM
+    """What the rate is multiplied by after every round, in millionths."""
 
 
 class SamplingSpec(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,6 +86,21 @@ class RequestBody(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     training: TrainingSpec
     sampling: SamplingSpec
     validation: ValidationSpec
+    step: StepSpec = PLAIN_STEP
+
+
+_TRAINING: Final = RequestBody.__struct_fields__.index("training")
+
+
+def compute_rate_nanos(training: TrainingSpec, round_index: RoundIndex) -> int:
+    """Compute the learning rate of a round in units of 10**-9: exact, rounded down, at least 1.
+
+    It follows from the request and the round's number alone, so sellers that were away, or were
+    not drawn for a while, train at the same rate as the others. A void round has a number too.
+    """
+    numerator: int = training.rate_decay_ppm**round_index
+    denominator: int = PPM**round_index
+    return max(1, 1000 * training.learning_rate_micros * numerator // denominator)
 
 
 def compute_tag_hash(tag: str) -> Digest:
@@ -95,8 +114,24 @@ def compute_tag_hashes(tags: list[str]) -> tuple[Digest, ...]:
 
 
 def encode_body(body: RequestBody) -> bytes:
-    """Encode a request body; its hash is the keccak of these bytes."""
-    return msgspec.msgpack.encode(body)
+    """Encode a request body; its hash is the keccak of these bytes.
+
+    Fields at the end that hold their defaults are left out, here and in ``training``. A request
+    that does not ask for what was added later keeps the hash that it had.
+    """
+    fields = _trim(body)
+    fields[_TRAINING] = _trim(body.training)
+    return msgspec.msgpack.encode(fields)
+
+
+def _trim(spec: RequestBody | TrainingSpec) -> list[object]:
+    """List the fields in their order, up to the last one that says anything."""
+    values = list(msgspec.structs.astuple(spec))
+    for field in reversed(msgspec.structs.fields(spec)):
+        if field.required or values[-1] != field.default:
+            break
+        values.pop()
+    return values
 
 
 def decode_body(data: bytes) -> RequestBody:
@@ -130,6 +165,8 @@ def validate_body(body: RequestBody) -> None:
             "validation.final_count",
             f"must be less than the {body.validation.sample_count} samples",
         )
+    if len(set(body.step.lengths_q16)) < len(body.step.lengths_q16):
+        raise InvalidParams("step.lengths_q16", "must be distinct")
     validate_model(body.model)
     used = max(_count_round_samples(body.validation), body.validation.final_count)
     if used * body.model.outputs > MAX_LOGITS:
@@ -142,8 +179,8 @@ def validate_body(body: RequestBody) -> None:
 def validate_work(body: RequestBody, sellers_per_round: int) -> None:
     """Check that the job's ballots can be evaluated in time.
 
-    A round evaluates the model before it, up to ``sellers_per_round`` candidates and the result; a
-    final evaluation the first model and the last (MECHANISM 9.1, 12).
+    A round evaluates the model before it, up to ``sellers_per_round`` candidates and the result of
+    each step length; a final evaluation the first model and the last (MECHANISM 9.1, 12).
 
     Parameters
     ----------
@@ -158,8 +195,9 @@ def validate_work(body: RequestBody, sellers_per_round: int) -> None:
         Naming the number of samples to lower.
     """
     per_sample = count_model_operations(body.model)
+    round_models = 1 + sellers_per_round + len(body.step.lengths_q16)
     evaluations = (
-        ("subset_count", sellers_per_round + 2, _count_round_samples(body.validation)),
+        ("subset_count", round_models, _count_round_samples(body.validation)),
         ("final_count", 2, body.validation.final_count),
     )
     for name, models, samples in evaluations:

@@ -51,6 +51,11 @@ class ModelState:
     """Rounds per seller in which it was sampled and missing."""
     previous_digest: Digest
     """Digest of the last decided round."""
+    previous_parameters: Int32 | None = None
+    """Parameters before the last decided round, which only momentum needs; None before the first.
+
+    They have a name that all agree on: the header of the decided round before holds their digest.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +137,7 @@ def compute_round(work: RoundWork, evaluate: Evaluator = compute_logits_of_all) 
         work.rules,
         RoundInputs(
             parameters=work.before.parameters,
+            previous_parameters=work.before.previous_parameters,
             state=work.before.sampler,
             misses=work.before.misses,
             sampled=work.sampled,

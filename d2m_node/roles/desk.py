@@ -148,6 +148,7 @@ class BuyerDesk:
             initial_seed=initial_seed,
             training=request.training,
             sampling=request.sampling,
+            step=request.step,
             validation=ValidationSpec(
                 root=compute_validation_root(encode_samples(samples.inputs), samples.labels),
                 sample_count=len(samples.inputs),

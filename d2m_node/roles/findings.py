@@ -9,7 +9,7 @@ from d2m_node.retry import retry_transient
 from d2m_node.roles.inputs import agree_inputs, collect_updates
 from d2m_node.roles.records import RoundSources, record_final, record_round
 from d2m_node.roles.seat import Seat
-from d2m_node.roles.sources import load_model_state
+from d2m_node.roles.sources import load_model_state, load_round_state
 from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, Parts
 from d2m_node.roles.vote import Finding
 from protocol.ballot import Ballot
@@ -41,9 +41,10 @@ async def _load_state(seat: Seat, ballot: Ballot) -> ModelState:
             return replace(seat.job, decided=seat.job.decided[:-1])
         return seat.job
 
+    is_round = ballot.kind is BallotKind.ROUND
+    load = load_round_state if is_round else load_model_state
     return await retry_transient(
-        lambda: load_model_state(seat.ports, job(), seat.body),
-        patience_seconds=PATIENCE_SECONDS,
+        lambda: load(seat.ports, job(), seat.body), patience_seconds=PATIENCE_SECONDS
     )
 
 

@@ -138,6 +138,7 @@ async def _train(stall: Stall, ballot: Ballot, parameters: Int32Array) -> bytes 
         spec=stall.body.training,
         samples=stall.samples,
         seed=int.from_bytes(stall.ports.entropy.token_bytes(4)),
+        round_index=ballot.round_index,
         private=private,
     )
     # A training process that crashed is started again.

@@ -45,6 +45,8 @@ class BallotRecord(msgspec.Struct, frozen=True, kw_only=True):
     payees: list[bytes]
     model_digest: bytes
     """Parameters before the ballot; zero bytes for the initial ones."""
+    previous_model_digest: bytes = NO_DIGEST
+    """With momentum, those before the last decided round; zero bytes if there are none."""
     sampler_digest: bytes
     credits: list[int]
     misses: list[int]
@@ -95,6 +97,7 @@ async def record_final(seat: Seat, ballot: Ballot, state: ModelState, part_diges
 
 def _record(seat: Seat, ballot: Ballot, state: ModelState, part_digest: Digest) -> BallotRecord:
     is_initial = state.previous_digest == NO_DIGEST
+    previous = state.previous_parameters
     return BallotRecord(
         chain_id=seat.domain.chain_id,
         market=seat.domain.market,
@@ -112,6 +115,9 @@ def _record(seat: Seat, ballot: Ballot, state: ModelState, part_digest: Digest) 
         model_digest=NO_DIGEST
         if is_initial
         else compute_tensor_digest(TensorKind.PARAMETERS, state.parameters),
+        previous_model_digest=NO_DIGEST
+        if previous is None
+        else compute_tensor_digest(TensorKind.PARAMETERS, previous),
         sampler_digest=NO_DIGEST if is_initial else compute_sampler_digest(state.sampler),
         credits=list(state.credits),
         misses=list(state.misses),

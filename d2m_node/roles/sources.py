@@ -1,6 +1,7 @@
 """Where a role gets bytes from: its own store first, then the peers that should have them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from d2m_node.errors import JobFailed, PeerUnreachable
 from d2m_node.offload import offload
@@ -9,9 +10,10 @@ from d2m_node.roles.jobs import buyer_of, job_in, terms_of
 from protocol.aggregation import RoundRules
 from protocol.digest import RoundHeader, decode_sampler_state
 from protocol.errors import ProtocolError
+from protocol.fixed_point import Int32
 from protocol.job import JobPhase, JobState
 from protocol.metrics import validate_metric
-from protocol.model import count_parameters
+from protocol.model import count_parameters, initial_parameters
 from protocol.request import MAX_BODY_BYTES, RequestBody, decode_body, validate_work
 from protocol.round import ModelState, apply_header, compute_initial_state
 from protocol.terms import Metric
@@ -97,6 +99,7 @@ def round_rules(job: JobState, body: RequestBody) -> RoundRules:
         alpha_bps=body.sampling.alpha_bps,
         eta_q16=body.sampling.eta_q16,
         keep_bps=body.sampling.keep_bps,
+        step=body.step,
     )
 
 
@@ -106,31 +109,21 @@ async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
     Late and restarted nodes take this path like all others. Raises PeerUnreachable.
     """
     seller_count = len(job.sellers)
-    headers = [RoundHeader.decode(one.header) for one in job.decided_rounds]
+    headers = _read_headers(job)
     if not headers:
         # Under a second, but for the largest models too long to hold up everything else.
         return await offload(
             compute_initial_state, round_rules(job, body), Digest(body.initial_seed), seller_count
         )
-    accounts = [cone.account for cone in job.cones]
-    reference = Reference(Purpose.STATE, job.job_id)
-    size = count_parameters(body.model)
-    tensor = await fetch(
-        ports,
-        headers[-1].model_digest,
-        accounts,
-        max_bytes=TENSOR_HEADER_BYTES + 4 * size,
-        reference=reference,
-    )
     sampler = await fetch(
         ports,
         headers[-1].sampler_digest,
-        accounts,
+        [cone.account for cone in job.cones],
         max_bytes=8 * seller_count,
-        reference=reference,
+        reference=Reference(Purpose.STATE, job.job_id),
     )
     state = ModelState(
-        parameters=decode_tensor(tensor, TensorKind.PARAMETERS, size),
+        parameters=await _fetch_parameters(ports, job, body, headers[-1].model_digest),
         sampler=decode_sampler_state(sampler, seller_count),
         credits=(0,) * seller_count,
         misses=(0,) * seller_count,
@@ -139,3 +132,39 @@ async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
     for header in headers:
         state = apply_header(state, header)
     return state
+
+
+async def load_round_state(ports: Ports, job: JobState, body: RequestBody) -> ModelState:
+    """Rebuild what the job's next round is computed from: with momentum, two models.
+
+    The second is named by the decided header before the last one, so a node that joins late or
+    checks a decision gets it as it gets the first. Raises PeerUnreachable.
+    """
+    state = await load_model_state(ports, job, body)
+    headers = _read_headers(job)
+    if not body.step.momentum_q16 or not headers:
+        return state
+    if len(headers) == 1:
+        previous = await offload(initial_parameters, body.model, Digest(body.initial_seed))
+    else:
+        previous = await _fetch_parameters(ports, job, body, headers[-2].model_digest)
+    return replace(state, previous_parameters=previous)
+
+
+def _read_headers(job: JobState) -> list[RoundHeader]:
+    return [RoundHeader.decode(one.header) for one in job.decided_rounds]
+
+
+async def _fetch_parameters(
+    ports: Ports, job: JobState, body: RequestBody, digest: Digest
+) -> Int32:
+    """Fetch parameters that a decided header names."""
+    size = count_parameters(body.model)
+    tensor = await fetch(
+        ports,
+        digest,
+        [cone.account for cone in job.cones],
+        max_bytes=TENSOR_HEADER_BYTES + 4 * size,
+        reference=Reference(Purpose.STATE, job.job_id),
+    )
+    return decode_tensor(tensor, TensorKind.PARAMETERS, size)

@@ -88,7 +88,7 @@ def _train_by_hand(
     parameters = torch.tensor(start)
     computer = GradientComputer(shape, parameters)
     parameters.grad = computer.gradient
-    optimizer = Adam([parameters], rate=task.spec.learning_rate_micros / 1_000_000)
+    optimizer = Adam([parameters], rate=task.learning_rate)
     images, labels = torch.tensor(task.samples.inputs), torch.tensor(task.samples.labels)
     for positions in _iter_batches(task, parameters.device):
         check_cancelled()
@@ -129,8 +129,7 @@ def _fit(
         # Convolution and pooling are twice as fast when the channels of a pixel lie together.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
-    rate = task.spec.learning_rate_micros / 1_000_000
-    optimizer = Adam(module.parameters(), rate=rate)
+    optimizer = Adam(module.parameters(), rate=task.learning_rate)
     for positions in _iter_batches(task, device):
         check_cancelled()
         module.zero_grad()

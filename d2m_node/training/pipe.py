@@ -20,6 +20,7 @@ from d2m_node.settings import Device
 from protocol.model import ModelDescription
 from protocol.request import TrainingSpec
 from protocol.samples import DTYPES
+from protocol.types import RoundIndex
 
 PREFIX: Final = struct.Struct(">IQ")
 MAX_HEAD_BYTES: Final = 4 << 20
@@ -66,6 +67,7 @@ class Train(Request, frozen=True, tag="train", kw_only=True):
     model: ModelDescription
     spec: TrainingSpec
     seed: int
+    round_index: RoundIndex
     private: PrivateTraining | None
 
 

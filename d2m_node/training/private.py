@@ -94,7 +94,7 @@ def fit_privately(
     labels = torch.tensor(task.samples.labels, device=device)
     watched = GradSampleModule(module, loss_reduction="sum")
     optimizer = SecureOptimizer(
-        torch.optim.Adam(watched.parameters(), lr=task.spec.learning_rate_micros / 1_000_000),
+        torch.optim.Adam(watched.parameters(), lr=task.learning_rate),
         noise_multiplier=private.noise_multiplier,
         max_grad_norm=private.max_grad_norm,
         expected_batch_size=private.sample_rate * len(labels),

@@ -114,6 +114,7 @@ class ProcessTrainer:
                 model=task.model,
                 spec=task.spec,
                 seed=task.seed,
+                round_index=task.round_index,
                 private=task.private,
             )
             _, answer = await worker.ask(

@@ -128,6 +128,7 @@ class Worker:
             spec=request.spec,
             samples=self._samples,
             seed=request.seed,
+            round_index=request.round_index,
             private=request.private,
         )
         update = train_locally(

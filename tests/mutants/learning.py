@@ -300,6 +300,116 @@ ROUND = (
     ),
 )
 
+STEP = (
+    Mutant(
+        bug="a scaled step is rounded down",
+        file="step.py",
+        old="scaled += ONE_STEP // 2",
+        new="scaled += 0",
+        killed_by=("test_step.py::test_steps_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="a step is not held to an update's bound",
+        file="step.py",
+        old="np.clip(step, -MAX_UPDATE, MAX_UPDATE, out=step)",
+        new="step",
+        killed_by=("test_step.py::test_steps_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="momentum is lost",
+        file="step.py",
+        old="step += carried",
+        new="pass",
+        killed_by=("test_step.py::test_steps_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="momentum adds up over the lengths",
+        file="step.py",
+        old="step += carried",
+        new="step += carried; carried += carried",
+        killed_by=("test_step.py::test_steps_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="momentum points back",
+        file="aggregation.py",
+        old="else start - previous",
+        new="else previous - start",
+        killed_by=("test_step.py::test_momentum_adds_a_part_of_the_last_step",),
+    ),
+    Mutant(
+        bug="the model before the last round is forgotten",
+        file="round.py",
+        old="previous_parameters=work.before.previous_parameters,",
+        new="previous_parameters=None,",
+        killed_by=(
+            "test_round.py::test_momentum_takes_the_parameters_before_the_last_decided_round",
+        ),
+    ),
+    Mutant(
+        bug="the worst of several steps is taken",
+        file="aggregation.py",
+        old="best = utilities.index(max(utilities))",
+        new="best = utilities.index(min(utilities))",
+        killed_by=(
+            "test_step.py::test_of_several_lengths_the_best_on_the_rounds_samples_is_taken",
+        ),
+    ),
+    Mutant(
+        bug="of equally good steps the last is taken",
+        file="aggregation.py",
+        old="best = utilities.index(max(utilities))",
+        new="best = max(range(len(models)), key=lambda i: (utilities[i], i))",
+        killed_by=("test_step.py::test_of_equally_good_lengths_the_first_is_taken",),
+    ),
+    Mutant(
+        bug="a round that accepts nobody goes on by momentum",
+        file="aggregation.py",
+        old="models = [start]\n    if aggregate is not None:",
+        new="aggregate = start * 0 if aggregate is None else aggregate\n    if True:",
+        killed_by=(
+            "test_step.py::test_a_round_that_accepts_nobody_moves_nothing_whatever_the_momentum",
+        ),
+    ),
+    Mutant(
+        bug="the learning rate does not fall",
+        file="request.py",
+        old="numerator: int = training.rate_decay_ppm**round_index",
+        new="numerator: int = PPM**round_index",
+        killed_by=("test_step.py::test_rates_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="a learning rate falls to nothing",
+        file="request.py",
+        old="return max(1, 1000 *",
+        new="return max(0, 1000 *",
+        killed_by=("test_step.py::test_rates_are_the_recorded_ones",),
+    ),
+    Mutant(
+        bug="a request without a schedule gets another hash",
+        file="request.py",
+        old="fields[_TRAINING] = _trim(body.training)",
+        new="fields[_TRAINING] = body.training",
+        killed_by=(
+            "test_request.py::"
+            "test_a_request_that_asks_for_no_schedule_is_encoded_as_it_was_before_there_was_one",
+        ),
+    ),
+    Mutant(
+        bug="step lengths cost no evaluation",
+        file="request.py",
+        old="1 + sellers_per_round + len(body.step.lengths_q16)",
+        new="2 + sellers_per_round",
+        killed_by=("test_request.py::test_every_step_length_is_one_evaluation_more",),
+    ),
+    Mutant(
+        bug="a step length may stand in a request twice",
+        file="request.py",
+        old="if len(set(body.step.lengths_q16)) < len(body.step.lengths_q16):",
+        new="if len(set(body.step.lengths_q16)) < 1:",
+        killed_by=("test_request.py::test_bytes_of_a_step_with_the_same_length_twice_are_refused",),
+    ),
+)
+
 EVALUATION = (
     Mutant(
         bug="weights are rounded down",

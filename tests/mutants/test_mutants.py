@@ -38,6 +38,7 @@ MUTANTS = (
     *learning.KRUM,
     *learning.OSMD,
     *learning.ROUND,
+    *learning.STEP,
     *learning.EVALUATION,
     *limits.LIMITS,
     *market.MARKET,

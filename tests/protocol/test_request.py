@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from protocol.errors import InvalidMessage, InvalidParams
+from protocol.hashing import keccak
 from protocol.layers import (
     AvgPool2d,
     Clip,
@@ -41,6 +42,7 @@ from protocol.request import (
     validate_body,
     validate_work,
 )
+from protocol.step import StepSpec
 from tests.support.models import MODELS
 
 DIGITS = (1, 8, 8)
@@ -162,6 +164,59 @@ def test_a_model_that_is_not_canonical_is_refused(change) -> None:
         decode_body(msgspec.msgpack.encode(fields))
 
 
+STEPPED = msgspec.structs.replace(
+    request(),
+    training=msgspec.structs.replace(request().training, rate_decay_ppm=950_000),
+    step=StepSpec(lengths_q16=(32_768, 65_536), momentum_q16=52_429),
+)
+
+
+def test_a_request_with_a_schedule_survives_its_encoding() -> None:
+    assert decode_body(encode_body(STEPPED)) == STEPPED
+    assert unpack(STEPPED)[3] == [10_000, 32, 1, 950_000]
+    assert unpack(STEPPED)[6] == [[32_768, 65_536], 52_429]
+
+
+def test_a_request_that_asks_for_no_schedule_is_encoded_as_it_was_before_there_was_one() -> None:
+    data = encode_body(request())
+    assert keccak(data).hex() == (
+        "55f7eac73e85be32079a49018e6fef84e5a64a2e76eb0854a6bb7817b8bea940"
+    )
+    fields = unpack(request())
+    assert len(fields) == 6
+    assert len(fields[3]) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields.append([[65_536], 0]),  # a default at the end has one encoding too:
+        lambda fields: fields[3].append(1_000_000),  # left out
+        lambda fields: fields[3].append(0),
+        lambda fields: fields[3].append(1_000_001),
+        lambda fields: fields.append([[], 0]),
+        lambda fields: fields.append([[65_536] * 5, 0]),
+        lambda fields: fields.append([[0], 0]),
+        lambda fields: fields.append([[1 << 21], 0]),
+        lambda fields: fields.append([[65_537], 65_536]),
+        lambda fields: fields.append([[65_537]]),
+        lambda fields: fields.append(None),
+        lambda fields: fields.extend([[[65_537], 1], 0]),
+    ],
+)
+def test_a_schedule_that_is_not_canonical_is_refused(change) -> None:
+    fields = unpack(request())
+    change(fields)
+    with pytest.raises(InvalidMessage):
+        decode_body(msgspec.msgpack.encode(fields))
+
+
+def test_bytes_of_a_step_with_the_same_length_twice_are_refused() -> None:
+    body = msgspec.structs.replace(STEPPED, step=StepSpec(lengths_q16=(5, 5)))
+    with pytest.raises(InvalidParams, match=r"step\.lengths_q16: must be distinct"):
+        decode_body(encode_body(body))
+
+
 def test_hostile_bytes_are_no_request() -> None:
     good = encode_body(request())
     for data in (b"", good[:-1], good + b"\x00", good + bytes(MAX_BODY_BYTES)):
@@ -265,6 +320,17 @@ def test_the_work_of_a_ballot_is_limited(field: str, models: int) -> None:
     validate_work(request(HEAVY, **{**sizes, field: most}), sellers_per_round=10)
     with pytest.raises(InvalidParams, match=rf"validation\.{field}: {models} models .* {most} s"):
         validate_work(request(HEAVY, **{**sizes, field: most + 1}), sellers_per_round=10)
+
+
+def test_every_step_length_is_one_evaluation_more() -> None:
+    most = MAX_OPERATIONS_PER_BALLOT // (14 * count_model_operations(HEAVY))
+    step = StepSpec(lengths_q16=(1, 2, 3))
+    body = request(HEAVY, subset_count=most, final_count=10, sample_count=1_000_000)
+    validate_work(msgspec.structs.replace(body, step=step), sellers_per_round=10)
+    body = request(HEAVY, subset_count=most + 1, final_count=10, sample_count=1_000_000)
+    validate_work(body, sellers_per_round=10)
+    with pytest.raises(InvalidParams, match=r"validation\.subset_count: 14 models"):
+        validate_work(msgspec.structs.replace(body, step=step), sellers_per_round=10)
 
 
 def test_samples_that_there_are_not_cost_no_work() -> None:

@@ -5,6 +5,7 @@ from protocol.bitmap import decode_bitmap, encode_bitmap
 from protocol.digest import RoundHeader, compute_credit_root, compute_sampler_digest
 from protocol.hashing import Domain, keccak
 from protocol.round import ModelState, RoundWork, apply_header, compute_round
+from protocol.step import ONE_STEP, StepSpec
 from protocol.types import Address, JobId, RoundIndex
 from protocol.update import TensorKind, compute_tensor_digest
 from tests.support.small_round import ROUND_RULES, make_round_inputs
@@ -67,6 +68,21 @@ def test_a_decided_header_counts_misses_and_becomes_the_previous_one() -> None:
     assert len(absent) == 2
     assert after.misses == tuple(int(index in absent) for index in range(16))
     assert after.previous_digest == header.digest
+
+
+def test_momentum_takes_the_parameters_before_the_last_decided_round() -> None:
+    rules = replace(ROUND_RULES, step=StepSpec(momentum_q16=ONE_STEP // 2))
+    previous = INPUTS.parameters - 4096
+    work = replace(WORK, rules=rules, before=replace(BEFORE, previous_parameters=previous))
+    expected = aggregate_round(rules, replace(INPUTS, previous_parameters=previous))
+    header = RoundHeader.decode(compute_round(work).opening)
+    assert header.model_digest == compute_tensor_digest(TensorKind.PARAMETERS, expected.parameters)
+    assert (expected.parameters == aggregate_round(ROUND_RULES, INPUTS).parameters + 2048).all()
+
+
+def test_a_round_without_momentum_does_not_look_back() -> None:
+    before = replace(BEFORE, previous_parameters=INPUTS.parameters - 4096)
+    assert compute_round(replace(WORK, before=before)).opening == compute_round(WORK).opening
 
 
 def test_the_header_depends_on_the_order_of_nothing() -> None:

@@ -35,12 +35,14 @@ from protocol.osmd import sample_sellers
 from protocol.round import (
     BallotResult,
     FinalWork,
+    ModelState,
     RoundWork,
     compute_final,
     compute_initial_state,
     compute_round,
 )
 from protocol.samples import SampleArray
+from protocol.step import ONE_STEP, StepSpec
 from protocol.terms import Metric
 from protocol.types import Address, JobId, RoundIndex
 from protocol.update import MAX_UPDATE, TensorKind, compute_tensor_digest
@@ -74,6 +76,7 @@ def compute_digests(variant: Variant) -> Digests:
     evaluate = make_evaluator(variant)
     return (
         compute_job(evaluate, reverses_arrival=variant.reverses_arrival)
+        | compute_stepped_job(evaluate, reverses_arrival=variant.reverses_arrival)
         | compute_models(evaluate)
         | compute_large_updates(subtracts=variant.subtracts)
     )
@@ -121,7 +124,7 @@ def evaluate_by_reference(
     return np.stack([compute_logits_reference(model, one, samples) for one in candidates])
 
 
-# --- a job: two rounds and a final evaluation ---------------------------------------------------
+# --- jobs: rounds and a final evaluation ---------------------------------------------------
 
 SELLERS = 14
 PER_ROUND = 10
@@ -129,21 +132,52 @@ DOMAIN = Domain(1337, Address(b"\x11" * 20))
 JOB_MODEL = cnn((1, 12, 12), 5, channels=4)
 
 
+JOB_RULES = RoundRules(
+    model=JOB_MODEL,
+    metric=Metric.NEG_CE,
+    sellers_per_round=PER_ROUND,
+    alpha_bps=2000,
+    eta_q16=1 << 14,
+    keep_bps=7000,
+)
+STEP = StepSpec(lengths_q16=(ONE_STEP // 3, 3 * ONE_STEP), momentum_q16=52_429)
+
+
 def compute_job(evaluate: Evaluator, *, reverses_arrival: bool) -> Digests:
     """Run two rounds, each on the state after the one before, and a final evaluation."""
-    rules = RoundRules(
-        model=JOB_MODEL,
-        metric=Metric.NEG_CE,
-        sellers_per_round=PER_ROUND,
-        alpha_bps=2000,
-        eta_q16=1 << 14,
-        keep_bps=7000,
+    digests, initial, state = compute_rounds(
+        JOB_RULES, 2, evaluate, reverses_arrival=reverses_arrival
     )
+    samples, labels = draw_samples("job", JOB_MODEL, 150), draw_labels("job", JOB_MODEL, 150)
+    final = FinalWork(
+        domain=DOMAIN,
+        job_id=JobId(7),
+        round_index=RoundIndex(1),
+        rules=replace(JOB_RULES, metric=Metric.ACC),
+        initial=initial,
+        parameters=state.parameters,
+        samples=samples,
+        labels=labels,
+    )
+    return digests | describe("final", compute_final(final, evaluate))
+
+
+def compute_stepped_job(evaluate: Evaluator, *, reverses_arrival: bool) -> Digests:
+    """Run three rounds with momentum and step lengths to choose from."""
+    rules = replace(JOB_RULES, step=STEP)
+    digests, _, _ = compute_rounds(rules, 3, evaluate, reverses_arrival=reverses_arrival)
+    return {f"stepped {name}": digest for name, digest in digests.items()}
+
+
+def compute_rounds(
+    rules: RoundRules, rounds: int, evaluate: Evaluator, *, reverses_arrival: bool
+) -> tuple[Digests, Int32, ModelState]:
+    """Run rounds; return what is voted for, the first parameters, and what they came to."""
     state = compute_initial_state(rules, keccak(b"initial"), SELLERS)
     initial = state.parameters
     samples, labels = draw_samples("job", JOB_MODEL, 150), draw_labels("job", JOB_MODEL, 150)
     digests: Digests = {}
-    for index in range(2):
+    for index in range(rounds):
         sampled = sample_sellers(state.sampler, keccak(b"sellers" + bytes([index])))
         updates = make_updates(f"round {index}", sampled)
         if reverses_arrival:
@@ -163,17 +197,7 @@ def compute_job(evaluate: Evaluator, *, reverses_arrival: bool) -> Digests:
         result = compute_round(work, evaluate)
         digests |= describe(f"round {index}", result)
         state = follow(state, result)
-    final = FinalWork(
-        domain=DOMAIN,
-        job_id=JobId(7),
-        round_index=RoundIndex(1),
-        rules=replace(rules, metric=Metric.ACC),
-        initial=initial,
-        parameters=state.parameters,
-        samples=samples,
-        labels=labels,
-    )
-    return digests | describe("final", compute_final(final, evaluate))
+    return digests, initial, state
 
 
 def make_updates(label: str, sampled: tuple[int, ...]) -> dict[int, Int32]:

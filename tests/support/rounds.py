@@ -14,4 +14,5 @@ def follow(state: ModelState, result: BallotResult) -> ModelState:
         apply_header(state, RoundHeader.decode(result.opening)),
         parameters=decode_tensor(parameters, TensorKind.PARAMETERS, len(state.parameters)),
         sampler=decode_sampler_state(sampler, len(state.credits)),
+        previous_parameters=state.parameters,
     )
