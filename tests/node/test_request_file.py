@@ -15,6 +15,7 @@ from protocol.auction import AuctionMode
 from protocol.layers import Flatten, Linear
 from protocol.model import InputKind, bag_of_tokens, cnn
 from protocol.profiles import Goal, select_profile
+from protocol.step import PLAIN_STEP, StepSpec
 from protocol.terms import Metric
 from protocol.types import Wei
 
@@ -87,6 +88,31 @@ def test_the_default_step_depends_on_the_metric(table: Table) -> None:
     assert parse(table).sampling.eta_q16 == 1 << 14
 
 
+def test_a_request_that_says_nothing_of_its_step_takes_the_aggregate(table: Table) -> None:
+    del table["step"]
+    del table["training"]["rate_decay"]
+    request = parse(table)
+    assert request.step == PLAIN_STEP
+    assert request.training.rate_decay_ppm == 1_000_000
+
+
+def test_a_schedule_is_read_into_fixed_point(table: Table) -> None:
+    table["training"]["rate_decay"] = Decimal("0.95")
+    table["step"] = {"lengths": [Decimal("0.4"), 1, Decimal("1.5")], "momentum": Decimal("0.8")}
+    request = parse(table)
+    assert request.training.rate_decay_ppm == 950_000
+    assert request.step == StepSpec(lengths_q16=(26_214, 65_536, 98_304), momentum_q16=52_429)
+
+
+def test_a_rate_that_falls_to_nothing_before_the_last_round_is_refused(table: Table) -> None:
+    table["terms"]["rounds_max"] = 6
+    table["training"]["rate_decay"] = Decimal("0.1585")
+    assert parse(table).training.rate_decay_ppm == 158_500
+    table["training"]["rate_decay"] = Decimal("0.1584")
+    with pytest.raises(UserError, match=r"training\.rate_decay: is 0\.1584; in round 6 the learn"):
+        parse(table)
+
+
 def test_a_model_may_be_a_list_of_layers(table: Table) -> None:
     table["model"] = {
         "input_shape": [1, 8, 8],
@@ -135,6 +161,21 @@ def test_tags_are_sorted_and_counted_once(table: Table) -> None:
         ("training", "learning_rate", Decimal("1e900000"), "training.learning_rate: 1E+900000 is"),
         ("training", "learning_rate", "1e999999", "training.learning_rate: 1E+999999 is"),
         ("training", "learning_rate", Decimal("1e90"), "training.learning_rate: out of range"),
+        ("training", "rate_decay", 0, "training.rate_decay: out of range"),
+        ("training", "rate_decay", Decimal("1.01"), "training.rate_decay: out of range"),
+        ("training", "rate_decay", Decimal("nan"), "training.rate_decay"),
+        ("training", "decay", 1, "unknown key 'training.decay'; did you mean 'training.rate_dec"),
+        ("step", "lengths", [], "step.lengths: 0 numbers; give 1 to 4"),
+        ("step", "lengths", [1, 2, 3, 4, 5], "step.lengths: 5 numbers; give 1 to 4"),
+        ("step", "lengths", 1, "step.lengths: expected `array`"),
+        ("step", "lengths", [0], "step.lengths: give numbers above 0, at most 16"),
+        ("step", "lengths", [-1], "step.lengths: give numbers above 0, at most 16"),
+        ("step", "lengths", [17], "step.lengths: give numbers above 0, at most 16"),
+        ("step", "lengths", [Decimal("inf")], "step.lengths"),
+        ("step", "lengths", [1, Decimal("1.000001")], "step.lengths: a number stands there twice"),
+        ("step", "momentum", 1, "step.momentum: is 1; give a number from 0 to below 1"),
+        ("step", "momentum", Decimal("-0.1"), "step.momentum: is -0.1; give a number from 0"),
+        ("step", "length", 1, "unknown key 'step.length'; did you mean 'step.lengths'?"),
         ("sampling", "alpha", Decimal("1e999999"), "sampling.alpha: 1E+999999 is no number"),
         ("sampling", "eta", Decimal("1e999999"), "sampling.eta: 1E+999999 is no number"),
         ("validation", "dataset", "~nosuchuser/x", "validation.dataset: ~nosuchuser/x: "),

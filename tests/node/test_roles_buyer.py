@@ -62,6 +62,7 @@ def make_request(**terms: int) -> RequestFile:
         model=BODY.model,
         training=BODY.training,
         sampling=BODY.sampling,
+        step=BODY.step,
         validation_dataset="dataset.toml",
         validation_final_count=2,
         validation_subset_count=2,

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from protocol.metrics import compute_utility, predict
 from protocol.model import cnn, count_parameters, initial_parameters
 from protocol.request import TrainingSpec
 from protocol.terms import Metric
+from protocol.types import RoundIndex
 from protocol.update import MAX_UPDATE, apply_update, dequantise
 
 MODEL = cnn((1, 8, 8), 10)
@@ -80,6 +82,16 @@ def test_the_same_seed_gives_the_same_update_and_another_seed_another(digits: Sa
     few = take(digits, slice(0, 100))
     assert np.array_equal(train(task(few, seed=7)), train(task(few, seed=7)))
     assert not np.array_equal(train(task(few, seed=7)), train(task(few, seed=8)))
+
+
+def test_a_round_trains_at_its_own_rate(digits: Samples) -> None:
+    part = take(digits, slice(0, 64))
+    falling = msgspec.structs.replace(SPEC, rate_decay_ppm=500_000)
+    quarter = msgspec.structs.replace(SPEC, learning_rate_micros=2_500)
+    third = train(task(part, spec=falling, round_index=RoundIndex(2)))
+    assert (third == train(task(part, spec=quarter))).all()
+    assert (third != train(task(part, spec=falling, round_index=RoundIndex(1)))).any()
+    assert (train(task(part, spec=falling)) == train(task(part))).all()
 
 
 def test_an_update_is_int32_and_within_the_bound_even_at_a_high_rate(digits: Samples) -> None:

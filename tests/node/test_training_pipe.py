@@ -27,6 +27,7 @@ from d2m_node.training.pipe import (
 )
 from protocol.model import cnn
 from protocol.request import TrainingSpec
+from protocol.types import RoundIndex
 
 PRIVATE = PrivateTraining(noise_multiplier=1.0, max_grad_norm=0.5, sample_rate=0.1, steps=30)
 REQUESTS = (
@@ -34,8 +35,9 @@ REQUESTS = (
     Train(
         number=2,
         model=cnn((1, 8, 8), 10),
-        spec=TrainingSpec(learning_rate_micros=1, batch_size=2, epochs=3),
+        spec=TrainingSpec(learning_rate_micros=1, batch_size=2, epochs=3, rate_decay_ppm=999_999),
         seed=2**32 - 1,
+        round_index=RoundIndex(999),
         private=PRIVATE,
     ),
     ComputeEpsilon(number=3, history=[(PRIVATE, 7)], delta=1e-5),

@@ -23,6 +23,7 @@ from protocol.errors import InvalidParams
 from protocol.hashing import keccak
 from protocol.model import initial_parameters, mlp
 from protocol.request import TrainingSpec
+from protocol.types import RoundIndex
 from protocol.update import TensorKind, encode_tensor
 
 MODEL = mlp((4,), 2, hidden=3)
@@ -196,7 +197,9 @@ async def test_a_failure_inside_the_process_is_told_with_its_reason(
 ) -> None:
     worker = trainer._worker
     assert worker is not None
-    unprepared = Train(number=99, model=MODEL, spec=SHORT, seed=1, private=None)
+    unprepared = Train(
+        number=99, model=MODEL, spec=SHORT, seed=1, round_index=RoundIndex(0), private=None
+    )
     body = encode_tensor(TensorKind.PARAMETERS, PARAMETERS)
     message = "the training process failed: AssertionError: the node sends samples before"
     with pytest.raises(TrainingStopped, match=message):

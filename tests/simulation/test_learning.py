@@ -22,16 +22,13 @@ from d2m_node.simulation.learning.loop import (
     run_learning,
 )
 from d2m_node.simulation.learning.rules import BaselineRules, Choice, MarketRules, Place
-from d2m_node.simulation.learning.server_step import ServerStep
 from d2m_node.simulation.nodes.identities import make_identity
 from d2m_node.simulation.report.outcome import Outcome
 from d2m_node.simulation.scenario.file import parse_scenario
 from d2m_node.simulation.scenario.plan import Scenario
-from protocol.baselines.interface import Aggregate, Offers
 from protocol.errors import InvalidParams
 from protocol.round import RoundWork, compute_initial_state, compute_round
 from protocol.types import Digest
-from protocol.update import MAX_UPDATE
 
 MARKET = Choice(parameters={})
 
@@ -89,7 +86,6 @@ def test_the_rules_of_the_market_taken_apart_lead_to_the_same_model() -> None:
         (Choice(parameters={"keep_bps": 1}), BaselineRules),
         (Choice(sampler="uniform", parameters={}), BaselineRules),
         (Choice(aggregator="fedavg", parameters={}), BaselineRules),
-        (Choice(server_momentum=1, parameters={}), BaselineRules),
     ],
 )
 def test_only_the_market_s_own_rules_go_through_its_round(choice: Choice, rules: type) -> None:
@@ -200,15 +196,56 @@ def test_who_sends_noise_does_not_train() -> None:
     assert pool.tasks == []
 
 
-# --- training, and the server's step ----------------------------------------------------------
+# --- the request's learning rate and step ------------------------------------------------------
+
+SCHEDULE = {
+    "training": {
+        "learning_rate": Decimal("0.01"),
+        "batch_size": 16,
+        "epochs": 1,
+        "rate_decay": Decimal("0.5"),
+    },
+    "step": {"lengths": [Decimal("0.5"), Decimal(2)], "momentum": Decimal("0.8")},
+}
+
+
+def make_scheduled(**changes: Any) -> Scenario:
+    plain = make_scenario().table["request"]
+    assert isinstance(plain, dict)
+    return make_scenario(request={**plain, **SCHEDULE}, **changes)
 
 
 def test_the_learning_rate_falls_with_each_round() -> None:
     pool = Watched()
-    plan = LearningPlan(scenario=make_scenario(), choice=MARKET, rate_decay=Decimal("0.5"))
+    plan = LearningPlan(scenario=make_scheduled(), choice=MARKET)
     run_learning(plan, data=None, helpers=Helpers(pool=pool))
-    rates = [task.spec.learning_rate_micros for task in pool.tasks]
-    assert list(dict.fromkeys(rates)) == [10_000, 5_000, 2_500, 1_250]
+    assert list(dict.fromkeys(task.learning_rate for task in pool.tasks)) == [
+        0.01,
+        0.005,
+        0.0025,
+        0.00125,
+    ]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        MARKET,
+        Choice(sampler="uniform", aggregator="fedavg", parameters={}),
+        Choice(aggregator="gate+filter+round-krum", parameters={}),
+    ],
+)
+def test_the_step_of_the_request_is_taken_whatever_the_rules(choice: Choice) -> None:
+    found, plain = run(choice, make_scheduled()), run(choice)
+    assert found.initial_accuracy == plain.initial_accuracy
+    assert found.log_digest != plain.log_digest
+
+
+def test_the_rules_taken_apart_take_the_step_of_the_market() -> None:
+    whole = run(scenario=make_scheduled())
+    parts = run(Choice(aggregator="gate+filter+round-krum", parameters={}), make_scheduled())
+    assert parts.accuracy == whole.accuracy
+    assert parts.payouts == whole.payouts
 
 
 def test_each_round_is_told() -> None:
@@ -217,59 +254,6 @@ def test_each_round_is_told() -> None:
     found = run_learning(plan, data=None, helpers=Helpers(on_round=told.append))
     assert [note.round_index for note in told] == [0, 1, 2, 3]
     assert tuple(note.accuracy for note in told) == found.accuracy
-
-
-class Fixed:
-    """Aggregates to the first update."""
-
-    def aggregate(self, offers: Offers) -> Aggregate:
-        return Aggregate(step=offers.updates[0], contributors=(0,))
-
-
-def make_offers(step: list[int], **changes: Any) -> Offers:
-    best_at_ten = {"measure": lambda updates: [-abs(int(one[0]) - 10) for one in updates]}
-    whole: dict[str, Any] = {**best_at_ten, **changes}
-    return Offers(sellers=(0,), updates=(np.array(step, np.int32),), seed=b"\x00" * 32, **whole)
-
-
-def test_the_length_that_measures_best_is_taken_and_the_first_of_equals() -> None:
-    rule = ServerStep(Fixed(), factors=(256, 512, 1024))
-    assert rule.aggregate(make_offers([5])).step.tolist() == [10]
-    flat = make_offers([5], measure=lambda updates: [0] * len(updates))
-    assert rule.aggregate(flat).step.tolist() == [5]
-
-
-def test_one_length_is_not_measured() -> None:
-    def refuse(_: object) -> list[int]:
-        raise AssertionError("nothing is to be measured")
-
-    rule = ServerStep(Fixed(), factors=(384,))
-    assert rule.aggregate(make_offers([5, -5], measure=refuse)).step.tolist() == [8, -7]
-
-
-def test_momentum_adds_a_part_of_the_last_step() -> None:
-    rule = ServerStep(Fixed(), momentum=128)
-    last = np.array([100], np.int32)
-    assert rule.aggregate(make_offers([5], previous_step=last)).step.tolist() == [55]
-    assert rule.aggregate(make_offers([5])).step.tolist() == [5]
-
-
-def test_the_length_is_that_of_the_new_part_alone() -> None:
-    rule = ServerStep(Fixed(), factors=(512,), momentum=128)
-    last = np.array([100], np.int32)
-    assert rule.aggregate(make_offers([5], previous_step=last)).step.tolist() == [60]
-
-
-def test_a_lengthened_step_stays_within_the_bound_of_an_update() -> None:
-    rule = ServerStep(Fixed(), factors=(4096,))
-    found = rule.aggregate(make_offers([MAX_UPDATE, -MAX_UPDATE]))
-    assert found.step.tolist() == [MAX_UPDATE, -MAX_UPDATE]
-
-
-@pytest.mark.parametrize("factors", [(), (0,), (-1,), (5000,)])
-def test_a_length_that_makes_no_sense_is_refused(factors: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidParams, match="server_steps"):
-        ServerStep(Fixed(), factors=factors)
 
 
 def test_sources_of_one_seed_differ_by_purpose_round_and_seller() -> None:
@@ -388,15 +372,17 @@ def run_market(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> tuple[Obs
     return seen, outcome
 
 
+HOSTILE = {"sellers": [{"kind": "alie", "count": 2}, {"kind": "label-flip", "count": 1}]}
+
+
 @pytest.mark.parametrize(
-    "hostile",
-    [[], [{"kind": "alie", "count": 2}, {"kind": "label-flip", "count": 1}]],
-    ids=["honest", "hostile"],
+    "scenario",
+    [make_scenario(), make_scenario(hostile=HOSTILE), make_scheduled(hostile=HOSTILE)],
+    ids=["honest", "hostile", "scheduled"],
 )
 def test_rounds_have_the_bytes_of_those_of_the_whole_market(
-    hostile: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenario = make_scenario(hostile={"sellers": hostile})
     seen, market = run_market(scenario, monkeypatch)
     told: list[RoundNote] = []
     plan = LearningPlan(scenario=scenario, choice=MARKET)

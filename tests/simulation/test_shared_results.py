@@ -18,6 +18,7 @@ from d2m_node.simulation.hostile.executors import (
 from protocol.digest import FinalResult, RoundHeader
 from protocol.hashing import Domain, keccak
 from protocol.round import FinalWork, ModelState, RoundWork
+from protocol.step import StepSpec
 from protocol.terms import Metric
 from protocol.types import NO_DIGEST, Address, Digest, JobId, RoundIndex
 from tests.support.small_round import ROUND_RULES, make_round_inputs
@@ -75,6 +76,10 @@ def other(value: Any) -> Any:
             return bytes([value[0] ^ 1]) + value[1:]
         case Metric():
             return Metric.NEG_CE
+        case StepSpec():
+            return StepSpec(momentum_q16=value.momentum_q16 + 1)
+        case None:
+            return np.zeros(1, dtype=np.int32)
         case int():
             return value + 1
         case _:

@@ -13,6 +13,7 @@ from protocol.aggregation import RoundResult, RoundRules
 from protocol.baselines.interface import Aggregate, Aggregator, Feedback, Offers
 from protocol.baselines.registry import COMPOSED, create_aggregator
 from protocol.baselines.samplers import OsmdSampler
+from protocol.baselines.stepped import Stepped
 from protocol.digest import NO_UTILITY
 from protocol.errors import InvalidParams, TooFewUpdates
 from protocol.evaluation import Evaluator, compute_logits_of_all
@@ -98,7 +99,8 @@ def compute_ablated_round(
     """
     rules, before = work.rules, work.before
     meter = _Meter(work, evaluate)
-    aggregate = _aggregate(work, build_aggregator(ablation.aggregator, rules), meter)
+    aggregator = Stepped(build_aggregator(ablation.aggregator, rules), rules.step)
+    aggregate = _aggregate(work, aggregator, meter)
     step, accepted = aggregate.step, aggregate.contributors
     parameters = apply_update(before.parameters, step)
     utilities = aggregate.utilities
@@ -151,17 +153,18 @@ class _Meter:
 
 def _aggregate(work: RoundWork, aggregator: Aggregator, meter: _Meter) -> Aggregate:
     sellers = tuple(sorted(work.updates))
+    start, previous = work.before.parameters, work.before.previous_parameters
     try:
         offers = Offers(
             sellers=sellers,
             updates=tuple(work.updates[index] for index in sellers),
             measure=meter.measure,
             seed=hash_domain("ablation", word(work.round_index), work.before.previous_digest),
+            previous_step=None if previous is None else start - previous,
         )
         return aggregator.aggregate(offers)
     except TooFewUpdates:
-        nothing = work.before.parameters * 0
-        return Aggregate(step=nothing, contributors=(), utilities={})
+        return Aggregate(step=start * 0, contributors=(), utilities={})
 
 
 def _step_sampler(work: RoundWork, utilities: Mapping[int, int]) -> State:

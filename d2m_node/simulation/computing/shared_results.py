@@ -104,6 +104,8 @@ def _feed(hasher: "hashlib._Hash", value: object) -> None:
         hasher.update(f"tuple {len(value)} ".encode())
         for one in value:
             _feed(hasher, one)
+    elif value is None:
+        hasher.update(b"none ")
     elif is_dataclass(value):
         hasher.update(f"record {type(value).__name__} ".encode())
         for field in fields(value):

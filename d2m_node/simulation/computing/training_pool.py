@@ -136,6 +136,7 @@ class TrainingProcess:
             model=task.model,
             spec=task.spec,
             seed=task.seed,
+            round_index=task.round_index,
             private=task.private,
         )
         body = encode_tensor(TensorKind.PARAMETERS, task.parameters)

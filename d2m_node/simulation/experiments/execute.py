@@ -1,7 +1,6 @@
 """One run of an experiment, by the engine that its file names."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +26,7 @@ def execute(run: Run, data: Path | None, on_round: OnRound) -> Outcome:
     scenario = parse_scenario(run.table)
     if run.engine == "market":
         return _execute_market(scenario, data, on_round)
-    learning = read_learning(run.learning)
-    plan = LearningPlan(
-        scenario=scenario,
-        choice=learning.choose(),
-        rate_decay=Decimal(str(learning.rate_decay)),
-    )
+    plan = LearningPlan(scenario=scenario, choice=read_learning(run.learning).choose())
     helpers = Helpers(
         evaluate=choose_evaluator(scenario.request.model, threads=1),
         on_round=lambda note: on_round(note.round_index + 1),

@@ -43,7 +43,6 @@ from d2m_node.errors import UserError
 from d2m_node.simulation.experiments.quantities import QUANTITIES, ROUND_QUANTITIES
 from d2m_node.simulation.learning.loop import build_round_rules, check_scenario
 from d2m_node.simulation.learning.rules import Choice, build_mechanism
-from d2m_node.simulation.learning.server_step import ONE
 from d2m_node.simulation.scenario.file import make_plain, parse_scenario
 from d2m_node.simulation.tables import Table, check_keys
 from d2m_node.user_input import expand_home, explain_mismatch, read_toml
@@ -103,11 +102,6 @@ class LearningTable(Table, frozen=True, kw_only=True):
     sampler: str = "osmd"
     aggregator: str = "corrected-osmd"
     parameters: dict[str, int | float | str] = msgspec.field(default_factory=dict)
-    rate_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    server_steps: Annotated[list[float], Meta(min_length=1, max_length=16)] = msgspec.field(
-        default_factory=lambda: [1.0]
-    )
-    server_momentum: float = 0.0
 
     def choose(self) -> Choice:
         """Return the rules."""
@@ -115,8 +109,6 @@ class LearningTable(Table, frozen=True, kw_only=True):
             sampler=self.sampler,
             aggregator=self.aggregator,
             parameters=self.parameters,
-            server_steps=tuple(round(step * ONE) for step in self.server_steps),
-            server_momentum=round(self.server_momentum * ONE),
         )
 
 

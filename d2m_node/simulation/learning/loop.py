@@ -8,11 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Final, Protocol
-
-import msgspec
 
 from d2m_node.errors import UserError
 from d2m_node.ports import Int32Array, TrainingTask
@@ -52,8 +49,6 @@ class LearningPlan:
 
     scenario: Scenario
     choice: Choice
-    rate_decay: Decimal = Decimal(1)
-    """The learning rate is multiplied by it after every round."""
 
 
 class Sources(Protocol):
@@ -289,15 +284,13 @@ class _Learning:
         return None if hostile is None else self._rings.get(hostile.kind)
 
     def _build_task(self, round_index: RoundIndex, name: str) -> TrainingTask:
-        scenario = self._plan.scenario
-        spec = scenario.request.training
-        rate = int(spec.learning_rate_micros * self._plan.rate_decay**round_index)
         return TrainingTask(
             model=self._round_rules.model,
             parameters=self._rules.parameters,
-            spec=msgspec.structs.replace(spec, learning_rate_micros=max(1, rate)),
+            spec=self._plan.scenario.request.training,
             samples=self._samples[name],
             seed=self._sources.training_seed(round_index, name),
+            round_index=round_index,
         )
 
     def _test(self, parameters: Int32) -> float:
@@ -363,6 +356,7 @@ def build_round_rules(scenario: Scenario) -> RoundRules:
         alpha_bps=request.sampling.alpha_bps,
         eta_q16=request.sampling.eta_q16,
         keep_bps=request.sampling.keep_bps,
+        step=request.step,
     )
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from d2m_node.simulation.computing.ablations import build_aggregator
-from d2m_node.simulation.learning.server_step import ServerStep
 from protocol.aggregation import RoundRules
 from protocol.baselines.interface import Aggregate, Feedback, Mechanism, Offers
 from protocol.baselines.registry import create_sampler
+from protocol.baselines.stepped import Stepped
 from protocol.digest import RoundHeader, decode_sampler_state
 from protocol.errors import TooFewUpdates
 from protocol.evaluation import Evaluator
@@ -36,10 +36,6 @@ class Choice:
     """A name that `protocol.baselines.registry.create_aggregator` takes."""
     parameters: Mapping[str, object]
     """Of the aggregator and the sampler, by name; K and the request's sampling are filled in."""
-    server_steps: tuple[int, ...] = (256,)
-    """Lengths to choose from, in 1/256."""
-    server_momentum: int = 0
-    """In 1/256."""
 
     @property
     def is_market(self) -> bool:
@@ -166,6 +162,7 @@ def follow_round(state: ModelState, header: RoundHeader, blobs: Sequence[bytes])
         apply_header(state, header),
         parameters=decode_tensor(parameters, TensorKind.PARAMETERS, len(state.parameters)),
         sampler=decode_sampler_state(sampler, len(state.credits)),
+        previous_parameters=state.parameters,
     )
 
 
@@ -267,9 +264,5 @@ def build_mechanism(choice: Choice, rules: RoundRules, seller_count: int) -> Mec
     }
     return Mechanism(
         sampler=create_sampler(choice.sampler, seller_count, {**own, **of_sampler}),
-        aggregator=ServerStep(
-            build_aggregator(choice.aggregator, rules, of_aggregator),
-            factors=choice.server_steps,
-            momentum=choice.server_momentum,
-        ),
+        aggregator=Stepped(build_aggregator(choice.aggregator, rules, of_aggregator), rules.step),
     )
