@@ -22,13 +22,13 @@ from d2m_node.roles.jobs import job_in
 from d2m_node.roles.statements import (
     Equivocation,
     SignedMessage,
+    compute_opened_commitment,
     round_of_step,
     sender_of,
     signed_part,
     step_of,
     tag_of,
 )
-from protocol.commitment import VoteOpening, VotePosition, compute_vote_commitment
 from protocol.errors import InvalidSignature, ProtocolError
 from protocol.evidence import verify_equivocation
 from protocol.job import JobState
@@ -302,15 +302,7 @@ class Room:
         commit = self.said(wire.VoteCommit, step_of(message), message.cone_index)
         if commit is None:
             return Verdict.IGNORE
-        position = VotePosition(
-            job=self._job_id,
-            round_index=RoundIndex(message.round_index),
-            mini=message.mini,
-            node=node,
-        )
-        opening = VoteOpening(Digest(message.digest), Digest(message.trace), message.chain_element)
-        expected = compute_vote_commitment(self._ports.chain.domain, position, opening)
-        if commit.commitment != expected:
+        if commit.commitment != compute_opened_commitment(self._ports.chain.domain, message, node):
             return Verdict.IGNORE
         return Verdict.ACCEPT if self._fits_chain(message) else Verdict.REJECT
 

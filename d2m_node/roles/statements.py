@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from protocol.commitment import VoteOpening, VotePosition, compute_vote_commitment
 from protocol.evidence import EquivocationEvidence, SignedCommitment
+from protocol.hashing import Domain
 from protocol.signatures import (
     Availability,
     TypedMessage,
@@ -59,6 +61,18 @@ def step_of(message: GossipMessage) -> int:
             return vote_step(RoundIndex(message.round_index), message.mini)
         case wire.ValidationOffer() | wire.ValidationReceipt():
             return message.part
+
+
+def compute_opened_commitment(domain: Domain, opening: wire.VoteOpening, node: Address) -> Digest:
+    """Compute which commitment of a node an opening opens."""
+    position = VotePosition(
+        job=JobId(opening.job_id),
+        round_index=RoundIndex(opening.round_index),
+        mini=opening.mini,
+        node=node,
+    )
+    vote = VoteOpening(Digest(opening.digest), Digest(opening.trace), opening.chain_element)
+    return compute_vote_commitment(domain, position, vote)
 
 
 def availability_step(round_index: RoundIndex, attempt: int) -> int:

@@ -13,7 +13,7 @@ from d2m_node.calls import SubmitCommits, SubmitOpenings
 from d2m_node.offload import offload
 from d2m_node.roles.old_copy import may_vote
 from d2m_node.roles.seat import Seat
-from d2m_node.roles.statements import UNSIGNED, vote_step
+from d2m_node.roles.statements import UNSIGNED, compute_opened_commitment, vote_step
 from d2m_node.roles.turns import Window, land
 from protocol.ballot import Ballot, CommitBatch, MiniRound
 from protocol.bitmap import encode_bitmap
@@ -228,23 +228,29 @@ async def _open(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedV
         return
     mini = mini_number(ballot, mini_round.mini_round_index)
     step = vote_step(ballot.round_index, mini)
-    await seat.room.publish(
-        wire.VoteOpening(
-            job_id=seat.job_id,
-            round_index=ballot.round_index,
-            mini=mini,
-            cone_index=seat.index,
-            digest=vote.digest,
-            trace=vote.trace,
-            chain_element=seat.tickets.element(ballot.ballot_number),
-        )
+    own = wire.VoteOpening(
+        job_id=seat.job_id,
+        round_index=ballot.round_index,
+        mini=mini,
+        cone_index=seat.index,
+        digest=vote.digest,
+        trace=vote.trace,
+        chain_element=seat.tickets.element(ballot.ballot_number),
     )
+    if not _opens(seat, batch, own):
+        log.error("vote_recorded_otherwise")
+        return
+    await seat.room.publish(own)
 
     def unopened() -> dict[int, wire.VoteOpening]:
+        """Return by node what opens the batch: one opening that does not spoils the whole call."""
         opened = seat.ballot(ballot).opened
-        members = {index for index, _ in batch.entries}
         heard = seat.room.heard(wire.VoteOpening, step)
-        return {i: one for i, one in heard.items() if i in members and i not in opened}
+        return {
+            index: one
+            for index, one in heard.items()
+            if index not in opened and _opens(seat, batch, one)
+        }
 
     async def send() -> None:
         await _submit_openings(seat, ballot, batch, unopened())
@@ -267,6 +273,13 @@ def _own_batch(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> CommitBatch
         ):
             return batch
     return None
+
+
+def _opens(seat: Seat, batch: CommitBatch, opening: wire.VoteOpening) -> bool:
+    """Tell whether an opening opens the commitment on record; its node may have signed others."""
+    recorded = dict(batch.entries).get(opening.cone_index)
+    node = seat.pool[opening.cone_index]
+    return recorded == compute_opened_commitment(seat.domain, opening, node)
 
 
 async def _submit_openings(
