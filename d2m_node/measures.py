@@ -62,6 +62,8 @@ class NetworkReading:
     bans: int
     restarts: int
     """Of the network alone, after it failed."""
+    dials: Mapping[str, int]
+    """Peers dialled, by the result: reached, failed."""
     queue_lengths: Mapping[str, int]
     """publish: own messages that wait; deliver: of the fullest subscription."""
     queue_limits: Mapping[str, int]

@@ -23,7 +23,8 @@ from typing import Final
 import structlog
 import trio
 
-from d2m_node.calls import BindPeer
+from d2m_node.address_store import AddressStore
+from d2m_node.backup import LOCAL_CHAIN_ID
 from d2m_node.chain.adapter import open_chain
 from d2m_node.clock import Clock
 from d2m_node.errors import UserError
@@ -37,6 +38,7 @@ from d2m_node.privacy_ledger import make_policy
 from d2m_node.request_file import METRICS
 from d2m_node.role_control import RoleOptions
 from d2m_node.role_settings import ConeSettings, SellerSettings
+from d2m_node.roles.acquaintances import bind_peer, run_acquaintances
 from d2m_node.roles.buyer import run_buyer
 from d2m_node.roles.cone import run_cone
 from d2m_node.roles.desk import BuyerDesk
@@ -63,7 +65,6 @@ from d2m_node.training.runner import open_trainer
 from d2m_node.transaction_store import TransactionState, TransactionStore
 from d2m_node.watch.service import Watch, open_watch
 from d2m_node.watch.sources import Sources
-from protocol.market import MarketState
 from protocol.types import Address, BlockNumber, JobId
 
 log = structlog.get_logger(__name__)
@@ -91,7 +92,7 @@ class Behaviour:
         [ChainSettings, SignerPort, TransactionStore], AbstractAsyncContextManager[MeasuredChain]
     ] = open_chain
     open_network: Callable[
-        [NetworkSettings, Library], AbstractAsyncContextManager[Libp2pNetwork]
+        [NetworkSettings, Library, AddressStore], AbstractAsyncContextManager[Libp2pNetwork]
     ] = open_network
 
 
@@ -130,7 +131,7 @@ async def run_node(
         behaviour.open_chain(settings.chain, signer, store.transactions) as chain,
         behaviour.open_network(
             network_settings(settings, first_sequence=await store.marks.reserve_sequence()),
-            NodeLibrary(store, chain, open_rooms),
+            *(NodeLibrary(store, chain, open_rooms), store.addresses),
         ) as network,
         trio.open_nursery() as services,
     ):
@@ -141,7 +142,7 @@ async def run_node(
         services.start_soon(clock.watch)
         _start_services(services, ports, store, settings)
         watch.note_step("binding the peer identity to the account")
-        await _bind_peer(ports, settings.network.announce or network.listening[0])
+        await bind_peer(ports, settings.network.announce or network.listening[0])
         async with trio.open_nursery() as roles:
             desk = BuyerDesk(ports, settings.roles.buyer.known_bids)
             rooms = Rooms(ports, open_rooms, roles)
@@ -201,7 +202,7 @@ def _start_services(
     services: trio.Nursery, ports: Ports, store: Store, settings: NodeSettings
 ) -> None:
     """Start what a node does whatever its roles are."""
-    services.start_soon(_keep_address_book, ports)
+    services.start_soon(run_acquaintances, ports)
     services.start_soon(run_payday, ports)
     services.start_soon(run_collector, store, ports.chain, make_rules(settings))
 
@@ -223,9 +224,16 @@ def network_settings(
         announce=settings.network.announce,
         upload_bytes_per_second=settings.network.upload_bytes_per_second,
         max_connections=settings.network.max_connections,
+        peers_target=settings.network.peers_target,
+        dial_private=_may_dial_private(settings),
         deny=settings.network.deny,
         first_sequence=first_sequence,
     )
+
+
+def _may_dial_private(settings: NodeSettings) -> bool:
+    wanted = settings.network.dial_private
+    return settings.chain.chain_id == LOCAL_CHAIN_ID if wanted is None else wanted
 
 
 def _make_starters(
@@ -295,34 +303,6 @@ def _make_limits(wanted: SellerSettings | ConeSettings, settings: NodeSettings) 
         least_window_blocks=wanted.window_blocks_min,
         lag_blocks=settings.chain.confirmations,
     )
-
-
-async def _bind_peer(ports: Ports, multiaddr: str) -> None:
-    """Bind this node's libp2p identity and address to its account on the chain."""
-    me = ports.signer.address
-    entry = ports.chain.state.peers.get(me)
-    address = multiaddr.encode()
-    if entry is None or (entry.peer_id, entry.multiaddr) != (ports.network.peer_id, address):
-        call = BindPeer(peer_id=ports.network.peer_id, multiaddr=address)
-        key = f"bind-peer/{ports.network.peer_id.hex()}/{multiaddr}"
-        await ports.chain.submit(call, key=f"{key}/{ports.chain.state.block_number}")
-
-
-async def _keep_address_book(ports: Ports) -> None:
-    """Stay connected with every peer that the registry names: the chain is the address book."""
-    known: dict[bytes, str] = {}
-
-    def changed(state: MarketState) -> dict[bytes, str] | None:
-        book: dict[bytes, str] = {}
-        for peer in state.peers.values():
-            # The first account to name a peer stays: a later one could lead its dials astray.
-            if peer.peer_id != ports.network.peer_id:
-                book.setdefault(peer.peer_id, peer.multiaddr.decode(errors="replace"))
-        return book if book != known else None
-
-    while True:
-        known = await ports.chain.wait_for(changed)
-        ports.network.set_address_book(known)
 
 
 async def _restore_roles(runner: RoleRunner, watch: Watch, stop: trio.Event) -> None:

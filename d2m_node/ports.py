@@ -5,7 +5,7 @@ others. Methods say what they raise.
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -140,6 +140,16 @@ class Library(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DialFailure:
+    """An address of a peer that led nowhere."""
+
+    multiaddr: str
+    source: str
+    """Who told it: bootstrap, registry, lan, cache."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerStatus:
     """One known peer, for `status` and `peers`."""
 
@@ -147,6 +157,10 @@ class PeerStatus:
     multiaddr: str
     connected: bool
     last_error: str | None
+    failures: Sequence[DialFailure] = ()
+    """Of the last dial, if it led nowhere: each address that was tried."""
+    next_dial_seconds: float | None = None
+    """Until it is dialled again; None if it is connected, or dialled only when it is needed."""
 
 
 class NetworkPort(Protocol):
@@ -159,8 +173,14 @@ class NetworkPort(Protocol):
     def peers(self) -> Sequence[PeerStatus]:
         """Every peer this node knows, connected or not."""
 
-    def set_address_book(self, addresses: dict[bytes, str]) -> None:
-        """Name the peers to stay connected with: peer id to multiaddr, without /p2p."""
+    def set_address_book(
+        self, addresses: Mapping[bytes, str], needed: Collection[bytes] = ()
+    ) -> None:
+        """Say where peers are: peer id to multiaddr, without /p2p.
+
+        With those that are ``needed`` the node stays connected, with the others as far as it has
+        too few connections.
+        """
 
     def join_topic(
         self, topic: str, validate: Callable[[GossipMessage], Verdict]

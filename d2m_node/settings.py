@@ -141,6 +141,11 @@ class NetworkSettings:
     """Of updates and models, shared between the peers that ask; "10MiB" is read, 0 is no limit."""
     max_connections: Annotated[int, Meta(ge=16, le=4096)] = 384
     """Open at once. A job has up to 256 sellers and 64 CONE nodes."""
+    peers_target: Annotated[int, Meta(ge=1, le=1024)] = 48
+    """With so many peers the node stays connected, with those of its own jobs in any case."""
+    dial_private: bool | None = None
+    """Whether addresses of this machine and of private networks are dialled that others name, the
+    registry for instance. As in a market on one LAN; by default on the local chain 31337 alone."""
     deny: tuple[str, ...] = ()
     """Peer ids that are never talked to, as `peers` prints them."""
 

@@ -31,6 +31,10 @@ def status(*, as_json: bool) -> None:
     if node.privacy is not None and node.privacy.datasets:
         click.echo()
         print_table(("dataset", "epsilon spent", "trainings", "jobs"), _list_privacy(node.privacy))
+    if node.peers_missed:
+        click.echo()
+        missed = [[one.last_error or "", _tell_next_dial(one)] for one in node.peers_missed]
+        print_table(("peer dialled in vain", "again"), missed)
     if node.transfers:
         click.echo()
         fetched = [[one.digest, _tell_progress(one), str(one.sources)] for one in node.transfers]
@@ -76,6 +80,13 @@ def _tell_peers(node: api.NodeStatus) -> str:
     }
     reach = words[node.reach.state]
     return f"{node.peers_connected} connected of {node.peers_known} known{reach}"
+
+
+def _tell_next_dial(peer: api.PeerView) -> str:
+    if peer.connected:
+        return "-"
+    wait = peer.next_dial_seconds
+    return "when needed" if wait is None else f"in {_format_seconds(wait)}"
 
 
 def _tell_progress(transfer: api.TransferView) -> str:
@@ -149,8 +160,9 @@ def peers(*, as_json: bool) -> None:
         [
             peer.multiaddr,
             "connected" if peer.connected else peer.last_error or "not connected",
+            _tell_next_dial(peer),
             ", ".join(peer.accounts) or "-",
         ]
         for peer in sorted(found, key=lambda one: (not one.connected, one.multiaddr))
     ]
-    print_table(("address", "state", "accounts"), rows)
+    print_table(("address", "state", "again", "accounts"), rows)

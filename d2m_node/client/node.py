@@ -94,6 +94,26 @@ class PrivacyView(Result, frozen=True, kw_only=True):
     """Those that something was spent on, the dearest first."""
 
 
+class DialFailureView(Result, frozen=True, kw_only=True):
+    multiaddr: str
+    source: str
+    """Who told this address: bootstrap, registry, or cache, for where the peer was reached before."""
+    reason: str
+
+
+class PeerView(Result, frozen=True, kw_only=True):
+    peer_id: str
+    multiaddr: str
+    connected: bool
+    last_error: str | None
+    failures: list[DialFailureView]
+    """Each address that was dialled in vain last time."""
+    next_dial_seconds: float | None
+    """Until it is dialled again; None if it is connected, or dialled only when it is needed."""
+    accounts: list[str]
+    """Chain accounts that name this peer."""
+
+
 class NodeStatus(Result, frozen=True, kw_only=True):
     version: str
     uptime_seconds: float
@@ -113,6 +133,8 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     """What is wrong with the machine's clock, held against the chain's, and what to do."""
     peers_connected: int
     peers_known: int
+    peers_missed: list[PeerView]
+    """Peers that it dials in vain, those first that are dialled next; at most 8."""
     reach: ReachView
     transfers: list[TransferView]
     """Updates, models and data that are being fetched."""
@@ -127,15 +149,6 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     """None without a budget: then trainings are not private."""
     refusals: list[RefusalView] = field(default_factory=list)
     """The latest jobs that a role turned down or could not go on with."""
-
-
-class PeerView(Result, frozen=True, kw_only=True):
-    peer_id: str
-    multiaddr: str
-    connected: bool
-    last_error: str | None
-    accounts: list[str]
-    """Chain accounts that name this peer."""
 
 
 LIST_METHODS: Final = Method(

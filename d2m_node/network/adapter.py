@@ -7,11 +7,11 @@ open_network
     └── host.run                   swarm, connections, stream handlers
         └── Stack.run              pubsub, router
             ├── publisher
-            └── peers              one task per peer to stay connected with
+            └── peers              dials whoever is due
 """
 
 import traceback
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 import structlog
@@ -19,16 +19,21 @@ import trio
 from libp2p.crypto.keys import KeyPair
 from libp2p.peer.id import ID
 
+from d2m_node.address_store import AddressStore
 from d2m_node.errors import FatalError, PeerUnreachable, UserError
 from d2m_node.measures import NetworkReading, Reach, Reachability, Transfer
+from d2m_node.network.addresses import Source
+from d2m_node.network.book import AddressBook
 from d2m_node.network.conduct import Conduct
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.gossip import Gossip, Validate
 from d2m_node.network.host import build_host, check_listen, close_host, fix_port
 from d2m_node.network.identity import load_or_create_identity
+from d2m_node.network.lasting import Lasting
+from d2m_node.network.memory import AddressMemory
 from d2m_node.network.peers import offline_statuses, parse_bootstrap
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.network.stack import Lasting, Stack
+from d2m_node.network.stack import Stack
 from d2m_node.ports import Library, PeerStatus
 from protocol.types import Digest
 from protocol.wire.messages import GossipMessage, MessagesRequest
@@ -46,13 +51,20 @@ class Libp2pNetwork:
     What was being fetched fails with PeerUnreachable, so that it is tried again.
     """
 
-    def __init__(self, key_pair: KeyPair, settings: NetworkSettings, library: Library) -> None:
+    def __init__(
+        self,
+        key_pair: KeyPair,
+        settings: NetworkSettings,
+        library: Library,
+        addresses: AddressStore,
+    ) -> None:
         self._key_pair = key_pair
         self._settings = settings
         self._peer_id = ID.from_pubkey(key_pair.public_key).to_bytes()
-        self._bootstrap = _check_bootstrap(settings)
         _check_denied(settings)
-        self._book: dict[bytes, str] = {}
+        self._book = AddressBook(self._peer_id, settings)
+        self._book.replace(Source.BOOTSTRAP, _check_bootstrap(settings))
+        self._memory = AddressMemory(addresses)
         self._counts = NetworkCounts()
         self._conduct = Conduct(settings, self._counts)
         self._gossip = Gossip(self._peer_id, settings, self._conduct.blame, self._counts)
@@ -62,6 +74,8 @@ class Libp2pNetwork:
             conduct=self._conduct,
             gossip=self._gossip,
             counts=self._counts,
+            book=self._book,
+            memory=self._memory,
         )
         self._listen = settings.listen
         self._listening: Sequence[str] = ()
@@ -92,8 +106,14 @@ class Libp2pNetwork:
                 await self._stop.wait()
             pause = min(2 * pause, self._settings.max_restart_seconds)
 
+    async def remember(self, tasks: trio.Nursery) -> None:
+        """Read the address cache, and keep it from now on. Raises FatalError."""
+        await self._memory.load(self._book)
+        tasks.start_soon(self._memory.run)
+
     def stop(self) -> None:
         """Say goodbye to all peers and end `run`."""
+        self._memory.stop()
         self._stop.set()
 
     def _report(self, failure: Exception, pause: float) -> None:
@@ -126,7 +146,6 @@ class Libp2pNetwork:
         # What others know of us must stay true: never another port.
         self._listen = fix_port(self._listen, stack.listening[0])
         self._conduct.on_ban = stack.peers.drop
-        stack.peers.set_addresses(self._bootstrap | self._book)
         self._stack = stack
         if is_first:
             task_status.started()
@@ -164,7 +183,7 @@ class Libp2pNetwork:
     def peers(self) -> Sequence[PeerStatus]:
         """See `NetworkPort.peers`."""
         if self._stack is None:
-            return offline_statuses(self._bootstrap | self._book, "the network is restarting")
+            return offline_statuses(self._book, "the network is restarting")
         return self._stack.peers.statuses()
 
     def measure(self) -> NetworkReading:
@@ -179,11 +198,12 @@ class Libp2pNetwork:
         """See `MeasuredNetwork.transfers`."""
         return () if self._stack is None else self._stack.client.transfers()
 
-    def set_address_book(self, addresses: dict[bytes, str]) -> None:
+    def set_address_book(
+        self, addresses: Mapping[bytes, str], needed: Collection[bytes] = ()
+    ) -> None:
         """See `NetworkPort.set_address_book`."""
-        self._book = dict(addresses)
-        if self._stack is not None:
-            self._stack.peers.set_addresses(self._bootstrap | self._book)
+        self._book.set_needed(needed)
+        self._book.replace(Source.REGISTRY, addresses)
 
     def join_topic(
         self, topic: str, validate: Validate
@@ -211,7 +231,9 @@ class Libp2pNetwork:
 
 
 @asynccontextmanager
-async def open_network(settings: NetworkSettings, library: Library) -> AsyncIterator[Libp2pNetwork]:
+async def open_network(
+    settings: NetworkSettings, library: Library, addresses: AddressStore
+) -> AsyncIterator[Libp2pNetwork]:
     """Join the network while the context is open.
 
     A peer that cannot be reached is tried again for ever and never ends the node, and neither does
@@ -224,13 +246,14 @@ async def open_network(settings: NetworkSettings, library: Library) -> AsyncIter
     UserError
         If `listen`, an entry of `bootstrap` or one of `deny` is malformed, or the port is taken.
     FatalError
-        What the library raises while it serves a peer.
+        What the library raises while it serves a peer, or the store of addresses.
     """
     key_pair = load_or_create_identity(settings.identity_path)
-    network = Libp2pNetwork(key_pair, settings, library)
+    network = Libp2pNetwork(key_pair, settings, library, addresses)
     check_listen(settings.listen)
     try:
         async with trio.open_nursery() as tasks:
+            await network.remember(tasks)
             await tasks.start(network.run)
             yield network
             network.stop()

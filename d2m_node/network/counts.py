@@ -14,6 +14,7 @@ class NetworkCounts:
     sent_bytes: Counter[str] = field(default_factory=Counter)
     received_bytes: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
+    dials: Counter[str] = field(default_factory=Counter)
     published: int = 0
     dropped: int = 0
     faults: int = 0
@@ -31,6 +32,7 @@ class NetworkCounts:
             faults=self.faults,
             bans=self.bans,
             restarts=self.restarts,
+            dials=dict(self.dials),
             queue_lengths={name: length for name, (length, _) in queues.items()},
             queue_limits={name: limit for name, (_, limit) in queues.items()},
         )

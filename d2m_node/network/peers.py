@@ -1,8 +1,8 @@
-"""Who we stay connected with, and how often we knock."""
+"""Who we are connected with, and whom we dial next."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import structlog
 import trio
@@ -15,86 +15,70 @@ from multiaddr import Multiaddr
 
 from d2m_node.errors import PeerUnreachable
 from d2m_node.logs import log_scope
-from d2m_node.network.conduct import Conduct
-from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import PeerStatus
+from d2m_node.network.addresses import Scope, Source, parse_endpoint, resolve
+from d2m_node.network.book import AddressBook, KnownPeer, is_peer_id
+from d2m_node.network.lasting import Lasting
+from d2m_node.ports import DialFailure, PeerStatus
 
 log = structlog.get_logger(__name__)
 
-SETTLED_SECONDS = 10.0
-"""A connection that lived so long was a good one: the next pause is the shortest again."""
-
-PEER_ID_PREFIXES = (b"\x00\x24", b"\x12\x20")
-"""A whole Ed25519 key, or the SHA-256 of a larger one."""
-
 ADDRESS_SECONDS = 3600
-
-
-@dataclass(slots=True)
-class _Keeper:
-    """One peer to stay connected with, and the task that does it."""
-
-    multiaddr: str
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    changed: trio.Event = field(default_factory=trio.Event)
-    last_error: str | None = None
-
-    def wake(self) -> None:
-        """Let the task look again: connected, disconnected, or another address."""
-        self.changed.set()
-        self.changed = trio.Event()
+LONGEST_NAP_SECONDS: Final = 60.0
 
 
 class Peers(INotifee):
-    """The address book, kept connected."""
+    """Dials the peers of the address book: those that are kept, and others until there are enough.
 
-    def __init__(
-        self,
-        host: BasicHost,
-        settings: NetworkSettings,
-        tasks: trio.Nursery,
-        conduct: Conduct,
-    ) -> None:
+    A dial that fails is tried again for ever, with growing pauses.
+    """
+
+    def __init__(self, host: BasicHost, tasks: trio.Nursery, lasting: Lasting) -> None:
         network = host.get_network()
         assert isinstance(network, Swarm)
         self._swarm = network
-        self._settings = settings
+        self._settings = lasting.settings
         self._tasks = tasks
-        self._conduct = conduct
-        self._own_id = host.get_id().to_bytes()
-        self._keepers: dict[bytes, _Keeper] = {}
+        self._conduct = lasting.conduct
+        self._counts = lasting.counts
+        self._book = lasting.book
+        self._memory = lasting.memory
+        self._slots = trio.CapacityLimiter(lasting.settings.max_dials)
+        self._dials: dict[bytes, trio.Event] = {}
+        """Under way, and what is set at their end."""
+        self._queued: set[bytes] = set()
         network.register_notifee(self)
 
-    def set_addresses(self, addresses: dict[bytes, str]) -> None:
-        """Replace the address book: start, redirect and end the tasks that keep connections."""
-        wanted = dict(addresses)
-        wanted.pop(self._own_id, None)
-        for peer_id in self._keepers.keys() - wanted.keys():
-            self._keepers.pop(peer_id).scope.cancel()
-        for peer_id, address in wanted.items():
-            keeper = self._keepers.get(peer_id)
-            if keeper is None:
-                keeper = self._keepers[peer_id] = _Keeper(address)
-                self._tasks.start_soon(self._keep, peer_id, keeper, name="keep connected")
-            elif keeper.multiaddr != address:
-                keeper.multiaddr = address
-                keeper.wake()
+    async def run(self) -> None:
+        """Dial whoever is due, until cancelled."""
+        while True:
+            changed = self._book.changed
+            now = trio.current_time()
+            due_at = now + LONGEST_NAP_SECONDS
+            for peer_id, known in self._list_wanted():
+                if known.next_dial_at <= now:
+                    self._queued.add(peer_id)
+                    self._tasks.start_soon(self._dial_in_turn, peer_id, known, name="dial a peer")
+                else:
+                    due_at = min(due_at, known.next_dial_at)
+            with trio.move_on_at(due_at):
+                await changed.wait()
 
     def statuses(self) -> Sequence[PeerStatus]:
-        """List every peer that is wanted, connected or banned, by id."""
+        """List every peer that is known, connected or banned, by id."""
         connected = {peer_id.to_bytes() for peer_id in self._swarm.connections}
-        known = connected | self._keepers.keys() | self._conduct.bans().keys()
-        return [self._status(peer_id) for peer_id in sorted(known)]
+        wanted = {peer_id for peer_id, _ in self._list_wanted()} | self._queued
+        known = connected | {peer_id for peer_id, _ in self._book} | self._conduct.bans().keys()
+        return [self._status(one, is_wanted=one in wanted) for one in sorted(known)]
 
     def list_connected(self) -> Sequence[bytes]:
         """List the peers with an open connection, by id."""
         found = (peer_id.to_bytes() for peer_id in self._swarm.connections)
         return [peer_id for peer_id in sorted(found) if self.is_connected(peer_id)]
 
-    def find_address(self, peer_id: bytes) -> str | None:
-        """Return a peer's address as the address book has it."""
-        keeper = self._keepers.get(peer_id)
-        return keeper.multiaddr if keeper else None
+    def find_registered(self, peer_id: bytes) -> str | None:
+        """Return a peer's address as the registry has it."""
+        known = self._book.find(peer_id)
+        return known.addresses.get(Source.REGISTRY) if known else None
 
     def is_connected(self, peer_id: bytes) -> bool:
         """Say whether a connection to the peer is open."""
@@ -105,12 +89,18 @@ class Peers(INotifee):
         ban = self._conduct.explain_ban(peer_id)
         if ban is not None:
             raise PeerUnreachable(f"peer {ID(peer_id)} is {ban}")
+        while peer_id in self._dials and not self.is_connected(peer_id):
+            await self._dials[peer_id].wait()
         if self.is_connected(peer_id):
             return
-        keeper = self._keepers.get(peer_id)
-        if keeper is None:
+        known = self._book.find(peer_id)
+        if known is None or not known.list_addresses():
             raise PeerUnreachable(f"no address of peer {ID(peer_id)}")
-        await self._dial(peer_id, keeper.multiaddr)
+        self._dials[peer_id] = trio.Event()
+        try:
+            await self._try_addresses(peer_id, known)
+        finally:
+            self._dials.pop(peer_id).set()
 
     def blame(self, peer_id: bytes, reason: str) -> None:
         """Count a fault; see `Conduct.blame`."""
@@ -120,14 +110,38 @@ class Peers(INotifee):
         """Close every connection with a peer, soon."""
         self._tasks.start_soon(self._disconnect, peer_id)
 
-    def _status(self, peer_id: bytes) -> PeerStatus:
-        keeper = self._keepers.get(peer_id)
+    def _list_wanted(self) -> list[tuple[bytes, KnownPeer]]:
+        """List whom to connect with: all that are kept, then others, soonest first."""
+        away = [
+            (peer_id, known)
+            for peer_id, known in self._book
+            if peer_id not in self._queued and not self.is_connected(peer_id)
+        ]
+        kept = [(peer_id, known) for peer_id, known in away if known.is_kept]
+        others = [(peer_id, known) for peer_id, known in away if not known.is_kept]
+        missing = self._settings.peers_target - len(self._swarm.connections) - len(self._queued)
+        if missing <= 0 or not others:
+            return kept
+        # Who is due at the same time comes in a random order: not all call on the same ones.
+        random.shuffle(others)
+        now = trio.current_time()
+        others.sort(key=lambda one: max(now, one[1].next_dial_at))
+        return kept + others[:missing]
+
+    def _status(self, peer_id: bytes, *, is_wanted: bool) -> PeerStatus:
+        known = self._book.find(peer_id) or KnownPeer()
+        is_connected = self.is_connected(peer_id)
+        remote = self._remote_address(peer_id)
+        addresses = [address for _, address in known.list_addresses()]
+        errors = "; ".join(one.reason for one in known.failures)
+        wait = max(0.0, known.next_dial_at - trio.current_time())
         return PeerStatus(
             peer_id=peer_id,
-            multiaddr=keeper.multiaddr if keeper else self._remote_address(peer_id),
-            connected=self.is_connected(peer_id),
-            last_error=self._conduct.explain_ban(peer_id)
-            or (keeper.last_error if keeper else None),
+            multiaddr=addresses[0] if addresses else remote,
+            connected=is_connected,
+            last_error=self._conduct.explain_ban(peer_id) or errors or None,
+            failures=known.failures,
+            next_dial_seconds=round(wait, 1) if is_wanted and not is_connected else None,
         )
 
     def _remote_address(self, peer_id: bytes) -> str:
@@ -136,41 +150,60 @@ class Peers(INotifee):
                 return str(address)
         return ""
 
-    async def _keep(self, peer_id: bytes, keeper: _Keeper) -> None:
-        """Dial a peer whenever it is not connected, for ever, with growing pauses."""
-        shortest = pause = self._settings.redial_seconds
-        # If both sides dialled at once there would be two connections: the one with the greater
-        # id lets the other go first.
-        patience = 4 * shortest if self._own_id > peer_id else 0.0
-        with keeper.scope, log_scope(peer=peer_id, is_new_task=True):
-            await _wait(keeper, patience)
-            while True:
-                await self._try_dial(peer_id, keeper)
-                connected_at = trio.current_time()
-                while self.is_connected(peer_id):
-                    await keeper.changed.wait()
-                if trio.current_time() - connected_at > SETTLED_SECONDS:
-                    pause = shortest
-                await _wait(keeper, patience + pause * random.uniform(0.8, 1.2))  # noqa: S311
-                pause = min(2 * pause, self._settings.max_redial_seconds)
+    async def _dial_in_turn(self, peer_id: bytes, known: KnownPeer) -> None:
+        """Dial a peer in the background; how it went is in the book."""
+        try:
+            with log_scope(peer=peer_id, is_new_task=True):
+                async with self._slots:
+                    await self._try_reach(peer_id, known)
+        finally:
+            self._queued.discard(peer_id)
+            if not self.is_connected(peer_id) and known.next_dial_at <= trio.current_time():
+                self._book.put_off(peer_id, known)
+            self._book.wake()
 
-    async def _try_dial(self, peer_id: bytes, keeper: _Keeper) -> None:
+    async def _try_reach(self, peer_id: bytes, known: KnownPeer) -> None:
+        was_well = not known.failures
         try:
             await self.reach(peer_id)
         except PeerUnreachable as exc:
-            if keeper.last_error is None:
+            if was_well:
                 log.info("peer_unreachable", error=str(exc))
-            keeper.last_error = str(exc)
-        else:
-            keeper.last_error = None
 
-    async def _dial(self, peer_id: bytes, multiaddr: str) -> None:
+    async def _try_addresses(self, peer_id: bytes, known: KnownPeer) -> None:
+        """Dial one address after the other. Raises PeerUnreachable that names them all."""
+        failures = []
+        for source, address in known.list_addresses():
+            try:
+                await self._dial(peer_id, address, self._scope_of(source))
+            except PeerUnreachable as exc:
+                failures.append(
+                    DialFailure(multiaddr=address, source=source.value, reason=str(exc))
+                )
+            else:
+                self._counts.dials["reached"] += 1
+                known.failures = ()
+                self._memory.note_reached(peer_id, address)
+                return
+        self._counts.dials["failed"] += 1
+        known.failures = tuple(failures)
+        raise PeerUnreachable("; ".join(one.reason for one in failures))
+
+    def _scope_of(self, source: Source) -> Scope:
+        if source is Source.BOOTSTRAP or self._settings.dial_private:
+            return Scope.ANY
+        return Scope.PRIVATE if source is Source.LAN else Scope.PUBLIC
+
+    async def _dial(self, peer_id: bytes, multiaddr: str, scope: Scope) -> None:
         target = ID(peer_id)
         try:
             with trio.fail_after(self._settings.dial_seconds):
+                found = await resolve(parse_endpoint(multiaddr), scope)
                 # Only the address we were told: what the peer once said may be old.
                 self._swarm.peerstore.clear_addrs(target)
-                self._swarm.peerstore.add_addrs(target, [Multiaddr(multiaddr)], ADDRESS_SECONDS)
+                self._swarm.peerstore.add_addrs(
+                    target, [Multiaddr(one) for one in found], ADDRESS_SECONDS
+                )
                 await self._swarm.dial_peer(target)
         except trio.TooSlowError as exc:
             raise PeerUnreachable(f"{multiaddr} does not answer") from exc
@@ -181,22 +214,18 @@ class Peers(INotifee):
         with trio.move_on_after(self._settings.close_seconds):
             await self._swarm.close_peer(ID(peer_id))
 
-    def _wake(self, conn: INetConn) -> bytes:
-        peer_id = conn.muxed_conn.peer_id.to_bytes()
-        keeper = self._keepers.get(peer_id)
-        if keeper is not None:
-            keeper.wake()
-        return peer_id
-
     async def connected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         """Called by libp2p. A banned peer may knock, but not come in."""
-        peer_id = self._wake(conn)
+        peer_id = conn.muxed_conn.peer_id.to_bytes()
+        self._book.note_connected(peer_id)
         if self._conduct.is_banned(peer_id):
             self.drop(peer_id)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         """Called by libp2p."""
-        self._wake(conn)
+        peer_id = conn.muxed_conn.peer_id.to_bytes()
+        if not self.is_connected(peer_id):
+            self._book.note_disconnected(peer_id)
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
         """Called by libp2p; of no interest here."""
@@ -211,11 +240,16 @@ class Peers(INotifee):
         """Called by libp2p; of no interest here."""
 
 
-def offline_statuses(addresses: Mapping[bytes, str], reason: str) -> Sequence[PeerStatus]:
+def offline_statuses(book: AddressBook, reason: str) -> Sequence[PeerStatus]:
     """List the peers of an address book while there is no network."""
     return [
-        PeerStatus(peer_id=peer_id, multiaddr=address, connected=False, last_error=reason)
-        for peer_id, address in sorted(addresses.items())
+        PeerStatus(
+            peer_id=peer_id,
+            multiaddr=next((address for _, address in known.list_addresses()), ""),
+            connected=False,
+            last_error=reason,
+        )
+        for peer_id, known in sorted(book, key=lambda one: one[0])
     ]
 
 
@@ -226,9 +260,9 @@ def parse_bootstrap(entries: Iterable[str]) -> dict[bytes, str]:
         address, found, peer_id = entry.rpartition("/p2p/")
         if not found:
             raise ValueError(f"{entry} lacks /p2p/ and the peer's id")
-        Multiaddr(address)
+        parse_endpoint(address)
         encoded = ID.from_string(peer_id).to_bytes()
-        if not encoded.startswith(PEER_ID_PREFIXES):
+        if not is_peer_id(encoded):
             raise ValueError(f"{entry} does not end with a peer's id")
         addresses[encoded] = address
     return addresses
@@ -243,8 +277,3 @@ def _find_root(error: BaseException) -> BaseException:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
     return error
-
-
-async def _wait(keeper: _Keeper, seconds: float) -> None:
-    with trio.move_on_after(seconds):
-        await keeper.changed.wait()

@@ -12,10 +12,10 @@ import structlog
 import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
-from multiaddr import Multiaddr
 
 from d2m_node.errors import TransientError
 from d2m_node.measures import Reach, Reachability
+from d2m_node.network.addresses import Scope, parse_endpoint, resolve
 from d2m_node.network.chunk_fetch import OpenStream
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.peer_stream import KINDS, PeerStream
@@ -61,13 +61,15 @@ class DialBackServer:
 
     async def _dial(self, peer_id: bytes) -> int:
         now = trio.current_time()
-        address = self._peers.find_address(peer_id)
+        address = self._peers.find_registered(peer_id)
         if address is None or now < self._dialled_at.get(peer_id, 0.0) + MIN_PAUSE_SECONDS:
             return NOT_TRIED
         if len(self._dialled_at) >= MAX_REMEMBERED:
             del self._dialled_at[next(iter(self._dialled_at))]
         self._dialled_at[peer_id] = now
-        return REACHED if await _greets(address, self._settings.dial_seconds) else NOT_REACHED
+        scope = Scope.ANY if self._settings.dial_private else Scope.PUBLIC
+        is_reached = await _greets(address, scope, self._settings.dial_seconds)
+        return REACHED if is_reached else NOT_REACHED
 
 
 class ReachCheck:
@@ -139,13 +141,14 @@ class ReachCheck:
         return answer.outcome
 
 
-async def _greets(address: str, seconds: float) -> bool:
+async def _greets(address: str, scope: Scope, seconds: float) -> bool:
     """Say whether a libp2p node answers at an address."""
     with trio.move_on_after(seconds):
         try:
-            host, port = _find_endpoint(address)
-            stream = await trio.open_tcp_stream(host, port)
-        except (ValueError, LookupError, OSError):
+            found, *_ = await resolve(parse_endpoint(address), scope)
+            endpoint = parse_endpoint(found)
+            stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+        except (ValueError, OSError):
             return False
         async with stream:
             greeting = b""
@@ -159,10 +162,3 @@ async def _greets(address: str, seconds: float) -> bool:
                 greeting += received
             return greeting == GREETING
     return False
-
-
-def _find_endpoint(address: str) -> tuple[str, int]:
-    """Split a multiaddr. Raises ValueError, LookupError."""
-    parsed = Multiaddr(address)
-    first = next(iter(parsed.protocols())).name
-    return str(parsed.value_for_protocol(first)), int(parsed.value_for_protocol("tcp") or 0)

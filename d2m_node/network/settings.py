@@ -35,9 +35,18 @@ class NetworkSettings:
     close_seconds: float = 3.0
     """Longest wait for goodbyes when the node stops."""
 
+    peers_target: int = 48
+    """With so many peers the node stays connected; with those that its jobs need in any case."""
+    dial_private: bool = False
+    """Whether strangers may name addresses of this machine and of private networks."""
+    max_dials: int = 32
+    """At once, of those that nobody waits for."""
     redial_seconds: float = 0.5
     """First pause before a lost peer is dialled again; doubles each time."""
     max_redial_seconds: float = 30.0
+    """Longest pause for a peer of the bootstrap list, or one that a job needs."""
+    max_idle_redial_seconds: float = 600.0
+    """Longest pause for any other."""
 
     restart_seconds: float = 0.5
     """First pause before a network that failed is started again; doubles each time."""

@@ -2,35 +2,19 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 
 import trio
 from libp2p.host.basic_host import BasicHost
 from libp2p.tools.anyio_service import background_trio_service
 
 from d2m_node.errors import FatalError, PeerUnreachable
-from d2m_node.network.conduct import Conduct
-from d2m_node.network.counts import NetworkCounts
-from d2m_node.network.gossip import Gossip
 from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
 from d2m_node.network.host import start_listening
+from d2m_node.network.lasting import Lasting
 from d2m_node.network.peers import Peers
 from d2m_node.network.reach import DialBackServer, ReachCheck
 from d2m_node.network.serving import StreamServer
-from d2m_node.network.settings import NetworkSettings
 from d2m_node.network.streams import StreamClient
-from d2m_node.ports import Library
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lasting:
-    """What outlives a stack."""
-
-    settings: NetworkSettings
-    library: Library
-    conduct: Conduct
-    gossip: Gossip
-    counts: NetworkCounts
 
 
 class Stack:
@@ -40,7 +24,7 @@ class Stack:
         settings, conduct, gossip = lasting.settings, lasting.conduct, lasting.gossip
         self.host = host
         self.tasks = tasks
-        self.peers = Peers(host, settings, tasks, conduct)
+        self.peers = Peers(host, tasks, lasting)
         self.router = HardenedGossipSub(settings.heartbeat_seconds)
         self.pubsub = HardenedPubsub(
             host,
@@ -76,6 +60,7 @@ class Stack:
             await self._gossip.attach(self.pubsub)
             self.tasks.start_soon(self._gossip.run_publisher, self.pubsub)
             self.tasks.start_soon(self._server.run)
+            self.tasks.start_soon(self.peers.run)
             self.tasks.start_soon(self.reach.run)
             try:
                 yield

@@ -20,15 +20,16 @@ from d2m_node.client import (
 )
 from d2m_node.errors import ChainUnavailable
 from d2m_node.measures import ChainReading, FeeTotal, Reachability, Transfer
-from d2m_node.ports import JournalPort, Ports
+from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.privacy_ledger import read_accounts
-from d2m_node.rpc.views import to_hex
+from d2m_node.rpc.views import to_hex, view_peer
 from protocol.activity import describe_activity, find_roles
 from protocol.job import JobPhase
 from protocol.market import MarketState
 from protocol.stakes import Stake
 from protocol.types import Address, Wei
 
+MISSED_SHOWN = 8
 SYNCED_BLOCKS = 2
 """A node so few blocks behind what counts keeps up."""
 
@@ -103,6 +104,7 @@ async def view_node(ports: Ports, roles: dict[str, RoleStateName], facts: NodeFa
         clock_fault=facts.find_clock_fault(),
         peers_connected=sum(peer.connected for peer in peers),
         peers_known=len(peers),
+        peers_missed=[view_peer(peer, state) for peer in _list_missed(peers)],
         reach=_view_reach(facts.reachability()),
         transfers=[_view_transfer(one) for one in facts.transfers()],
         roles=roles,
@@ -116,6 +118,12 @@ async def view_node(ports: Ports, roles: dict[str, RoleStateName], facts: NodeFa
         ),
         privacy=await _view_privacy(ports.store.journal, facts.epsilon_budget),
     )
+
+
+def _list_missed(peers: Sequence[PeerStatus]) -> Sequence[PeerStatus]:
+    """List the peers that are dialled in vain, by the time of their next dial."""
+    missed = [peer for peer in peers if peer.failures and peer.next_dial_seconds is not None]
+    return sorted(missed, key=lambda one: one.next_dial_seconds or 0.0)[:MISSED_SHOWN]
 
 
 async def _read_balance(facts: NodeFacts) -> int | None:

@@ -5,6 +5,7 @@ from typing import Final
 from d2m_node.client import (
     BidView,
     DepositView,
+    DialFailureView,
     JobSummary,
     JobView,
     PayoutView,
@@ -41,6 +42,11 @@ def view_peer(peer: PeerStatus, state: MarketState) -> PeerView:
         multiaddr=peer.multiaddr,
         connected=peer.connected,
         last_error=peer.last_error,
+        failures=[
+            DialFailureView(multiaddr=one.multiaddr, source=one.source, reason=one.reason)
+            for one in peer.failures
+        ],
+        next_dial_seconds=peer.next_dial_seconds,
         accounts=sorted(to_hex(one) for one in state.accounts_of_peer(peer.peer_id)),
     )
 

@@ -13,6 +13,7 @@ from typing import cast
 
 import numpy as np
 
+from d2m_node.address_store import AddressStore
 from d2m_node.chain.adapter import open_chain
 from d2m_node.logs import configure_logs
 from d2m_node.measures import MeasuredChain
@@ -107,9 +108,9 @@ def make_equivocator() -> Behaviour:
 
     @asynccontextmanager
     async def open_own_network(
-        settings: NetworkSettings, library: Library
+        settings: NetworkSettings, library: Library, addresses: AddressStore
     ) -> AsyncGenerator[Libp2pNetwork, None]:
-        async with open_network(settings, library) as network:
+        async with open_network(settings, library, addresses) as network:
             two_faced = TwoFacedNetwork(network, *account[-1])
             yield cast("Libp2pNetwork", two_faced)
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from d2m_node.address_store import AddressStore
 from d2m_node.calls import ContractCall
 from d2m_node.logs import configure_logs
 from d2m_node.measures import MeasuredChain
@@ -255,10 +256,10 @@ def watch(honest: Behaviour, reporter: Reporter) -> Behaviour:
 
     @asynccontextmanager
     async def watched_network(
-        settings: NetworkSettings, library: Library
+        settings: NetworkSettings, library: Library, addresses: AddressStore
     ) -> AsyncGenerator[Libp2pNetwork, None]:
         watched = cast("Library", WatchedLibrary(library, reporter))
-        async with honest.open_network(settings, watched) as network:
+        async with honest.open_network(settings, watched, addresses) as network:
             yield cast("Libp2pNetwork", WatchedNetwork(network, reporter))
             reporter.report("node/stop", BEFORE)
 

@@ -14,6 +14,7 @@ import trio
 from d2m_node.errors import FatalError, StoreCorrupted, StoreInUse
 from d2m_node.measures import StoreReading
 from d2m_node.settings import StorageSettings
+from d2m_node.storage.addresses import Addresses
 from d2m_node.storage.blob_files import BlobFiles
 from d2m_node.storage.blobs import Blobs
 from d2m_node.storage.connection import Database, connect, rewrite_version, translated_errors
@@ -44,6 +45,7 @@ class Store:
     transactions: Transactions
     marks: Marks
     facts: Facts
+    addresses: Addresses
     run: RunInTransaction
     """Works on all of them at once."""
 
@@ -93,6 +95,7 @@ async def open_store(
                 transactions=Transactions(database.run),
                 marks=Marks(database.run),
                 facts=Facts(database.run),
+                addresses=Addresses(database.run),
                 run=database.run,
             )
         finally:

@@ -109,6 +109,14 @@ MIGRATIONS: Final = (
         fee_wei TEXT NOT NULL -- may exceed 64 bits
     ) STRICT;
     """,
+    """
+    -- Where this node last reached a peer.
+    CREATE TABLE peer_addresses (
+        peer_id BLOB NOT NULL PRIMARY KEY,
+        multiaddr TEXT NOT NULL,
+        reached_at INTEGER NOT NULL -- seconds since 1970
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -131,6 +131,7 @@ GOSSIP: Final = _counter(
 PUBLISHED: Final = _counter("gossip_published", "Own messages that were gossiped.")
 DROPPED: Final = _counter("gossip_dropped", "Messages that gave way to newer ones in a full queue.")
 FAULTS: Final = _counter("peer_faults", "Faults that peers were blamed for.")
+DIALS: Final = _counter("peer_dials", "Peers that were dialled; result: reached, failed.", "result")
 BANS: Final = _counter("peer_bans", "Times that a peer was banned.")
 RESTARTS: Final = _counter("network_restarts", "Times that the network stack was started anew.")
 

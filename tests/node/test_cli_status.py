@@ -12,7 +12,7 @@ import trio
 from d2m_node import cli
 from d2m_node.cli.output import round_wei, shorten_hex
 from d2m_node.measures import Reach, Reachability, Transfer
-from d2m_node.ports import PrivateTraining
+from d2m_node.ports import DialFailure, PeerStatus, PrivateTraining
 from d2m_node.privacy_ledger import TRAININGS
 from protocol.activity import describe_activity, find_roles
 from protocol.earnings import Role
@@ -69,6 +69,21 @@ async def test_a_status_tells_an_operator_what_matters(tmp_path: Path, capsys: A
     assert "blobs 0.00 of 1.0 GiB, 2.0 GiB free" in text
     assert "may be appealed until block 100" in text
     assert all(len(line) <= TERMINAL_COLUMNS for line in text.splitlines() if "peer " not in line)
+
+
+async def test_a_status_says_whom_the_node_dials_in_vain(tmp_path: Path, capsys: Any) -> None:
+    reason = "/ip4/1.2.3.4/tcp/1 does not answer"
+    node = FakeNode()
+    node.network.known = (
+        PeerStatus(
+            peer_id=b"\x09", multiaddr="/ip4/1.2.3.4/tcp/1", connected=False, last_error=reason,
+            failures=(DialFailure(multiaddr="/ip4/1.2.3.4/tcp/1", source="cache", reason=reason),),
+            next_dial_seconds=75.0,
+        ),
+    )  # fmt: skip
+    text = await show(node, tmp_path, capsys)
+    assert "peer dialled in vain" in text
+    assert f"{reason}  in 1 min 15 s" in text
 
 
 async def test_a_quiet_node_has_a_short_status(tmp_path: Path, capsys: Any) -> None:

@@ -112,6 +112,7 @@ def peer(*, connected: bool) -> PeerView:
     return PeerView(
         peer_id="0x01", multiaddr="/ip4/127.0.0.1/tcp/1", connected=connected,
         last_error=None if connected else "connection refused", accounts=[],
+        failures=[], next_dial_seconds=None,
     )  # fmt: skip
 
 

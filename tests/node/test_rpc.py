@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from d2m_node.errors import (
     TransactionReverted,
     UserError,
 )
-from d2m_node.ports import PeerStatus, Refusal
+from d2m_node.ports import DialFailure, PeerStatus, Refusal
 from d2m_node.rpc.server import serve_rpc
 from d2m_node.settings import RpcSettings
 from d2m_node.user_input import read_toml
@@ -100,6 +101,27 @@ async def test_peers_carry_the_accounts_that_name_them(
     (peer,) = await client.call(api.NODE_PEERS, api.NoParams())
     assert peer.peer_id == "0x09"
     assert peer.accounts == ["0x" + "0c" * 20]
+
+
+async def test_a_status_names_the_dials_that_failed_and_the_next_ones(
+    node: FakeNode, client: AsyncRpcClient
+) -> None:
+    failure = DialFailure(multiaddr="/ip4/1.2.3.4/tcp/1", source="registry", reason="refused")
+    missed = PeerStatus(
+        peer_id=b"\x09", multiaddr="/ip4/1.2.3.4/tcp/1", connected=False, last_error="refused",
+        failures=(failure,), next_dial_seconds=7.5,
+    )  # fmt: skip
+    others = [
+        replace(missed, peer_id=bytes([one]), next_dial_seconds=30.0) for one in range(20, 40)
+    ]
+    unwanted = replace(missed, peer_id=b"\x08", next_dial_seconds=None)
+    node.network.known = (*others, missed, unwanted)
+    found = (await client.call(api.NODE_STATUS, api.NoParams())).peers_missed
+    assert len(found) == 8
+    assert (found[0].peer_id, found[0].next_dial_seconds) == ("0x09", 7.5)
+    assert [(one.multiaddr, one.source, one.reason) for one in found[0].failures] == [
+        ("/ip4/1.2.3.4/tcp/1", "registry", "refused")
+    ]
 
 
 async def test_jobs_are_listed_and_described(node: FakeNode, client: AsyncRpcClient) -> None:

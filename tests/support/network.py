@@ -10,6 +10,7 @@ from libp2p.abc import INetConn, INetwork
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
+from d2m_node.address_store import AddressStore, ReachedAddress
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Verdict
@@ -50,6 +51,19 @@ class Shelf:
         return self.messages
 
 
+class Notebook:
+    """A store of addresses that lasts as long as the test."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, ReachedAddress] = {}
+
+    async def load(self) -> Sequence[ReachedAddress]:
+        return sorted(self.kept.values(), key=lambda one: -one.reached_at)
+
+    async def save(self, reached: Sequence[ReachedAddress]) -> None:
+        self.kept |= {one.peer_id: one for one in reached}
+
+
 def accept(_message: GossipMessage) -> Verdict:
     return Verdict.ACCEPT
 
@@ -67,16 +81,24 @@ def build_bitmap(number: int) -> AvailabilityBitmap:
 
 
 def build_settings(identity_path: Path, **changes: Any) -> NetworkSettings:
-    fields = {"identity_path": identity_path, "listen": LOCAL, "redial_seconds": 0.05}
+    fields = {
+        "identity_path": identity_path,
+        "listen": LOCAL,
+        "redial_seconds": 0.05,
+        "dial_private": True,
+    }
     return NetworkSettings(**(fields | changes))
 
 
 @asynccontextmanager
 async def start_network(
-    identity_path: Path, library: Shelf | None = None, **changes: Any
+    identity_path: Path,
+    library: Shelf | None = None,
+    addresses: AddressStore | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Libp2pNetwork]:
     settings = build_settings(identity_path, **changes)
-    async with open_network(settings, library or Shelf()) as network:
+    async with open_network(settings, library or Shelf(), addresses or Notebook()) as network:
         yield network
 
 

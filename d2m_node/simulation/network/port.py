@@ -1,7 +1,7 @@
 """One node's `NetworkPort` on a simulated network."""
 
 import contextvars
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -114,7 +114,11 @@ class FabricPort:
             for peer_id, address in sorted(self._book.items())
         ]
 
-    def set_address_book(self, addresses: dict[bytes, str]) -> None:
+    def set_address_book(
+        self,
+        addresses: Mapping[bytes, str],
+        needed: Collection[bytes] = (),  # noqa: ARG002
+    ) -> None:
         """Note whom `peers` lists; the fabric connects all nodes, whatever the book says."""
         self._book = {one: addresses[one] for one in addresses if one != self.peer_id}
 

@@ -1,0 +1,31 @@
+"""What the network remembers across restarts: where it reached whom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+ADDRESSES_KEPT: Final = 512
+ADDRESS_DAYS: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReachedAddress:
+    """An address at which this node reached a peer, and the peer proved its identity."""
+
+    peer_id: bytes
+    multiaddr: str
+    reached_at: int
+    """Seconds since 1970."""
+
+
+class AddressStore(Protocol):
+    """The addresses of one node. The storage adapter implements it.
+
+    Methods raise StoreCorrupted and FatalError.
+    """
+
+    async def load(self) -> Sequence[ReachedAddress]:
+        """Return what is kept, the newest first: at most 512, none older than 30 days."""
+
+    async def save(self, reached: Sequence[ReachedAddress]) -> None:
+        """Keep addresses, one for each peer; the oldest of all give way where there are many."""

@@ -1,0 +1,70 @@
+"""The address cache: where peers were reached, kept on disk, for a start without any other help."""
+
+import time
+from typing import Final
+
+import trio
+
+from d2m_node.address_store import AddressStore, ReachedAddress
+from d2m_node.network.addresses import Source, parse_endpoint
+from d2m_node.network.book import AddressBook
+
+FRESH_SECONDS: Final = 3600
+"""An address that was noted so shortly ago is not written again."""
+GATHER_SECONDS: Final = 2.0
+"""Addresses of so long are written at once: each write is synced to the disk."""
+MAX_NOTED: Final = 4096
+
+
+class AddressMemory:
+    """Only what this node dialled itself gets in, so nobody can fill it with words."""
+
+    def __init__(self, store: AddressStore) -> None:
+        self._store = store
+        self._noted: dict[bytes, ReachedAddress] = {}
+        self._unsaved: set[bytes] = set()
+        self._news = trio.Event()
+        self._stop = trio.Event()
+
+    async def load(self, book: AddressBook) -> None:
+        """Fill the address book. Raises StoreCorrupted, FatalError."""
+        for reached in reversed(await self._store.load()):
+            try:
+                parse_endpoint(reached.multiaddr)
+            except ValueError:
+                continue  # an older version may have dialled what this one does not
+            self._noted[reached.peer_id] = reached
+            book.add(Source.CACHE, reached.peer_id, reached.multiaddr)
+
+    def note_reached(self, peer_id: bytes, multiaddr: str) -> None:
+        """Note that a peer proved itself at an address."""
+        now = int(time.time())
+        before = self._noted.pop(peer_id, None)
+        is_fresh = before is not None and now - before.reached_at < FRESH_SECONDS
+        if before is not None and before.multiaddr == multiaddr and is_fresh:
+            self._noted[peer_id] = before
+            return
+        if len(self._noted) >= MAX_NOTED:
+            del self._noted[next(iter(self._noted))]
+        self._noted[peer_id] = ReachedAddress(peer_id=peer_id, multiaddr=multiaddr, reached_at=now)
+        self._unsaved.add(peer_id)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Write what is noted, until told to stop. Raises StoreCorrupted, FatalError."""
+        while not self._stop.is_set():
+            await self._news.wait()
+            with trio.move_on_after(GATHER_SECONDS):
+                await self._stop.wait()
+            await self._save()
+
+    def stop(self) -> None:
+        """Write the last of it, and end `run`."""
+        self._stop.set()
+        self._news.set()
+
+    async def _save(self) -> None:
+        unsaved, self._unsaved, self._news = self._unsaved, set(), trio.Event()
+        reached = [self._noted[peer_id] for peer_id in unsaved if peer_id in self._noted]
+        if reached:
+            await self._store.save(reached)

@@ -1,0 +1,54 @@
+"""The address cache on disk: bounded, aged, and there again after a restart."""
+
+import time
+from pathlib import Path
+
+from d2m_node.address_store import ADDRESS_DAYS, ReachedAddress
+from d2m_node.storage.addresses import Addresses
+from d2m_node.storage.database import open_store
+
+DAY_SECONDS = 86_400
+
+
+def reach(number: int, *, days_ago: float = 0.0, port: int = 9393) -> ReachedAddress:
+    return ReachedAddress(
+        peer_id=b"peer %d" % number,
+        multiaddr=f"/ip4/192.0.2.{number}/tcp/{port}",
+        reached_at=int(time.time() - days_ago * DAY_SECONDS),
+    )
+
+
+async def test_addresses_are_there_after_a_restart_the_newest_first(tmp_path: Path) -> None:
+    old, new = reach(1, days_ago=2), reach(2, days_ago=1)
+    async with open_store(tmp_path) as store:
+        await store.addresses.save([old, new])
+    async with open_store(tmp_path) as store:
+        assert await store.addresses.load() == [new, old]
+
+
+async def test_a_peer_has_one_address_the_last_one(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await store.addresses.save([reach(1, days_ago=1)])
+        await store.addresses.save([moved := reach(1, port=1)])
+        assert await store.addresses.load() == [moved]
+
+
+async def test_the_oldest_give_way_where_there_are_many(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        few = Addresses(store.run, kept=3)
+        await few.save([reach(number, days_ago=number) for number in range(1, 6)])
+        await few.save([reach(9)])
+        kept = await few.load()
+        assert [one.peer_id for one in kept] == [b"peer 9", b"peer 1", b"peer 2"]
+        assert len(await store.addresses.load()) == 3, "the others are gone, not hidden"
+
+
+async def test_what_is_too_old_is_neither_read_nor_kept(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await store.addresses.save([reach(1, days_ago=ADDRESS_DAYS + 1), reach(2)])
+        assert [one.peer_id for one in await store.addresses.load()] == [b"peer 2"]
+        await store.addresses.save([reach(3)])
+        count = await store.run(
+            lambda connection: connection.execute("SELECT count(*) FROM peer_addresses").fetchone()
+        )
+        assert count == (2,)
