@@ -13,8 +13,8 @@ trio.run
 
 import os
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -129,10 +129,7 @@ async def run_node(
         behaviour.open_store(settings.data_dir, settings.storage) as store,
         open_watch(settings.watch, store) as watch,
         behaviour.open_chain(settings.chain, signer, store.transactions) as chain,
-        behaviour.open_network(
-            network_settings(settings, first_sequence=await store.marks.reserve_sequence()),
-            *(NodeLibrary(store, chain, open_rooms), store.addresses),
-        ) as network,
+        _open_network(behaviour, settings, store, NodeLibrary(store, chain, open_rooms)) as network,
         trio.open_nursery() as services,
     ):
         herald = await Herald.open(store.facts)
@@ -213,9 +210,17 @@ def _find_data_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def network_settings(
-    settings: NodeSettings, *, first_sequence: int | None = None
-) -> NetworkSettings:
+@asynccontextmanager
+async def _open_network(
+    behaviour: Behaviour, settings: NodeSettings, store: Store, library: Library
+) -> AsyncIterator[Libp2pNetwork]:
+    """Join the network with sequence numbers and addresses that outlive this run."""
+    wanted = _network_settings(settings, await store.marks.reserve_sequence())
+    async with behaviour.open_network(wanted, library, store.addresses) as network:
+        yield network
+
+
+def _network_settings(settings: NodeSettings, first_sequence: int) -> NetworkSettings:
     """Return what the network adapter needs of the settings."""
     return NetworkSettings(
         identity_path=settings.data_dir / "peer.key",

@@ -8,7 +8,7 @@ from d2m_node.roles.acquaintances import find_acquaintances
 from protocol.enrolment import EnrolledCone, EnrolledSeller
 from protocol.job import Bid, JobPhase, JobState
 from protocol.market import MarketState, Peer
-from protocol.types import NO_DIGEST, Address, BlockNumber, JobId, Wei
+from protocol.types import NO_DIGEST, Address, BlockNumber, Wei
 from tests.support.market_states import make_job
 
 ME = Address(b"\x01" * 20)
@@ -95,7 +95,5 @@ def test_who_names_our_own_peer_is_ignored() -> None:
 
 def test_an_address_holds_nothing_that_a_terminal_obeys() -> None:
     peers = {STRANGER: Peer(b"x", b"/ip4/\x1b[2J\xff\n/tcp/1")}
-    found = find_acquaintances(
-        MarketState(peers=peers, jobs={JobId(1): make_job(1, JobPhase.AUCTION)}), ME
-    )
+    found = find_acquaintances(MarketState(peers=peers), ME)
     assert found.addresses[b"x"].isprintable()
