@@ -230,6 +230,8 @@ def _network_settings(settings: NodeSettings, first_sequence: int) -> NetworkSet
         upload_bytes_per_second=settings.network.upload_bytes_per_second,
         max_connections=settings.network.max_connections,
         peers_target=settings.network.peers_target,
+        lan=settings.network.lan,
+        lan_interfaces=settings.network.lan_interfaces,
         dial_private=_may_dial_private(settings),
         deny=settings.network.deny,
         first_sequence=first_sequence,

@@ -47,6 +47,7 @@ KEPT_STATES: Final = 128
 """Of so many newest blocks an endpoint keeps the state. The oldest that is asked for lies one
 below the confirmations and the blocks that a reorganisation may undo."""
 
+IP4: Final = 4
 CREDENTIALS: Final = "$CREDENTIALS_DIRECTORY"
 """systemd sets this variable for a service alone: elsewhere such a path stays as it is written."""
 
@@ -146,6 +147,11 @@ class NetworkSettings:
     dial_private: bool | None = None
     """Whether addresses of this machine and of private networks are dialled that others name, the
     registry for instance. As in a market on one LAN; by default on the local chain 31337 alone."""
+    lan: bool = False
+    """Whether to tell the local network of this node, and to look for peers there (multicast DNS).
+    For networks that you trust: it says where this node is to all who listen."""
+    lan_interfaces: tuple[str, ...] = ()
+    """IPv4 addresses of the interfaces to do so on; all of them if none is named."""
     deny: tuple[str, ...] = ()
     """Peer ids that are never talked to, as `peers` prints them."""
 
@@ -424,12 +430,22 @@ def _check_together(settings: NodeSettings) -> None:
             f"chain.reorg_blocks: with chain.confirmations at most {KEPT_STATES - 2} together; "
             "endpoints keep no older state"
         )
+    for address in settings.network.lan_interfaces:
+        if not _is_ip4(address):
+            raise UserError(f"network.lan_interfaces: {address!r} is no IPv4 address")
     _check_listener(
         "rpc.tcp", settings.rpc.tcp, None if settings.rpc.allow_remote else _UNENCRYPTED
     )
     may_be_far = settings.watch.allow_remote
     _check_listener("watch.listen", settings.watch.listen, None if may_be_far else _READABLE)
     check_roles(settings.roles)
+
+
+def _is_ip4(text: str) -> bool:
+    try:
+        return ip_address(text).version == IP4
+    except ValueError:
+        return False
 
 
 def _check_listener(name: str, text: str | None, danger: str | None) -> None:

@@ -29,6 +29,7 @@ from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.gossip import Gossip, Validate
 from d2m_node.network.host import build_host, check_listen, close_host, fix_port
 from d2m_node.network.identity import load_or_create_identity
+from d2m_node.network.lan import Lan
 from d2m_node.network.lasting import Lasting
 from d2m_node.network.memory import AddressMemory
 from d2m_node.network.peers import offline_statuses, parse_bootstrap
@@ -110,6 +111,10 @@ class Libp2pNetwork:
         """Read the address cache, and keep it from now on. Raises FatalError."""
         await self._memory.load(self._book)
         tasks.start_soon(self._memory.run)
+
+    async def run_lan(self) -> None:
+        """Tell the local network of this node, and hear of others, until cancelled."""
+        await Lan(str(ID(self._peer_id)), self._settings, self._book, lambda: self._listening).run()
 
     def stop(self) -> None:
         """Say goodbye to all peers and end `run`."""
@@ -255,7 +260,11 @@ async def open_network(
         async with trio.open_nursery() as tasks:
             await network.remember(tasks)
             await tasks.start(network.run)
-            yield network
+            async with trio.open_nursery() as search:
+                if settings.lan:
+                    search.start_soon(network.run_lan)
+                yield network
+                search.cancel_scope.cancel()
             network.stop()
     except ExceptionGroup as group:
         # One failure leaves as itself.

@@ -14,6 +14,8 @@ from d2m_node.ports import DialFailure
 SETTLED_SECONDS: Final = 10.0
 """A connection that lived so long was a good one: the next pause is the shortest again."""
 MAX_DOUBLINGS: Final = 20
+MAX_ADDRESSES: Final = 4
+"""Of one peer, from one source."""
 MAX_FOUND: Final = 1024
 """Peers that one source alone names, one by one: names are free on a LAN."""
 
@@ -34,7 +36,7 @@ def is_peer_id(peer_id: bytes) -> bool:
 class KnownPeer:
     """One peer: its addresses by who told them, and when it is dialled next."""
 
-    addresses: dict[Source, str] = field(default_factory=dict)
+    addresses: dict[Source, tuple[str, ...]] = field(default_factory=dict)
     is_needed: bool = False
     """A job of this node counts on it."""
     attempts: int = 0
@@ -53,8 +55,8 @@ class KnownPeer:
         """List the addresses in the order in which they are tried, each once."""
         found: dict[str, Source] = {}
         for source in Source:
-            if self.addresses.get(source):
-                found.setdefault(self.addresses[source], source)
+            for address in self.addresses.get(source, ()):
+                found.setdefault(address, source)
         return [(source, address) for address, source in found.items()]
 
 
@@ -82,14 +84,14 @@ class AddressBook:
             if peer_id not in addresses:
                 self._forget(peer_id, source)
         for peer_id, address in addresses.items():
-            self._set(peer_id, source, address)
+            self._set(peer_id, source, (address,) if address else ())
         self.wake()
 
-    def add(self, source: Source, peer_id: bytes, address: str) -> None:
-        """Take one address; the source's former one of this peer is forgotten."""
+    def add(self, source: Source, peer_id: bytes, *addresses: str) -> None:
+        """Take a peer's addresses; what the source said of it before is forgotten."""
         if peer_id not in self._known:
             self._make_room(source)
-        self._set(peer_id, source, address)
+        self._set(peer_id, source, addresses[:MAX_ADDRESSES])
         self.wake()
 
     def forget(self, source: Source, peer_id: bytes) -> None:
@@ -151,7 +153,7 @@ class AddressBook:
         self.changed.set()
         self.changed = trio.Event()
 
-    def _set(self, peer_id: bytes, source: Source, address: str) -> None:
+    def _set(self, peer_id: bytes, source: Source, addresses: tuple[str, ...]) -> None:
         if peer_id == self._own_id or not is_peer_id(peer_id):
             return
         known = self._known.get(peer_id)
@@ -159,8 +161,9 @@ class AddressBook:
             first = trio.current_time() + self.patience(peer_id)
             known = KnownPeer(next_dial_at=first, is_needed=peer_id in self._needed)
             self._known[peer_id] = known
-        is_news = address not in known.addresses.values()
-        known.addresses[source] = address
+        before = {address for _, address in known.list_addresses()}
+        is_news = not before.issuperset(addresses)
+        known.addresses[source] = addresses
         if is_news and known.failures:
             known.attempts = 0
             known.next_dial_at = trio.current_time()

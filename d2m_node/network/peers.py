@@ -78,7 +78,7 @@ class Peers(INotifee):
     def find_registered(self, peer_id: bytes) -> str | None:
         """Return a peer's address as the registry has it."""
         known = self._book.find(peer_id)
-        return known.addresses.get(Source.REGISTRY) if known else None
+        return next(iter(known.addresses.get(Source.REGISTRY, ())), None) if known else None
 
     def is_connected(self, peer_id: bytes) -> bool:
         """Say whether a connection to the peer is open."""
@@ -255,17 +255,19 @@ def offline_statuses(book: AddressBook, reason: str) -> Sequence[PeerStatus]:
 
 def parse_bootstrap(entries: Iterable[str]) -> dict[bytes, str]:
     """Split ``/ip4/…/tcp/…/p2p/ID`` into peer id and address. Raises ValueError."""
-    addresses = {}
-    for entry in entries:
-        address, found, peer_id = entry.rpartition("/p2p/")
-        if not found:
-            raise ValueError(f"{entry} lacks /p2p/ and the peer's id")
-        parse_endpoint(address)
-        encoded = ID.from_string(peer_id).to_bytes()
-        if not is_peer_id(encoded):
-            raise ValueError(f"{entry} does not end with a peer's id")
-        addresses[encoded] = address
-    return addresses
+    return dict(split_named(entry) for entry in entries)
+
+
+def split_named(entry: str) -> tuple[bytes, str]:
+    """Split one address that ends with its peer's id. Raises ValueError."""
+    address, found, peer_id = entry.rpartition("/p2p/")
+    if not found:
+        raise ValueError(f"{entry} lacks /p2p/ and the peer's id")
+    parse_endpoint(address)
+    encoded = ID.from_string(peer_id).to_bytes()
+    if not is_peer_id(encoded):
+        raise ValueError(f"{entry} does not end with a peer's id")
+    return encoded, address
 
 
 def _find_root(error: BaseException) -> BaseException:

@@ -39,6 +39,10 @@ class NetworkSettings:
     """With so many peers the node stays connected; with those that its jobs need in any case."""
     dial_private: bool = False
     """Whether strangers may name addresses of this machine and of private networks."""
+    lan: bool = False
+    """Whether peers on the local network are told and asked by multicast DNS."""
+    lan_interfaces: tuple[str, ...] = ()
+    """IPv4 addresses of the interfaces to do so on; all of them if none is named."""
     max_dials: int = 32
     """At once, of those that nobody waits for."""
     redial_seconds: float = 0.5
