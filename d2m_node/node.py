@@ -230,6 +230,7 @@ def _network_settings(settings: NodeSettings, first_sequence: int) -> NetworkSet
         upload_bytes_per_second=settings.network.upload_bytes_per_second,
         max_connections=settings.network.max_connections,
         peers_target=settings.network.peers_target,
+        dht=settings.network.dht,
         lan=settings.network.lan,
         lan_interfaces=settings.network.lan_interfaces,
         dial_private=_may_dial_private(settings),

@@ -145,7 +145,7 @@ class DialFailure:
 
     multiaddr: str
     source: str
-    """Who told it: bootstrap, registry, lan, cache."""
+    """Who told it: bootstrap, registry, lan, cache, dht."""
     reason: str
 
 

@@ -147,6 +147,8 @@ class NetworkSettings:
     dial_private: bool | None = None
     """Whether addresses of this machine and of private networks are dialled that others name, the
     registry for instance. As in a market on one LAN; by default on the local chain 31337 alone."""
+    dht: bool = True
+    """Whether other nodes are asked where a peer is that has moved, and told where this one is."""
     lan: bool = False
     """Whether to tell the local network of this node, and to look for peers there (multicast DNS).
     For networks that you trust: it says where this node is to all who listen."""

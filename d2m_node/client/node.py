@@ -97,7 +97,7 @@ class PrivacyView(Result, frozen=True, kw_only=True):
 class DialFailureView(Result, frozen=True, kw_only=True):
     multiaddr: str
     source: str
-    """Who told this address: bootstrap, registry, lan, or cache, where it was reached before."""
+    """Who told this address: bootstrap, registry, lan, dht, or cache: reached there before."""
     reason: str
 
 

@@ -71,6 +71,7 @@ class Libp2pNetwork:
         self._gossip = Gossip(self._peer_id, settings, self._conduct.blame, self._counts)
         self._lasting = Lasting(
             settings=settings,
+            key_pair=key_pair,
             library=library,
             conduct=self._conduct,
             gossip=self._gossip,

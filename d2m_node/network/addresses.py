@@ -42,6 +42,8 @@ class Source(Enum):
     """Somebody on the local network."""
     CACHE = "cache"
     """This node: it reached the peer there."""
+    DHT = "dht"
+    """The peer, by a record that it signed and another node passed on."""
 
 
 class Scope(Enum):
@@ -79,6 +81,12 @@ def parse_endpoint(multiaddr: str) -> Endpoint:
     if not endpoint.is_name and ip_address(endpoint.host).version != int(found[1][2]):
         raise ValueError(f"{multiaddr}: {endpoint.host} is no {endpoint.protocol} address")
     return endpoint
+
+
+def is_anywhere(multiaddr: str) -> bool:
+    """Say whether an address stands for every interface of a machine, and so for none."""
+    endpoint = parse_endpoint(multiaddr)
+    return not endpoint.is_name and ip_address(endpoint.host).is_unspecified
 
 
 def explain_refusal(address: IpAddress, scope: Scope) -> str | None:

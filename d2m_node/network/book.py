@@ -44,6 +44,8 @@ class KnownPeer:
     failures: tuple[DialFailure, ...] = ()
     """Of the last dial, each address with its reason; none if it succeeded."""
     next_dial_at: float = 0.0
+    next_search_at: float = 0.0
+    """When others may be asked again where it is."""
     connected_at: float | None = None
 
     @property

@@ -17,6 +17,7 @@ from libp2p.abc import IHost, IMuxedConn, INetStream, IRawConnection
 from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError, ValidationError
 from libp2p.host.basic_host import BasicHost
+from libp2p.kad_dht.routing_table import KBucket
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
@@ -62,6 +63,11 @@ def _identify_nobody(_self: BasicHost, _peer_id: ID, *, reason: str) -> None:
     """Neither addresses nor protocols are believed because a peer says so."""
 
 
+async def _is_connected(self: KBucket, peer_id: ID) -> bool:
+    """Whoever is connected is there."""
+    return peer_id in self.host.get_connected_peers()
+
+
 def _send_no_record(_host: IHost) -> tuple[bytes, bool]:
     return b"", False
 
@@ -75,6 +81,8 @@ PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     (AutoConnector, "maybe_connect", _connect_to_nobody),
     # Stock asks each new peer who it is and keeps all it says; half the work of connecting.
     (BasicHost, "_schedule_identify", _identify_nobody),
+    # Stock dials whoever is longest in a full bucket of the routing table, and asks for zeros.
+    (KBucket, "_ping_peer", _is_connected),
     # Stock puts a signed record of our addresses into every RPC, and each receiver verifies it
     # twice. Addresses come from the registry instead; `write_msg` leaves the empty field out.
     (gossipsub, "env_to_send_in_RPC", _send_no_record),

@@ -17,7 +17,7 @@ import trio
 import zeroconf
 from zeroconf import InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
-from d2m_node.network.addresses import MAX_LENGTH, Source, parse_endpoint
+from d2m_node.network.addresses import MAX_LENGTH, Source, is_anywhere, parse_endpoint
 from d2m_node.network.book import MAX_FOUND, AddressBook
 from d2m_node.network.peers import split_named
 from d2m_node.network.settings import NetworkSettings
@@ -121,7 +121,7 @@ class Lan:
         """Yield where this node listens: on all interfaces, or on the one that it was told."""
         for address in self._listening():
             endpoint = parse_endpoint(address)
-            if ip_address(endpoint.host).is_unspecified:
+            if is_anywhere(address):
                 for host in self._list_interfaces():
                     yield f"/ip4/{host}/tcp/{endpoint.port}"
             else:

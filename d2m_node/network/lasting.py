@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from libp2p.crypto.keys import KeyPair
+
 from d2m_node.network.book import AddressBook
 from d2m_node.network.conduct import Conduct
 from d2m_node.network.counts import NetworkCounts
@@ -16,6 +18,7 @@ class Lasting:
     """The settings, and all that is remembered."""
 
     settings: NetworkSettings
+    key_pair: KeyPair
     library: Library
     conduct: Conduct
     gossip: Gossip

@@ -1,7 +1,7 @@
 """Who we are connected with, and whom we dial next."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -26,6 +26,9 @@ ADDRESS_SECONDS = 3600
 LONGEST_NAP_SECONDS: Final = 60.0
 
 
+Search = Callable[[bytes], Awaitable[Sequence[str]]]
+
+
 class Peers(INotifee):
     """Dials the peers of the address book: those that are kept, and others until there are enough.
 
@@ -46,6 +49,8 @@ class Peers(INotifee):
         self._dials: dict[bytes, trio.Event] = {}
         """Under way, and what is set at their end."""
         self._queued: set[bytes] = set()
+        self.search: Search | None = None
+        """Asks other nodes where a peer is."""
         network.register_notifee(self)
 
     async def run(self) -> None:
@@ -85,7 +90,32 @@ class Peers(INotifee):
         return any(not c.is_closed for c in self._swarm.connections.get(ID(peer_id), ()))
 
     async def reach(self, peer_id: bytes) -> None:
-        """Connect unless connected. Raises PeerUnreachable."""
+        """Connect unless connected; ask others where the peer is if need be.
+
+        Raises PeerUnreachable.
+        """
+        await self._connect(peer_id, self._book.find(peer_id) or KnownPeer(), self.search)
+
+    async def reach_at(self, peer_id: bytes, addresses: tuple[str, ...]) -> bool:
+        """Connect where others say that a peer is, if it is not known from elsewhere.
+
+        Returns whether that was needed. Raises PeerUnreachable.
+        """
+        if self.is_connected(peer_id):
+            return False
+        known = self._book.find(peer_id) or KnownPeer({Source.DHT: addresses})
+        await self._connect(peer_id, known, None)
+        return True
+
+    def release(self, peer_ids: Iterable[bytes]) -> None:
+        """Part with peers that were asked once, if there are enough others."""
+        for peer_id in peer_ids:
+            known = self._book.find(peer_id)
+            is_kept = known is not None and known.is_kept
+            if not is_kept and len(self._swarm.connections) > self._settings.peers_target:
+                self.drop(peer_id)
+
+    async def _connect(self, peer_id: bytes, known: KnownPeer, search: Search | None) -> None:
         ban = self._conduct.explain_ban(peer_id)
         if ban is not None:
             raise PeerUnreachable(f"peer {ID(peer_id)} is {ban}")
@@ -93,12 +123,9 @@ class Peers(INotifee):
             await self._dials[peer_id].wait()
         if self.is_connected(peer_id):
             return
-        known = self._book.find(peer_id)
-        if known is None or not known.list_addresses():
-            raise PeerUnreachable(f"no address of peer {ID(peer_id)}")
         self._dials[peer_id] = trio.Event()
         try:
-            await self._try_addresses(peer_id, known)
+            await self._try_addresses(peer_id, known, search)
         finally:
             self._dials.pop(peer_id).set()
 
@@ -165,15 +192,40 @@ class Peers(INotifee):
     async def _try_reach(self, peer_id: bytes, known: KnownPeer) -> None:
         was_well = not known.failures
         try:
-            await self.reach(peer_id)
+            # Others are asked for those that somebody waits for, not for all that ever registered.
+            await self._connect(peer_id, known, self.search if known.is_kept else None)
         except PeerUnreachable as exc:
             if was_well:
                 log.info("peer_unreachable", error=str(exc))
 
-    async def _try_addresses(self, peer_id: bytes, known: KnownPeer) -> None:
-        """Dial one address after the other. Raises PeerUnreachable that names them all."""
-        failures = []
-        for source, address in known.list_addresses():
+    async def _try_addresses(self, peer_id: bytes, known: KnownPeer, search: Search | None) -> None:
+        """Dial one address after the other, and those that a search finds.
+
+        Raises PeerUnreachable that names them all.
+        """
+        failures: list[DialFailure] = []
+        tried = known.list_addresses()
+        if await self._try_each(peer_id, tried, failures):
+            known.failures = ()
+            return
+        if search is not None and trio.current_time() >= known.next_search_at:
+            known.next_search_at = trio.current_time() + self._settings.search_pause_seconds
+            found = [(Source.DHT, address) for address in await search(peer_id)]
+            news = [one for one in found if one[1] not in {address for _, address in tried}]
+            if await self._try_each(peer_id, news, failures):
+                known.failures = ()
+                self._book.add(Source.DHT, peer_id, *(address for _, address in news))
+                return
+        self._counts.dials["failed"] += 1
+        known.failures = tuple(failures)
+        reasons = "; ".join(one.reason for one in failures)
+        raise PeerUnreachable(reasons or f"no address of peer {ID(peer_id)}")
+
+    async def _try_each(
+        self, peer_id: bytes, addresses: list[tuple[Source, str]], failures: list[DialFailure]
+    ) -> bool:
+        """Dial until one answers; what did not is added to the failures."""
+        for source, address in addresses:
             try:
                 await self._dial(peer_id, address, self._scope_of(source))
             except PeerUnreachable as exc:
@@ -182,12 +234,9 @@ class Peers(INotifee):
                 )
             else:
                 self._counts.dials["reached"] += 1
-                known.failures = ()
                 self._memory.note_reached(peer_id, address)
-                return
-        self._counts.dials["failed"] += 1
-        known.failures = tuple(failures)
-        raise PeerUnreachable("; ".join(one.reason for one in failures))
+                return True
+        return False
 
     def _scope_of(self, source: Source) -> Scope:
         if source is Source.BOOTSTRAP or self._settings.dial_private:

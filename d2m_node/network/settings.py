@@ -43,6 +43,14 @@ class NetworkSettings:
     """Whether peers on the local network are told and asked by multicast DNS."""
     lan_interfaces: tuple[str, ...] = ()
     """IPv4 addresses of the interfaces to do so on; all of them if none is named."""
+    dht: bool = True
+    """Whether other nodes are asked, and told, where peers are."""
+    first_search_seconds: float = 5.0
+    """After the start, and while there is no peer, until those next to us are told where we are."""
+    search_seconds: float = 600.0
+    """Between two times that they are told."""
+    search_pause_seconds: float = 60.0
+    """Before others are asked again where the same peer is."""
     max_dials: int = 32
     """At once, of those that nobody waits for."""
     redial_seconds: float = 0.5

@@ -8,11 +8,14 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.tools.anyio_service import background_trio_service
 
 from d2m_node.errors import FatalError, PeerUnreachable
+from d2m_node.network.addresses import is_anywhere
 from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
 from d2m_node.network.host import start_listening
+from d2m_node.network.kademlia import Kademlia
 from d2m_node.network.lasting import Lasting
 from d2m_node.network.peers import Peers
 from d2m_node.network.reach import DialBackServer, ReachCheck
+from d2m_node.network.records import sign_record
 from d2m_node.network.serving import StreamServer
 from d2m_node.network.streams import StreamClient
 
@@ -37,7 +40,12 @@ class Stack:
         self.reach = ReachCheck(
             self.peers, self.client.open_stream, settings, lambda: self.listening
         )
+        self.kademlia: Kademlia | None = None
+        if settings.dht:
+            self.kademlia = Kademlia(host, self.peers, settings, self._sign_own)
+            self.peers.search = self.kademlia.find
         DialBackServer(host, self.peers, settings, lasting.counts)
+        self._lasting = lasting
         self._gossip = gossip
         self._borrowers: set[trio.CancelScope] = set()
         self._server = StreamServer(host, lasting.library, settings, lasting.counts)
@@ -61,6 +69,8 @@ class Stack:
             self.tasks.start_soon(self._gossip.run_publisher, self.pubsub)
             self.tasks.start_soon(self._server.run)
             self.tasks.start_soon(self.peers.run)
+            if self.kademlia is not None:
+                self.tasks.start_soon(self.kademlia.run)
             self.tasks.start_soon(self.reach.run)
             try:
                 yield
@@ -71,6 +81,13 @@ class Stack:
     def listening(self) -> Sequence[str]:
         """The multiaddrs listened on, with real ports, without /p2p."""
         return [str(address) for address in self.host.get_transport_addrs()]
+
+    def _sign_own(self) -> bytes | None:
+        """Sign where this node is, if that can be said."""
+        announced = self._lasting.settings.announce
+        told = [announced] if announced else list(self.listening)
+        addresses = [one for one in told if not is_anywhere(one)]
+        return sign_record(self._lasting.key_pair, addresses) if addresses else None
 
     @contextmanager
     def borrow(self) -> Iterator[None]:
