@@ -58,8 +58,8 @@ def validate_windows(
 def _least_of(terms: JobTerms, name: str, seed_delay_blocks: int, lag_blocks: int) -> int:
     """Return how many blocks a window must have for a node so far behind the tip."""
     least = lag_blocks + REACTION_BLOCKS
-    if name in AT_STAKE:
-        least += lag_blocks
+    if name in AT_STAKE and lag_blocks > 0:
+        least += lag_blocks + 1  # and whom the first sender left out sends a block later
     match name:
         case "appeal_blocks" | "validation_blocks":
             # The seed of an audit, or of the draw of the validation set, is mined in the window.

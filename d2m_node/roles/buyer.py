@@ -21,7 +21,7 @@ from d2m_node.roles.bids import (
 )
 from d2m_node.roles.boundary import run_to_failure
 from d2m_node.roles.desk import BuyerDesk
-from d2m_node.roles.jobs import check_place, job_in
+from d2m_node.roles.jobs import check_closed, check_place, job_in
 from d2m_node.roles.post import Post
 from d2m_node.roles.refusals import Objection
 from d2m_node.roles.room import Room
@@ -123,9 +123,17 @@ async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
     await close_enrolment_in_turn(chain, job, turn_from)
     if job().phase is JobPhase.CANCELLED:
         return
+
+    def closed_job() -> JobState:
+        """Return the job; raise too if a reorganisation took the end of its enrolment back.
+
+        Then this starts again: if nobody applies on the new branch, only the buyer closes it.
+        """
+        return check_closed(job())
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stand_in_for_pool, chain, job, turn_from)
-        nursery.start_soon(settle_in_turn, chain, job, turn_from)
+        nursery.start_soon(stand_in_for_pool, chain, closed_job, turn_from)
+        nursery.start_soon(settle_in_turn, chain, closed_job, turn_from)
         await _serve_job(ports, room)
 
 

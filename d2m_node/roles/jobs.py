@@ -5,7 +5,7 @@ Whoever looks it up then stops by an error that ends the work in one job, never 
 """
 
 from d2m_node.errors import JobFailed, TransientError
-from protocol.job import Bid, JobState
+from protocol.job import Bid, JobPhase, JobState
 from protocol.market import MarketState
 from protocol.terms import JobTerms
 from protocol.types import Address, JobId
@@ -42,6 +42,13 @@ def bid_in(job: JobState, bidder: Address) -> Bid:
     if bid is None:
         raise TransientError(f"job {job.job_id}: a reorganisation took the bid back")
     return bid
+
+
+def check_closed(job: JobState) -> JobState:
+    """Return a job whose enrolment was closed. Raises TransientError, as `bid_in` does."""
+    if job.phase is JobPhase.ENROLMENT:
+        raise TransientError(f"job {job.job_id}: a reorganisation opened its enrolment again")
+    return job
 
 
 def check_place(job: JobState, *, is_held: bool) -> JobState:

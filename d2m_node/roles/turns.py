@@ -75,12 +75,12 @@ async def land(
     ``rank`` is this node's place among those whose statements were heard and are not recorded:
     place 0 sends a batch for all at the first block, the next one after two blocks of silence.
     In the last block that is left, whoever is not recorded sends. Where blocks are spared it does
-    so in each of them, but not before the first sender was silent: what is on record by then is
+    so in each of them, but not before the first sender's call is mined: what that has recorded is
     refused before it costs anything.
     """
     last_block = window.end_block - 1
-    silent_block = min(window.first_block + SILENCE_BLOCKS, last_block)
-    urgent_block = max(silent_block, last_block - window.spare_blocks)
+    second_block = min(window.first_block + 1, last_block)
+    urgent_block = max(second_block, last_block - window.spare_blocks)
     for block in range(window.first_block, window.end_block):
         await wait_block_or(chain, block, is_recorded)
         if is_recorded():

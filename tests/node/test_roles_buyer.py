@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import trio
+from trio.testing import MockClock
 
 from d2m_node.calls import (
     ApproveToken,
@@ -21,6 +22,7 @@ from d2m_node.errors import JobFailed, TransactionReverted, UserError
 from d2m_node.ports import Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
+from d2m_node.roles.boundary import PAUSE_SECONDS
 from d2m_node.roles.buyer import run_buyer
 from d2m_node.roles.desk import BuyerDesk
 from d2m_node.roles.payday import run_payday
@@ -361,20 +363,47 @@ async def test_a_bid_of_any_amount_is_remembered() -> None:
     assert await remember_bid(Cast().buyer.ports, JOB, bid) == bid
 
 
+async def place_bid(cast: Cast) -> None:
+    """Let the buyer know of the bid that has won."""
+    bid = PlannedBid(amount_wei=30, salt=bytes(32), body_hash=bytes(32), terms=TERMS,
+                    dataset_path="")  # fmt: skip
+    await remember_bid(cast.buyer.ports, JOB, bid)
+    job, me = cast.market.state.jobs[JOB], cast.buyer.signer.address
+    sealed = replace(job.bids[me], commitment=commit_to(cast.buyer.ports, JOB, bid))
+    jobs = {JOB: replace(job, bids={me: sealed})}
+    cast.market.state = replace(cast.market.state, jobs=jobs)
+
+
+async def test_a_buyer_closes_an_enrolment_again_that_a_reorganisation_has_opened(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    opened = cast.market.state.jobs[JOB]
+    cast = Cast()
+    cast.start()
+    await place_bid(cast)
+    nursery.start_soon(run_payday, cast.buyer.ports)
+    nursery.start_soon(buy, cast)
+    await cast.market.mine()
+    job = cast.market.state.jobs[JOB]
+    # On the new branch all applications came too late.
+    again = replace(opened, bids=job.bids, enrolment_end=BlockNumber(5))
+    cast.market.state = replace(cast.market.state, jobs={JOB: again})
+    await cast.market.mine()
+    await trio.sleep(PAUSE_SECONDS)
+    await cast.market.mine_to(again.enrolment_end + 4)
+    assert cast.market.sent(ReclaimEscrow) == [ReclaimEscrow(job=JOB)]
+
+
 async def test_a_buyer_gets_its_escrow_back_when_no_cone_node_enrols(
     nursery: trio.Nursery,
 ) -> None:
     cast = Cast()
     cast.open_enrolment()
     cast.buyer.store.blobs.data.clear()  # not even the request is readable
-    bid = PlannedBid(amount_wei=30, salt=bytes(32), body_hash=bytes(32), terms=TERMS,
-                    dataset_path="")  # fmt: skip
-    await remember_bid(cast.buyer.ports, JOB, bid)
+    await place_bid(cast)
     job = cast.market.state.jobs[JOB]
-    me = cast.buyer.signer.address
-    sealed = replace(job.bids[me], commitment=commit_to(cast.buyer.ports, JOB, bid))
-    jobs = {JOB: replace(job, bids={me: sealed})}
-    cast.market.state = replace(cast.market.state, jobs=jobs)
     nursery.start_soon(run_payday, cast.buyer.ports)
     nursery.start_soon(buy, cast)
     await cast.market.mine_to(job.enrolment_end + 4)

@@ -142,6 +142,6 @@ async def test_where_blocks_are_spared_all_send_so_many_earlier() -> None:
 
 
 async def test_even_then_the_first_sender_gets_its_time() -> None:
-    assert await list_sends(Window(2, 6, spare_blocks=5), 7) == [4, 5]
+    assert await list_sends(Window(2, 6, spare_blocks=5), 7) == [3, 4, 5]
     assert await list_sends(Window(2, 4, spare_blocks=5), 7) == [3]
     assert await list_sends(Window(2, 2, spare_blocks=5), 7) == []

@@ -32,9 +32,9 @@ def with_windows(**blocks: int) -> JobTerms:
 
 def list_least(lag: int) -> dict[str, int]:
     """Return what a node so far behind the tip needs: twice as much more where it could lose."""
-    late = {key: lag * (key != "decision_blocks") for key in LEAST}
-    late |= dict.fromkeys(AT_STAKE, 2 * lag)
-    return {key: blocks + late[key] for key, blocks in LEAST.items()}
+    more = dict.fromkeys(LEAST, lag) | {"decision_blocks": 0}
+    more |= dict.fromkeys(AT_STAKE, 2 * lag + 1 if lag else 0)
+    return {key: blocks + more[key] for key, blocks in LEAST.items()}
 
 
 def test_the_windows_of_a_devnet_are_safe() -> None:

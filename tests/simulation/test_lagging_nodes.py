@@ -18,12 +18,12 @@ def lagging_scenario(confirmations: int, spare_blocks: int) -> Scenario:
     table["request"]["auction"] = {"commit_blocks": least, "reveal_blocks": least}
     table["request"]["terms"] |= {
         "enrolment_blocks": least,
-        "validation_blocks": least + confirmations + 1,
+        "validation_blocks": least + confirmations + 2,
         "update_commit_blocks": least,
         "update_open_blocks": least,
-        "availability_blocks": least + confirmations,
+        "availability_blocks": least + confirmations + 1,
         "vote_commit_blocks": least,
-        "vote_open_blocks": least + confirmations,
+        "vote_open_blocks": least + confirmations + 1,
         "header_blocks": least + 5,
         "appeal_blocks": least,
     }

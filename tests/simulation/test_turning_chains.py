@@ -9,7 +9,7 @@ from tests.support.scenarios import small_scenario, small_table
 
 SHORTEST = {
     "enrolment_blocks": 5,
-    "validation_blocks": 5,
+    "validation_blocks": 6,
     "update_commit_blocks": 5,
     "update_open_blocks": 5,
     "availability_blocks": 5,

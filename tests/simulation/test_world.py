@@ -182,7 +182,7 @@ def test_a_buyer_that_crashes_after_its_bid_reveals_it_and_gets_its_model() -> N
 
 def test_a_chain_that_turns_no_deeper_than_nodes_wait_misleads_nobody() -> None:
     request = small_table()["request"]
-    longer = dict.fromkeys(WINDOWS, 5)
+    longer = dict.fromkeys(WINDOWS, 6)
     outcome = run(
         chain={"confirmations": 1},
         request={**request, "terms": {**request["terms"], **longer}},
@@ -200,7 +200,7 @@ def test_nodes_that_wait_for_confirmations_are_in_time_in_the_shortest_windows_t
 ) -> None:
     request = small_table()["request"]
     shortest = dict.fromkeys(WINDOWS, confirmations + 3)
-    shortest |= dict.fromkeys(AT_STAKE, 2 * confirmations + 3)
+    shortest |= dict.fromkeys(AT_STAKE, 2 * confirmations + 4)
     outcome = run(
         chain={"confirmations": confirmations},
         request={

@@ -98,6 +98,8 @@ class Rulebook:
     """More CONE nodes are hostile than the vote is planned for, or there is no real vote."""
     is_excused: Callable[[Address, BlockNumber], bool]
     """Tells whether a node was down, cut off or misled since a block: it could not open then."""
+    has_turned: Callable[[BlockNumber], bool]
+    """Tells whether more blocks were taken back since a block than nodes wait."""
 
 
 class Referee:
@@ -198,6 +200,8 @@ class Referee:
         missed = find_missed_receipts(job, ended)
         if missed is None or job.buyer not in self._rules.honest:
             return
+        if self._rules.has_turned(job.opened_block):
+            return  # the draw of the samples may be another one than the buyer has served
         able = [
             cone.account
             for cone in job.cones

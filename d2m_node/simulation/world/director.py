@@ -74,12 +74,16 @@ class Director:
 
     def is_excused(self, account: Address, since: BlockNumber) -> bool:
         """Tell whether a node suffered from a fault since a block."""
-        if self._turned_block >= since:
+        if self.has_turned(since):
             return True
         for name, node in self._nodes.items():
             if node.identity.account == account:
                 return self._suffered.get(name, -1) + AFTERMATH_BLOCKS >= since
         return False
+
+    def has_turned(self, since: BlockNumber) -> bool:
+        """Tell whether more blocks were taken back since a block than nodes wait."""
+        return self._turned_block >= since
 
     async def _let_happen(self, fault: Fault) -> None:
         self._record.note("fault", what=fault.kind, nodes=list(fault.nodes), blocks=fault.blocks)

@@ -190,6 +190,7 @@ def _make_rulebook(
         honest=frozenset(kit.identity.account for kit in equipment.values() if is_honest(kit.kind)),
         is_wrong_tolerated=hostile_cones > planned or YODA in scenario.ablate,
         is_excused=director.is_excused,
+        has_turned=director.has_turned,
     )
 
 
