@@ -33,6 +33,7 @@ from d2m_node.keys import open_account
 from d2m_node.measures import MeasuredChain
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
+from d2m_node.past_jobs import PastJobs
 from d2m_node.ports import ChainPort, Library, NetworkPort, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import make_policy
 from d2m_node.request_file import METRICS
@@ -89,7 +90,8 @@ class Behaviour:
     make_executor: Callable[[Device], Awaitable[Executor]] = make_honest_executor
     open_store: Callable[[Path, StorageSettings], AbstractAsyncContextManager[Store]] = open_store
     open_chain: Callable[
-        [ChainSettings, SignerPort, TransactionStore], AbstractAsyncContextManager[MeasuredChain]
+        [ChainSettings, SignerPort, TransactionStore, PastJobs],
+        AbstractAsyncContextManager[MeasuredChain],
     ] = open_chain
     open_network: Callable[
         [NetworkSettings, Library, AddressStore], AbstractAsyncContextManager[Libp2pNetwork]
@@ -128,7 +130,7 @@ async def run_node(
     async with (
         behaviour.open_store(settings.data_dir, settings.storage) as store,
         open_watch(settings.watch, store) as watch,
-        behaviour.open_chain(settings.chain, signer, store.transactions) as chain,
+        behaviour.open_chain(settings.chain, signer, store.transactions, store.past) as chain,
         _open_network(behaviour, settings, store, NodeLibrary(store, chain, open_rooms)) as network,
         trio.open_nursery() as services,
     ):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import trio
 
 from d2m_node.calls import ContractCall
+from d2m_node.past_jobs import PastJobs
 from protocol.events import BitmapsLogged, CourseChanged, RecordedEvent
 from protocol.hashing import Domain
 from protocol.market import MarketState
@@ -351,6 +352,10 @@ class StorePort(Protocol):
     @property
     def refusals(self) -> RefusalPort:
         """What roles turned down, and why."""
+
+    @property
+    def past(self) -> PastJobs:
+        """Jobs of the market that are long over; `d2m_node.lookup` looks there, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

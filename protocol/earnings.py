@@ -9,7 +9,7 @@ Gas is no part of it: the chain takes it apart from any job. Payouts are recompu
 `payout_explanation`; here they are what was credited. Source: MECHANISM 2, 3.1, 9.2, 14.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -33,7 +33,6 @@ from protocol.events import (
     StakeSlashed,
 )
 from protocol.job import JobState
-from protocol.market import MarketState
 from protocol.params import BPS, ProtocolParams
 from protocol.payout_explanation import EventSource, locate
 from protocol.settlement import PayeeRole
@@ -133,15 +132,10 @@ class Position:
 
 
 def list_positions(
-    state: MarketState, account: Address, params: ProtocolParams, *, job_id: JobId | None = None
+    jobs: Iterable[JobState], account: Address, params: ProtocolParams
 ) -> tuple[Position, ...]:
-    """List what an account has to do with each job, or with one; by job, role and currency."""
-    jobs = state.jobs if job_id is None else {job_id: state.jobs[job_id]}
-    return tuple(
-        position
-        for number in sorted(jobs)
-        for position in _list_of_job(jobs[number], account, params)
-    )
+    """List what an account has to do with jobs; by job as they come, then by role and currency."""
+    return tuple(position for job in jobs for position in _list_of_job(job, account, params))
 
 
 def sum_by_currency(positions: tuple[Position, ...]) -> dict[Address, dict[Effect, Wei]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Final
 
 from protocol.auction import AuctionMode
 from protocol.ballot import (
@@ -85,6 +86,10 @@ class JobPhase(Enum):
     CANCELLED = "cancelled"
 
 
+OVER: Final = (JobPhase.SETTLED, JobPhase.CANCELLED)
+"""Phases that nothing leads out of."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bid:
     """One bid; amount, terms and body are known once it is revealed, in the clear at once."""
@@ -107,6 +112,9 @@ class JobState:
     job_id: JobId
     phase: JobPhase
     opened_block: BlockNumber
+    changed_block: BlockNumber = BlockNumber(0)
+    """Of the last event that says something of the job. Bitmaps do not count: whoever likes logs
+    them, even for jobs that are over."""
     tags: tuple[Digest, ...]
     mode: AuctionMode = AuctionMode.SEALED
     currency: Address = NO_ACCOUNT
@@ -223,6 +231,7 @@ def open_job(
         job_id=event.auction,
         phase=JobPhase.AUCTION,
         opened_block=block_number,
+        changed_block=block_number,
         tags=event.tags,
         mode=AuctionMode(event.mode),
         currency=event.currency,

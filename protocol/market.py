@@ -19,7 +19,7 @@ from protocol.events import (
     RecordedEvent,
     StakeEvent,
 )
-from protocol.job import JobState, apply_job_event, job_of_event, open_job
+from protocol.job import JobPhase, JobState, apply_job_event, job_of_event, open_job
 from protocol.stakes import Stake, apply_stake_event
 from protocol.trail import keep_trail
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
@@ -57,10 +57,22 @@ class MarketState:
     datasets: Mapping[int, Dataset] = field(default_factory=dict)
     stakes: Mapping[Address, Stake] = field(default_factory=dict)
     jobs: Mapping[JobId, JobState] = field(default_factory=dict)
+    """All but those that were let go of (`protocol.past`)."""
+    past: Mapping[JobPhase, int] = field(default_factory=dict)
+    """How many jobs were let go of, by the phase in which they ended."""
     payouts: Claims = field(default_factory=dict)
     """What the settlement holds, and held, for each account."""
     bonds: Claims = field(default_factory=dict)
     """The same of what comes out of appeals."""
+
+    @property
+    def job_count(self) -> int:
+        """Count the auctions that were ever opened. Their numbers go up to it, from one."""
+        return len(self.jobs) + sum(self.past.values())
+
+    def is_past(self, job_id: JobId) -> bool:
+        """Tell whether a job was let go of."""
+        return 1 <= job_id <= self.job_count and job_id not in self.jobs
 
     def accounts_of_peer(self, peer_id: bytes) -> frozenset[Address]:
         """Accounts that name this libp2p identity; several may."""
@@ -80,8 +92,9 @@ def advance(state: MarketState, block_number: BlockNumber) -> MarketState:
 def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
     """Fold one event into the market. Events come in the order of the chain, none left out.
 
-    Raises KeyError for an event of a job whose auction was not seen to open. Bitmaps are an
-    exception: the contract logs whatever anybody sends, for jobs that do not exist too.
+    Raises KeyError for an event of a job whose auction was not seen to open, or that was let go of.
+    Bitmaps are an exception: the contract logs whatever anybody sends, for jobs that do not exist
+    too.
     """
     event = recorded.event
     job_id = job_of_event(event)
@@ -100,6 +113,8 @@ def apply_event(state: MarketState, recorded: RecordedEvent) -> MarketState:
     if job_id is None:
         return after
     job = keep_trail(apply_job_event(state.jobs[job_id], recorded), recorded)
+    if not isinstance(event, BitmapsLogged):
+        job = replace(job, changed_block=recorded.block_number)
     return replace(after, jobs={**after.jobs, job_id: job})
 
 

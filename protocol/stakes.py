@@ -24,6 +24,7 @@ class Stake:
     free_wei: Wei = Wei(0)
     since_block: BlockNumber = BlockNumber(0)
     locked_wei: Mapping[JobId, Wei] = field(default_factory=dict)
+    """Never zero."""
     unbonding_wei: Wei = Wei(0)
     release_block: BlockNumber = BlockNumber(0)
     """Last block in which what is unbonding cannot be withdrawn."""
@@ -71,8 +72,7 @@ def apply_stake_event(
         case StakeReleased():
             stake = _move_to_lock(stake, event.job, -event.amount_wei)
         case StakeSlashed():
-            left = Wei(stake.locked_wei.get(event.job, 0) - event.amount_wei)
-            stake = replace(stake, locked_wei={**stake.locked_wei, event.job: left})
+            stake = replace(stake, locked_wei=_lock(stake, event.job, -event.amount_wei))
     return {**stakes, event.account: stake}
 
 
@@ -85,9 +85,14 @@ def _reward(stake: Stake, event: SlashShared) -> Stake:
 
 
 def _move_to_lock(stake: Stake, job: JobId, amount_wei: int) -> Stake:
-    locked = Wei(stake.locked_wei.get(job, 0) + amount_wei)
     return replace(
         stake,
         free_wei=Wei(stake.free_wei - amount_wei),
-        locked_wei={**stake.locked_wei, job: locked},
+        locked_wei=_lock(stake, job, amount_wei),
     )
+
+
+def _lock(stake: Stake, job: JobId, amount_wei: int) -> Mapping[JobId, Wei]:
+    """Add to what is locked for a job; one with nothing left is not listed for ever."""
+    locked = {**stake.locked_wei, job: Wei(stake.locked_wei.get(job, 0) + amount_wei)}
+    return {one: wei for one, wei in locked.items() if wei}

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import trio
 
 from d2m_node.calls import ContractCall
+from d2m_node.chain.archivist import Archivist
 from d2m_node.chain.artifacts import CONTRACTS, OTHERS, TOKEN, Artifact, load_artifact
 from d2m_node.chain.bindings import Bindings, decode_view, encode_view
 from d2m_node.chain.blocks import parse_block, parse_header
@@ -27,6 +28,7 @@ from d2m_node.chain.reverts import explain_refusal
 from d2m_node.chain.transactions import TransactionSender
 from d2m_node.errors import ChainUnavailable, TransactionReverted, WrongNetwork
 from d2m_node.measures import ChainReading, FeeTotal, MeasuredChain
+from d2m_node.past_jobs import PastJobs
 from d2m_node.ports import HistoryPort, SignerPort
 from d2m_node.retry import retry_transient
 from d2m_node.settings import ChainSettings
@@ -43,11 +45,15 @@ _VIEWS = ("contracts", "params")
 
 @asynccontextmanager
 async def open_chain(
-    settings: ChainSettings, signer: SignerPort, store: TransactionStore
+    settings: ChainSettings,
+    signer: SignerPort,
+    store: TransactionStore,
+    past: PastJobs | None = None,
 ) -> AsyncGenerator[MeasuredChain, None]:
     """Follow a market and send for one account, as long as the context is open.
 
-    Yields once the state is that of the chain's newest block.
+    Yields once the state is that of the chain's newest block. Jobs that are long over leave the
+    state for ``past``; without it none does.
 
     Raises
     ------
@@ -55,6 +61,8 @@ async def open_chain(
         If the endpoint serves another chain, or the market is not there.
     ChainUnavailable
         If no endpoint answers within ``sending.patience_seconds``.
+    FatalError
+        If ``past`` cannot be written.
     """
     patience = settings.sending.patience_seconds
     async with open_client(
@@ -63,7 +71,10 @@ async def open_chain(
         market = await retry_transient(
             lambda: find_market(client, settings.market), patience_seconds=patience
         )
-        follower = Follower(client, market.bindings, settings)
+        archivist = None if past is None else Archivist(past, signer.address)
+        if archivist is not None:
+            await archivist.drop_all()
+        follower = Follower(client, market.bindings, settings, archivist)
         while await retry_transient(follower.follow, patience_seconds=patience):
             pass
         account = Account(signer, store)

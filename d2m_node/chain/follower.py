@@ -19,6 +19,7 @@ from typing import NoReturn, TypeVar
 import structlog
 import trio
 
+from d2m_node.chain.archivist import Archivist
 from d2m_node.chain.bindings import Bindings
 from d2m_node.chain.blocks import (
     Block,
@@ -58,11 +59,21 @@ class _Checkpoint:
 class Follower:
     """Follows one market."""
 
-    def __init__(self, client: RpcClient, bindings: Bindings, settings: ChainSettings) -> None:
-        """Start before the block of the deployment."""
+    def __init__(
+        self,
+        client: RpcClient,
+        bindings: Bindings,
+        settings: ChainSettings,
+        archivist: Archivist | None = None,
+    ) -> None:
+        """Start before the block of the deployment. Without an archivist no job leaves the state.
+
+        What it has kept must be dropped before.
+        """
         self._client = client
         self._bindings = bindings
         self._settings = settings
+        self._archivist = archivist
         before = BlockNumber(max(settings.deployment_block - 1, 0))
         self._origin = _Checkpoint(before, None, advance(MarketState(), before))
         self._checkpoints = deque([self._origin], maxlen=settings.reorg_blocks + 1)
@@ -96,7 +107,12 @@ class Follower:
         return self._shown_hashes[block.number] == block.block_hash
 
     async def run(self) -> NoReturn:
-        """Follow the chain until cancelled; while it is unavailable, keep asking."""
+        """Follow the chain until cancelled; while it is unavailable, keep asking.
+
+        Raises FatalError if the jobs that are over cannot be kept.
+        """
+        if self._archivist is not None:
+            self._archivist.watch()
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -175,7 +191,10 @@ class Follower:
         if cursor.block_hash not in (None, parse_block(cursor_answer).block_hash):
             await self._rewind()
             return
-        await self._extend(_parse_numbered(last_answer, last), self._decode(logs, first, last))
+        end, events = _parse_numbered(last_answer, last), self._decode(logs, first, last)
+        while len(self._checkpoints) > 1:  # all that lies below the cursor is too deep, too
+            self._checkpoints.popleft()
+        await self._extend(end, events)
         self._range_blocks = min(
             self._settings.range_blocks, self._range_blocks + self._range_blocks // 8 + 1
         )
@@ -235,6 +254,8 @@ class Follower:
         ]
         if len(survivors) == len(kept):
             raise ChainUnavailable("the endpoint contradicts itself about the chain's last blocks")
+        if not survivors:
+            await self._drop_past()
         last = survivors[-1] if survivors else self._origin
         self.reorganisations += 1
         log.warning("chain_reorganised", from_block=kept[-1].number, to_block=last.number)
@@ -284,26 +305,38 @@ class Follower:
     async def _extend(self, block: Block, events: Sequence[RecordedEvent]) -> None:
         """Fold events and step to ``block``; show it unless the state is of a higher one."""
         state = self._checkpoints[-1].state
+        if self._archivist is not None:
+            state = await self._archivist.bring_back_late(state, events)
         try:
             for recorded in events:
                 state = apply_event(state, recorded)
         except (AssertionError, KeyError, ValueError) as exc:
             # The contracts write no such history: the endpoint left something out, now or before.
+            await self._drop_past()
             self._checkpoints.clear()
             self._checkpoints.append(self._origin)
             self._history.take_back(self._origin.number)
             self._client.distrust_endpoint()
             raise ChainUnavailable(f"the logs of block {block.number} do not fit: {exc!r}") from exc
-        self._checkpoints.append(
-            _Checkpoint(block.number, block.block_hash, advance(state, block.number))
-        )
+        state = advance(state, block.number)
+        if self._archivist is not None:
+            deepest = self._checkpoints[0].number
+            state = await self._archivist.let_go_of_past(state, deepest)
+        self._checkpoints.append(_Checkpoint(block.number, block.block_hash, state))
         self._history.add(events)
         if block.number >= self._shown.block_number:
             await self._show()
 
+    async def _drop_past(self) -> None:
+        """Forget the jobs that were let go of, before the chain is followed from the beginning."""
+        if self._archivist is not None:
+            await self._archivist.drop_all()
+
     async def _show(self) -> None:
         """Let those who wait look at the newest state."""
         self._shown = self._checkpoints[-1].state
+        if self._archivist is not None:
+            self._archivist.note_shown(self._shown)
         self._history.publish()
         self._shown_hashes = {
             one.number: one.block_hash for one in self._checkpoints if one.block_hash is not None

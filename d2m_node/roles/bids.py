@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from d2m_node.errors import JobFailed, UserError
+from d2m_node.lookup import find_job
+from d2m_node.past_jobs import Tie
 from d2m_node.ports import Ports
 from d2m_node.roles.jobs import bid_in
 from protocol.auction import (
@@ -125,7 +127,7 @@ async def find_earlier_bid(
         if bid.body_hash != body_hash:
             continue
         job_id = JobId(int(key.split("/")[0]))
-        job = state.jobs.get(job_id)
+        job = await find_job(ports.chain, ports.store, job_id)
         own = None if job is None else job.bids.get(me)
         if job is not None and own is not None and _is_made_of(ports, job, own, bid):
             return job_id, True
@@ -142,13 +144,15 @@ async def refuse_unknown_bids(ports: Ports, known: Collection[int]) -> None:
     auction is one of the bid.
     """
     me, journal = ports.signer.address, ports.store.journal
-    for job in ports.chain.state.jobs.values():
-        is_own = me in job.bids and job.job_id not in known
-        if is_own and not await journal.recall_all(KIND, f"{job.job_id}/"):
+    past = await ports.store.past.list_kept(ties=(Tie.BUYER, Tie.BIDDER))
+    jobs = ports.chain.state.jobs
+    own = {one.job_id for one in past} | {job.job_id for job in jobs.values() if me in job.bids}
+    for job_id in sorted(own - set(known)):
+        if not await journal.recall_all(KIND, f"{job_id}/"):
             raise UserError(
-                f"auction {job.job_id} has a bid of this account that this data directory does not"
+                f"auction {job_id} has a bid of this account that this data directory does not"
                 " know: it is an old copy, or another node uses the account. Submitted again, a"
-                f" request may be paid twice; if this one is new, add {job.job_id} to"
+                f" request may be paid twice; if this one is new, add {job_id} to"
                 " roles.buyer.known_bids"
             )
 

@@ -12,7 +12,9 @@ from functools import partial
 import structlog
 import trio
 
+from d2m_node.lookup import each_past_job
 from d2m_node.model_file import encode_model_file
+from d2m_node.past_jobs import Tie
 from d2m_node.ports import Ports, Purpose, Reference, Samples
 from d2m_node.retry import retry_transient
 from d2m_node.roles.auctions import see_auction
@@ -91,7 +93,29 @@ async def run_buyer(
     """
     task_status.started()
     interest = _Interest(post.ports.signer.address)
-    await serve_jobs(post, interest, partial(_follow_bid, post), is_idle=desk.is_idle)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_take_missed_models, post)
+        await serve_jobs(post, interest, partial(_follow_bid, post), is_idle=desk.is_idle)
+
+
+async def _take_missed_models(post: Post) -> None:
+    """Take the models of jobs that ended so long ago that they are past already."""
+    ports = post.ports
+    async with trio.open_nursery() as nursery:
+        async for job in each_past_job(ports.chain.state, ports.store, (Tie.BUYER,)):
+            is_made = job.ended is not None and job.decided_rounds
+            if is_made and not await _is_delivered(ports, job.job_id):
+                nursery.start_soon(_take_missed_model, post, job)
+
+
+async def _take_missed_model(post: Post, job: JobState) -> None:
+    async def work() -> None:
+        body = await load_body(post.ports, job)
+        await retry_transient(
+            lambda: _take_model(post.ports, job, body), patience_seconds=PATIENCE_SECONDS
+        )
+
+    await run_to_failure(post, job.job_id, work)
 
 
 async def _follow_bid(post: Post, job_id: JobId) -> None:

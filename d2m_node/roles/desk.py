@@ -206,7 +206,7 @@ class BuyerDesk:
             return earlier
         state = self._ports.chain.state
         joined = find_open_auction(state, wish)
-        return JobId(len(state.jobs) + 1) if joined is None else joined.job_id, False
+        return JobId(state.job_count + 1) if joined is None else joined.job_id, False
 
     async def model(self, job_id: JobId) -> bytes | None:
         """Return a delivered model as a safetensors file, or None if there is none (yet).

@@ -14,6 +14,8 @@ from protocol.types import Address, JobId
 def job_in(state: MarketState, job_id: JobId) -> JobState:
     """Return a job that a role works on. Raises JobFailed if it is gone."""
     job = state.jobs.get(job_id)
+    if state.is_past(job_id):
+        raise JobFailed(job_id, "it is long over")
     if job is None:
         raise JobFailed(job_id, "a reorganisation took its auction back")
     return job

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from d2m_node.lookup import find_job
 from d2m_node.ports import ChainPort, Purpose, Reference, StorePort
 from d2m_node.roles.room import Room
 from protocol.job import JobState
@@ -22,8 +23,10 @@ class NodeLibrary:
 
     async def admits(self, peer_id: bytes, digest: Digest) -> bool:
         """Say whether a blob is kept for a job and a purpose that admit the peer."""
-        kept_for = await self._store.blobs.references(digest)
-        return any(self._admits(reference, peer_id) for reference in kept_for)
+        for reference in await self._store.blobs.references(digest):
+            if await self._admits(reference, peer_id):
+                return True
+        return False
 
     async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
         """Return a blob if this peer may have it, else None."""
@@ -41,14 +44,15 @@ class NodeLibrary:
             return []
         return room.serve(request)
 
-    def _admits(self, reference: Reference, peer_id: bytes) -> bool:
-        job = self._chain.state.jobs.get(reference.job_id)
+    async def _admits(self, reference: Reference, peer_id: bytes) -> bool:
         match reference.purpose:
             case Purpose.REQUEST | Purpose.OWN_REQUEST:
                 return True
             case Purpose.UPDATE | Purpose.OWN_UPDATE | Purpose.VALIDATION:
+                job = await find_job(self._chain, self._store, reference.job_id)
                 return job is not None and self._is_any(cones(job), peer_id)
             case Purpose.STATE:
+                job = await find_job(self._chain, self._store, reference.job_id)
                 return job is not None and self._is_any(participants(job), peer_id)
             case Purpose.MODEL:
                 return False

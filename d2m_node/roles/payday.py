@@ -21,15 +21,12 @@ from d2m_node.calls import (
 )
 from d2m_node.errors import TransactionReverted, TransientError
 from d2m_node.ports import Ports
-from d2m_node.roles.rooms import OVER
-from protocol.auction import AuctionMode
 from protocol.claims import Claims
-from protocol.deposits import DepositStatus
-from protocol.job import Bid, JobPhase, JobState
+from protocol.exits import holds_bid, holds_deposit, holds_escrow, holds_stake
 from protocol.market import MarketState
 from protocol.shares import find_cone_share, find_seller_share
 from protocol.stakes import Stake
-from protocol.types import Address, BlockNumber
+from protocol.types import Address
 
 log = structlog.get_logger(__name__)
 
@@ -118,11 +115,9 @@ def find_stake(state: MarketState, account: Address) -> Exit | None:
 
 def find_lock(state: MarketState, account: Address) -> Exit | None:
     """Find stake that is locked for a job which does not need it any more."""
-    for job_id, amount_wei in state.stakes.get(account, Stake()).locked_wei.items():
+    for job_id in state.stakes.get(account, Stake()).locked_wei:
         job = state.jobs.get(job_id)
-        if amount_wei == 0 or job is None:
-            continue
-        if job.phase in OVER or job.is_cone_left_out(account):
+        if job is not None and holds_stake(state, job, account):
             return Exit(ReleaseStake(job=job_id, account=account), f"release-stake/{job_id}")
     return None
 
@@ -130,10 +125,7 @@ def find_lock(state: MarketState, account: Address) -> Exit | None:
 def find_deposit(state: MarketState, account: Address) -> Exit | None:
     """Find a seller's deposit that its job does not need any more."""
     for job in state.jobs.values():
-        deposit = job.deposits.get(account)
-        if deposit is None or deposit.status is not DepositStatus.HELD:
-            continue
-        if job.phase in OVER or job.is_seller_left_out(account):
+        if holds_deposit(job, account):
             return Exit(ReclaimDeposit(job=job.job_id), f"reclaim-deposit/{job.job_id}")
     return None
 
@@ -141,29 +133,15 @@ def find_deposit(state: MarketState, account: Address) -> Exit | None:
 def find_bid(state: MarketState, account: Address) -> Exit | None:
     """Find a bid of which an auction keeps more than it needs."""
     for job in state.jobs.values():
-        bid = job.bids.get(account)
-        if bid is not None and not bid.reclaimed and _is_free(job, bid, state.block_number):
+        if holds_bid(job, account, state.block_number):
             return Exit(ReclaimBid(auction=job.job_id), f"reclaim-bid/{job.job_id}")
     return None
-
-
-def _is_free(job: JobState, bid: Bid, block_number: BlockNumber) -> bool:
-    """Tell whether an auction keeps more of a bid than it needs.
-
-    In an open auction a bid that is not the best is free at once, but the buyer may still raise it,
-    and what is there counts. So it stays until nobody can bid any more.
-    """
-    if job.phase is JobPhase.AUCTION:
-        is_outbid = job.mode is AuctionMode.OPEN and job.best_bid != bid
-        return is_outbid and block_number > job.commit_end
-    return job.buyer != bid.bidder or bid.deposit_wei > job.price_wei
 
 
 def find_escrow(state: MarketState, account: Address) -> Exit | None:
     """Find the price of a job that was cancelled."""
     for job in state.jobs.values():
-        is_refundable = job.buyer == account and job.phase is JobPhase.CANCELLED
-        if is_refundable and not job.escrow_reclaimed:
+        if holds_escrow(job, account):
             return Exit(ReclaimEscrow(job=job.job_id), f"reclaim-escrow/{job.job_id}")
     return None
 

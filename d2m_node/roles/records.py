@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from d2m_node.lookup import find_job
 from d2m_node.ports import JournalPort, Ports
 from d2m_node.roles.seat import Seat
 from protocol.ballot import Ballot
@@ -154,7 +155,7 @@ async def write_decision(
 
 async def record_settlement(ports: Ports, job_id: JobId) -> None:
     """Write what the chain says of a settled job and its payments, once."""
-    job = ports.chain.state.jobs.get(job_id)
+    job = await find_job(ports.chain, ports.store, job_id)
     if job is None or job.settled is None:
         return
     settled = collect_settled_job(job, ports.chain.params)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import trio
+
 from d2m_node.client import (
     EarningsView,
     EntryView,
@@ -11,7 +13,9 @@ from d2m_node.client import (
     SumView,
     ZeroView,
 )
+from d2m_node.lookup import each_past_job
 from d2m_node.measures import FeeTotal
+from d2m_node.ports import Ports
 from d2m_node.rpc.explanations import view_events
 from d2m_node.rpc.views import to_hex
 from protocol.claims import Claims, claim_of
@@ -25,27 +29,44 @@ from protocol.stakes import Stake
 from protocol.types import NO_ACCOUNT, Address, JobId
 from protocol.zero_pay import ZeroPay, explain_zero_pay
 
+ETHER = "ether"
 
-def view_earnings(
-    state: MarketState, account: Address, params: ProtocolParams, job_id: JobId | None
-) -> EarningsView:
-    """Describe the account's money in all jobs, or in one that there is; gas and refusals apart."""
-    positions = list_positions(state, account, params, job_id=job_id)
-    formulas = {
-        one: _find_formulas(state.jobs[one], account, params)
-        for one in sorted({position.job_id for position in positions})
-    }
+
+async def view_earnings(ports: Ports, job: JobState | None) -> EarningsView:
+    """Describe the account's money in all of its jobs or in one; gas and refusals are left out.
+
+    Raises FatalError. Past jobs may be many, so they come and go one by one.
+    """
+    state, account, params = ports.chain.state, ports.signer.address, ports.chain.params
+    positions: list[PositionView] = []
+
+    async def look_at(one: JobState) -> None:
+        # Jobs with many payees take longer than the event loop may.
+        positions.extend(await trio.to_thread.run_sync(view_positions, one, account, params))
+
+    if job is not None:
+        await look_at(job)
+    else:
+        async for past in each_past_job(state, ports.store):
+            await look_at(past)
+        for one in state.jobs.values():
+            await look_at(one)
+    positions.sort(key=lambda one: one.job)
     return EarningsView(
         account=to_hex(account),
         block_number=state.block_number,
-        positions=[
-            _view_position(one, state.jobs[one.job_id], account, formulas[one.job_id])
-            for one in positions
-        ],
-        sums=_view_sums(positions, state, account, is_all=job_id is None),
+        positions=positions,
+        sums=_view_sums(positions, state, account, is_all=job is None),
         gas=[],
         refusals=[],
     )
+
+
+def view_positions(job: JobState, account: Address, params: ProtocolParams) -> list[PositionView]:
+    """Describe the account's money in one job."""
+    positions = list_positions([job], account, params)
+    formulas = _find_formulas(job, account, params) if positions else {}
+    return [_view_position(one, job, account, formulas) for one in positions]
 
 
 def view_gas(fees: Iterable[FeeTotal], job_id: JobId | None) -> list[GasView]:
@@ -124,29 +145,27 @@ def _view_zero(zero: ZeroPay) -> ZeroView:
 
 
 def _view_sums(
-    positions: Sequence[Position], state: MarketState, account: Address, *, is_all: bool
+    positions: Sequence[PositionView], state: MarketState, account: Address, *, is_all: bool
 ) -> list[SumView]:
-    currencies = sorted({one.currency for one in positions})
+    """Add up by currency, ether first."""
+    currencies = sorted({one.currency for one in positions}, key=lambda name: (name != ETHER, name))
     return [
         _add_up(
-            [one for one in positions if one.currency == currency],
-            currency,
-            _find_unclaimed(state, account, currency) if is_all else 0,
+            [one for one in positions if one.currency == name],
+            name,
+            _find_unclaimed(state, account, name) if is_all else 0,
         )
-        for currency in currencies
+        for name in currencies
     ]
 
 
-def _add_up(positions: Sequence[Position], currency: Address, unclaimed_wei: int) -> SumView:
-    def total(effect: Effect) -> int:
-        return sum(one.sum(effect) for one in positions)
-
+def _add_up(positions: Sequence[PositionView], currency: str, unclaimed_wei: int) -> SumView:
     return SumView(
-        currency=_name_currency(currency),
-        put_up_wei=total(Effect.PUT_UP),
-        returned_wei=total(Effect.RETURNED),
-        spent_wei=total(Effect.SPENT),
-        earned_wei=total(Effect.EARNED),
+        currency=currency,
+        put_up_wei=sum(one.put_up_wei for one in positions),
+        returned_wei=sum(one.returned_wei for one in positions),
+        spent_wei=sum(one.spent_wei for one in positions),
+        earned_wei=sum(one.earned_wei for one in positions),
         held_wei=sum(one.held_wei for one in positions),
         due_wei=sum(one.due_wei for one in positions),
         net_wei=sum(one.net_wei for one in positions),
@@ -154,13 +173,15 @@ def _add_up(positions: Sequence[Position], currency: Address, unclaimed_wei: int
     )
 
 
-def _find_unclaimed(state: MarketState, account: Address, currency: Address) -> int:
+def _find_unclaimed(state: MarketState, account: Address, name: str) -> int:
+    is_ether = name == ETHER
+    currency = NO_ACCOUNT if is_ether else Address(bytes.fromhex(name.removeprefix("0x")))
     books: Iterable[Claims] = (state.payouts, state.bonds)
     owed: int = sum(claim_of(book, currency, account).owed_wei for book in books)
-    if currency == NO_ACCOUNT:
+    if is_ether:
         owed += state.stakes.get(account, Stake()).reward_wei
     return owed
 
 
 def _name_currency(currency: Address) -> str:
-    return "ether" if currency == NO_ACCOUNT else to_hex(currency)
+    return ETHER if currency == NO_ACCOUNT else to_hex(currency)

@@ -16,6 +16,8 @@ import trio
 
 from d2m_node import client as api
 from d2m_node.errors import UserError
+from d2m_node.lookup import each_past_job, find_job
+from d2m_node.past_jobs import Tie
 from d2m_node.ports import Ports
 from d2m_node.request_file import RequestFile, parse_request, read_request
 from d2m_node.role_control import RoleOptions, RoleState
@@ -29,7 +31,6 @@ from d2m_node.rpc.tokens import Tokens
 from d2m_node.rpc.views import summarise_job, view_job, view_peer, view_refusal
 from d2m_node.user_input import parse_wei
 from protocol.job import JobState
-from protocol.market import MarketState
 from protocol.payout_explanation import explain_payouts
 from protocol.types import JobId
 
@@ -129,13 +130,16 @@ async def node_peers(context: RpcContext, params: api.NoParams) -> list[api.Peer
 
 async def list_jobs(context: RpcContext, params: api.NoParams) -> list[api.JobSummary]:  # noqa: ARG001
     """List the market's jobs, oldest first."""
-    jobs = context.ports.chain.state.jobs
-    return [summarise_job(jobs[job_id]) for job_id in sorted(jobs)]
+    state = context.ports.chain.state
+    past = each_past_job(state, context.ports.store, frozenset(Tie))
+    summaries = [summarise_job(job) async for job in past]
+    summaries += map(summarise_job, state.jobs.values())
+    return sorted(summaries, key=lambda one: one.job)
 
 
 async def get_job(context: RpcContext, params: api.JobParams) -> api.JobView:
     """Describe one job. Raises UserError."""
-    view = view_job(_find_job(context.ports.chain.state, params.job))
+    view = view_job(await _find_job(context, params.job))
     refusals = await list_refusals(context, api.RefusalsParams(job=params.job))
     return msgspec.structs.replace(view, refusals=refusals)
 
@@ -143,20 +147,17 @@ async def get_job(context: RpcContext, params: api.JobParams) -> api.JobView:
 async def explain_job_payouts(context: RpcContext, params: api.JobParams) -> api.ExplanationView:
     """Recompute the payouts of a settled job. Raises UserError and RuleViolation."""
     chain = context.ports.chain
-    job = _find_job(chain.state, params.job)
+    job = await _find_job(context, params.job)
     # The payees of a large job take longer than the event loop may.
     return view_explanation(await trio.to_thread.run_sync(explain_payouts, job, chain.params))
 
 
 async def list_earnings(context: RpcContext, params: api.EarningsParams) -> api.EarningsView:
     """Describe this account's money in the market's jobs. Raises UserError."""
-    chain, account = context.ports.chain, context.ports.signer.address
-    job_id = None if params.job is None else _find_job(chain.state, params.job).job_id
-    # The state is never changed, only replaced; a long history takes a while to go through.
-    money = await trio.to_thread.run_sync(view_earnings, chain.state, account, chain.params, job_id)
+    job = None if params.job is None else await _find_job(context, params.job)
     return msgspec.structs.replace(
-        money,
-        gas=view_gas(await context.facts.read_fees(), job_id),
+        await view_earnings(context.ports, job),
+        gas=view_gas(await context.facts.read_fees(), None if job is None else job.job_id),
         refusals=await list_refusals(context, api.RefusalsParams(job=params.job)),
     )
 
@@ -238,8 +239,8 @@ async def rotate_tokens(context: RpcContext, params: api.RotateTokensParams) -> 
     return context.tokens.rotate(params.scopes, revoke=params.revoke)
 
 
-def _find_job(state: MarketState, number: int) -> JobState:
-    job = state.jobs.get(JobId(number))
+async def _find_job(context: RpcContext, number: int) -> JobState:
+    job = await find_job(context.ports.chain, context.ports.store, JobId(number))
     if job is None:
         raise UserError(f"job {number}: the market has no such job")
     return job

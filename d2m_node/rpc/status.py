@@ -108,7 +108,7 @@ async def view_node(ports: Ports, roles: dict[str, RoleStateName], facts: NodeFa
         reach=_view_reach(facts.reachability()),
         transfers=[_view_transfer(one) for one in facts.transfers()],
         roles=roles,
-        jobs=dict(Counter(job.phase.value for job in state.jobs.values())),
+        jobs=_count_jobs(state),
         open_jobs=_view_open_jobs(state, me),
         pending=PendingView(
             transactions=reading.open_transactions, oldest_blocks=reading.open_blocks
@@ -124,6 +124,13 @@ def _list_missed(peers: Sequence[PeerStatus]) -> Sequence[PeerStatus]:
     """List the peers that are dialled in vain, by the time of their next dial."""
     missed = [peer for peer in peers if peer.failures and peer.next_dial_seconds is not None]
     return sorted(missed, key=lambda one: one.next_dial_seconds or 0.0)[:MISSED_SHOWN]
+
+
+def _count_jobs(state: MarketState) -> dict[str, int]:
+    """Count the market's jobs by phase, with those that have left the state."""
+    counts = Counter(job.phase for job in state.jobs.values())
+    counts.update(state.past)
+    return {phase.value: count for phase, count in counts.items() if count}
 
 
 async def _read_balance(facts: NodeFacts) -> int | None:

@@ -20,6 +20,7 @@ from d2m_node.measures import MeasuredChain
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
+from d2m_node.past_jobs import PastJobs
 from d2m_node.ports import (
     Int32Array,
     Library,
@@ -100,9 +101,9 @@ def make_equivocator() -> Behaviour:
 
     @asynccontextmanager
     async def open_own_chain(
-        settings: ChainSettings, signer: SignerPort, store: TransactionStore
+        settings: ChainSettings, signer: SignerPort, store: TransactionStore, past: PastJobs
     ) -> AsyncGenerator[MeasuredChain, None]:
-        async with open_chain(settings, signer, store) as chain:
+        async with open_chain(settings, signer, store, past) as chain:
             account.append((signer, chain.domain))
             yield chain
 

@@ -27,6 +27,7 @@ from d2m_node.measures import MeasuredChain
 from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
+from d2m_node.past_jobs import PastJobs
 from d2m_node.ports import Int32Array, Library, SignerPort, TrainerPort, TrainingTask
 from d2m_node.roles.executor import Executor
 from d2m_node.settings import ChainSettings, Device, StorageSettings, load_settings
@@ -249,9 +250,9 @@ def watch(honest: Behaviour, reporter: Reporter) -> Behaviour:
 
     @asynccontextmanager
     async def watched_chain(
-        settings: ChainSettings, signer: SignerPort, store: TransactionStore
+        settings: ChainSettings, signer: SignerPort, store: TransactionStore, past: PastJobs
     ) -> AsyncGenerator[MeasuredChain, None]:
-        async with honest.open_chain(settings, signer, store) as chain:
+        async with honest.open_chain(settings, signer, store, past) as chain:
             yield cast("MeasuredChain", WatchedChain(chain, reporter, calls))
 
     @asynccontextmanager

@@ -20,15 +20,13 @@ from d2m_node.storage.retention import (
     trim_records,
     trim_transactions,
 )
-from protocol.job import JobPhase
+from protocol.job import OVER
 from protocol.market import MarketState
 from protocol.types import BlockNumber
 
 PERIOD_SECONDS: Final = 60.0
 BATCH_BLOBS: Final = 32
 """Files deleted before others may have the disk."""
-
-_OVER: Final = (JobPhase.SETTLED, JobPhase.CANCELLED)
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +59,8 @@ async def collect(store: Store, state: MarketState, rules: KeepRules) -> None:
     Rows go before files: after a crash in between, the next start drops the files.
     """
     head = state.block_number
-    over = [job.job_id for job in state.jobs.values() if job.phase in _OVER]
+    over = {job.job_id for job in state.jobs.values() if job.phase in OVER}
+    over.update(one.job_id for one in await store.past.list_kept() if state.is_past(one.job_id))
     await store.blobs.note_uses()
     ended = await store.run(lambda connection: note_ended_jobs(connection, over, head))
     expired = select_expired(ended, head, rules)

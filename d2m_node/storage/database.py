@@ -2,7 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import AsyncGenerator, Iterator
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from d2m_node.storage.connection import Database, connect, rewrite_version, tran
 from d2m_node.storage.facts import Facts
 from d2m_node.storage.journal import Journal, RunInTransaction
 from d2m_node.storage.marks import Marks
+from d2m_node.storage.past_jobs import PAST_NAME, PastJobsFile, make_file
 from d2m_node.storage.refusals import Refusals
 from d2m_node.storage.transactions import Transactions
 from protocol.types import BlockNumber
@@ -46,8 +48,9 @@ class Store:
     marks: Marks
     facts: Facts
     addresses: Addresses
+    past: PastJobsFile
     run: RunInTransaction
-    """Works on all of them at once."""
+    """Works on all of them at once, but for the past jobs."""
 
     async def measure(self) -> StoreReading:
         """See `MeasuredStore.measure`."""
@@ -82,9 +85,10 @@ async def open_store(
     with lock_folder(folder):
         path = folder / DATABASE_NAME
         _check_not_lost(path, folder / BLOB_FOLDER)
-        connection = await trio.to_thread.run_sync(connect, path)
-        database = Database(connection, path)
-        try:
+        async with (
+            _open_database(path, connect) as database,
+            _open_database(folder / PAST_NAME, make_file) as past,
+        ):
             files = BlobFiles(folder / BLOB_FOLDER, reserve_bytes=settings.reserve_bytes)
             blobs = Blobs(files, database.run, quota_bytes=settings.blob_bytes)
             await blobs.prepare()
@@ -96,10 +100,20 @@ async def open_store(
                 marks=Marks(database.run),
                 facts=Facts(database.run),
                 addresses=Addresses(database.run),
+                past=PastJobsFile(past.run),
                 run=database.run,
             )
-        finally:
-            await database.close()
+
+
+@asynccontextmanager
+async def _open_database(
+    path: Path, open_file: Callable[[Path], sqlite3.Connection]
+) -> AsyncGenerator[Database, None]:
+    database = Database(await trio.to_thread.run_sync(open_file, path), path)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 @contextmanager

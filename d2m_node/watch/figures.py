@@ -4,20 +4,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from d2m_node.past_jobs import OWN, PastJobs
 from d2m_node.watch.metrics import MAX_JOBS
 from protocol.ballot import DecidedBallot
 from protocol.claims import Claims
 from protocol.deposits import DepositStatus
 from protocol.digest import RoundHeader
 from protocol.events import FinalDecided
-from protocol.job import JobPhase, JobState
+from protocol.job import OVER, JobState
 from protocol.market import MarketState
 from protocol.sortition import BallotKind
 from protocol.stakes import Stake
 from protocol.types import NO_ACCOUNT, Address, JobId
 
 ONE_Q20 = 1 << 20
-OVER = (JobPhase.SETTLED, JobPhase.CANCELLED)
 SLASH_REASONS = {1: "wrong_digest", 2: "not_opened"}
 
 
@@ -69,19 +69,30 @@ class AccountFigures:
 class Bookkeeper:
     """Adds up what an account does; jobs that have not changed are not looked at again."""
 
-    def __init__(self, account: Address) -> None:
+    def __init__(self, account: Address, past: PastJobs) -> None:
         self._account = account
+        self._past = past
         self._known: dict[JobId, tuple[JobState, JobFigures]] = {}
+        self._left: dict[JobId, JobFigures] = {}
+        """Own jobs that have left the state; the rest of them is on the disk."""
+        self._place, self._generation = 0, past.generation
 
-    def add_up(self, state: MarketState) -> AccountFigures:
-        """Return the figures of a state."""
+    async def add_up(self, state: MarketState) -> AccountFigures:
+        """Return the figures of a state. Raises FatalError.
+
+        The first time takes a while: own jobs that are past are read one by one.
+        """
+        await self._read_past()
+        left = {one: found for one, found in self._left.items() if state.is_past(one)}
         jobs = {job_id: self._look_at(job) for job_id, job in state.jobs.items()}
         self._known = {job_id: (state.jobs[job_id], found) for job_id, found in jobs.items()}
-        own = [found for found in jobs.values() if found.roles]
+        own = [found for found in (*left.values(), *jobs.values()) if found.roles]
+        phases = Counter(found.phase for found in jobs.values())
+        phases.update({phase.value: count for phase, count in state.past.items()})
         newest = sorted((one for one in jobs if jobs[one].is_open), reverse=True)[:MAX_JOBS]
         stake = state.stakes.get(self._account, Stake())
         return AccountFigures(
-            phases=Counter(found.phase for found in jobs.values()),
+            phases=phases,
             own_jobs=Counter((role, found.phase) for found in own for role in found.roles),
             open_jobs={job_id: jobs[job_id] for job_id in sorted(newest)},
             totals=_sum(own),
@@ -103,6 +114,20 @@ class Bookkeeper:
                 if payee == self._account and currency == NO_ACCOUNT
             ),
         )
+
+    async def _read_past(self) -> None:
+        """Look at the own jobs that were let go of since this was last done."""
+        if self._past.generation != self._generation:
+            self._left, self._place, self._generation = {}, 0, self._past.generation
+        newest = self._past.newest
+        if newest == self._place:
+            return
+        for kept in await self._past.list_kept(after=self._place, ties=OWN):
+            job = await self._past.find(kept.job_id)
+            if job is not None:
+                self._left[kept.job_id] = look_at(job, self._account)
+            self._place = kept.place
+        self._place = newest
 
     def _look_at(self, job: JobState) -> JobFigures:
         known = self._known.get(job.job_id)

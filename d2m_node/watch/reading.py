@@ -87,10 +87,14 @@ class Reader:
     def attach(self, sources: Sources) -> None:
         """Name the parts, once they are open."""
         self._sources = sources
-        self._books = Bookkeeper(sources.account)
+        self._books = Bookkeeper(sources.account, sources.store.past)
 
     async def read(self) -> Reading:
-        """Ask endpoint and disk, for at most `PATIENCE_SECONDS`, then read all that is at hand."""
+        """Ask endpoint and disk, for at most `PATIENCE_SECONDS`, then read all that is at hand.
+
+        Raises FatalError if the figures of past jobs cannot be read: without them totals would
+        drop, which counters never do.
+        """
         sources = self._sources
         balance_wei: Wei | None = None
         store: StoreReading | None = None
@@ -124,12 +128,13 @@ class Reader:
                     nursery.start_soon(ask_chain, sources.chain)
                     nursery.start_soon(ask_store, sources.store)
         asked = _Asked(balance_wei, store, privacy, refusals)
-        node = None if sources is None else self._read_node(sources, asked)
+        node = None if sources is None else await self._read_node(sources, asked)
         return Reading(checks=checks, node=node)
 
-    def _read_node(self, sources: Sources, asked: _Asked) -> NodeReading:
+    async def _read_node(self, sources: Sources, asked: _Asked) -> NodeReading:
         assert self._books is not None, "the books are opened with the sources"
         state = sources.chain.state
+        figures = await self._books.add_up(state)
         limiter = trio.to_thread.current_default_thread_limiter()
         return NodeReading(
             chain_id=sources.chain.domain.chain_id,
@@ -143,7 +148,7 @@ class Reader:
             privacy=asked.privacy,
             epsilon_budget=sources.epsilon_budget,
             is_clock_off=sources.clock_fault() is not None,
-            figures=self._books.add_up(state),
+            figures=figures,
             roles=sources.roles(),
             refusals=asked.refusals,
             threads=(limiter.borrowed_tokens, int(limiter.total_tokens)),

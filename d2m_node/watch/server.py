@@ -13,9 +13,10 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from d2m_node.errors import FatalError
 from d2m_node.rpc.listeners import open_tcp_listener, serve_connections
 from d2m_node.settings import WatchSettings
 from d2m_node.user_input import parse_listen_address
@@ -66,7 +67,11 @@ def make_app(
 
     async def metrics(request: Request) -> Response:
         async with lock:  # one reading at a time, however many ask
-            reading = await reader.read()
+            try:
+                reading = await reader.read()
+            except FatalError as exc:  # whoever needs the store will stop the node; not a scrape
+                log.warning("metrics_not_read", reason=str(exc))
+                return PlainTextResponse(f"{exc}\n", status_code=503, headers=_NOT_KEPT)
             body, content_type = exposition.render(reading, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type, **_NOT_KEPT})
 

@@ -16,7 +16,7 @@ def check_earnings(world: Any) -> None:
     state = fold_entries(told, world.blocks.number)
     swept = [entry for _, entry in world.history if type(entry).__name__ == MoneySwept.__name__]
     for actor in world.actors:
-        positions = list_positions(state, Address(actor.raw), params_of(world))
+        positions = list_positions(state.jobs.values(), Address(actor.raw), params_of(world))
         assert all(one.held_wei == 0 for one in positions)
         assert all(one.due_wei == 0 for one in positions)
         for currency in world.currencies:

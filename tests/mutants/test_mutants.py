@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import earnings, joining, learning, limits, market, voting
+from tests.mutants import earnings, joining, learning, limits, market, past, voting
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +44,7 @@ MUTANTS = (
     *market.MARKET,
     *joining.JOINING,
     *earnings.EARNINGS,
+    *past.PAST,
 )
 
 

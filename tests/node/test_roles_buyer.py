@@ -19,7 +19,8 @@ from d2m_node.calls import (
     RevealBid,
 )
 from d2m_node.errors import JobFailed, TransactionReverted, UserError
-from d2m_node.ports import Samples
+from d2m_node.past_jobs import Tie
+from d2m_node.ports import Purpose, Reference, Samples
 from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
 from d2m_node.roles.boundary import PAUSE_SECONDS
@@ -30,12 +31,17 @@ from d2m_node.roles.shift import Shift
 from d2m_node.roles.sources import load_body
 from protocol.auction import AuctionMode
 from protocol.deposits import compute_deposit_range
-from protocol.events import AuctionOpened
+from protocol.events import AuctionOpened, TrainingEnded
+from protocol.hashing import keccak
+from protocol.job import JobPhase
 from protocol.layers import Clip, Flatten, Linear
 from protocol.market import advance
-from protocol.model import ModelDescription, count_model_operations
+from protocol.model import ModelDescription, count_model_operations, count_parameters
+from protocol.past import let_go
 from protocol.request import compute_tag_hashes
-from protocol.types import NO_ACCOUNT, Address, BlockNumber, Wei
+from protocol.types import NO_ACCOUNT, NO_DIGEST, Address, BlockNumber, Digest, Wei
+from protocol.update import TensorKind, encode_tensor
+from tests.support.decided import DIGEST, decide_first_round
 from tests.support.job import BODY, CONES, JOB, SELLERS, TAGS, TERMS, Cast
 from tests.support.market import wait_idle
 from tests.support.params import PARAMS
@@ -498,6 +504,50 @@ async def test_a_buyer_that_drains_waits_for_a_bid_that_is_on_its_way(
     await cast.market.mine_to(7)
     assert desk.is_idle()
     assert len(cast.market.sent(RevealBid)) == 1, "else the bid's deposit is forfeited"
+
+
+async def let_the_job_end(cast: Cast, digest: Digest) -> None:
+    """Let the job end with a model, and be past for its buyer."""
+    cast.start()
+    decide_first_round(cast, DIGEST, appeal_end=5)
+    ended = TrainingEnded(
+        job=JOB, outcome=0, rounds_done=1, initial_utility=0, last_utility=1,
+        model_digest=digest, credit_root=NO_DIGEST, credit_sum=0, final_block=BlockNumber(1),
+    )  # fmt: skip
+    job = replace(cast.market.state.jobs[JOB], phase=JobPhase.SETTLED, ended=ended)
+    await cast.buyer.store.past.keep([(job, Tie.BUYER)])
+    cast.market.state = let_go(cast.market.state, [job])
+
+
+async def test_a_model_that_was_missed_is_taken_though_its_job_is_past(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    size = count_parameters(BODY.model)
+    data = encode_tensor(TensorKind.PARAMETERS, np.arange(size, dtype=np.int32))
+    for node in cast.cones:
+        await node.store.blobs.put(data, Reference(Purpose.STATE, JOB))
+    await let_the_job_end(cast, keccak(data))
+    for node in cast.cones:
+        node.store.past._kept.update(cast.buyer.store.past._kept)
+    desk = BuyerDesk(cast.buyer.ports)
+    post = cast.buyer.post("buyer", nursery)
+    await nursery.start(partial(run_buyer, post, desk))
+    await wait_idle()
+    assert await desk.model(JOB) is not None
+    assert cast.buyer.refusals() == []
+
+
+async def test_a_model_that_is_here_is_not_taken_again(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    await let_the_job_end(cast, keccak(b"of no peer"))
+    digest = await cast.buyer.store.blobs.put(b"model", Reference(Purpose.MODEL, JOB))
+    await cast.buyer.store.journal.remember("model", str(JOB), digest)
+    desk = BuyerDesk(cast.buyer.ports)
+    await nursery.start(partial(run_buyer, cast.buyer.post("buyer", nursery), desk))
+    await wait_idle()
+    assert await desk.model(JOB) == b"model"
+    assert cast.buyer.refusals() == []
 
 
 async def test_a_buyer_without_a_bid_leaves_at_once(nursery: trio.Nursery) -> None:

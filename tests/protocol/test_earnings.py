@@ -28,7 +28,6 @@ from protocol.events import (
     StakeSlashed,
 )
 from protocol.job import Bid, JobPhase, JobState
-from protocol.market import MarketState
 from protocol.settlement import Outcome
 from protocol.types import NO_ACCOUNT, NO_DIGEST, Address, BlockNumber, Wei
 from protocol.zero_pay import Why, ZeroPay, explain_zero_pay
@@ -61,7 +60,7 @@ def record(*events: Event) -> tuple[RecordedEvent, ...]:
 
 
 def positions(job: JobState, account: Address) -> tuple[Position, ...]:
-    return list_positions(MarketState(jobs={JOB: job}), account, PARAMS)
+    return list_positions([job], account, PARAMS)
 
 
 def position(job: JobState, account: Address, role: Role) -> Position:

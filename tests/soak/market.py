@@ -1,9 +1,7 @@
 """An ordinary market that does job after job, sampled all the time."""
 
-import gc
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from protocol.market import MarketState
 from protocol.types import JobId, Wei
 from tests.soak.samples import Sample, take_sample, write_csv
 from tests.support.anvil import find_free_port
+from tests.support.sizes import measure_bytes
 from tests.support.small_request import (
     BRISK_WINDOWS,
     PATIENT_WINDOWS,
@@ -176,17 +175,3 @@ async def _churn(run: SoakRun, devnet: Devnet, dice: random.Random) -> None:
         await devnet.processes.start(plan)
         run.lives[plan.name] += 1
         run.restarts += 1
-
-
-def measure_bytes(root: object) -> int:
-    """Add up what an object and all that only it leads to takes; classes and modules left out."""
-    seen: set[int] = set()
-    todo, total = [root], 0
-    while todo:
-        one = todo.pop()
-        if id(one) in seen or isinstance(one, type) or callable(one):
-            continue
-        seen.add(id(one))
-        total += sys.getsizeof(one)
-        todo += gc.get_referents(one)
-    return total

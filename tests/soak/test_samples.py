@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.market import measure_bytes
 from tests.soak.samples import LIMITS, Sample, compute_slope, compute_trends, take_sample, write_csv
+from tests.support.sizes import measure_bytes
 
 SAMPLE = Sample(
     seconds=0.0,

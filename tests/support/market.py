@@ -27,6 +27,7 @@ from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.shift import Shift
 from d2m_node.rpc.herald import Herald
+from d2m_node.simulation.nodes.memory import MemoryPastJobs
 from protocol.events import (
     Event,
     RecordedEvent,
@@ -143,6 +144,7 @@ class Store:
     journal: Journal = field(default_factory=Journal)
     blobs: Blobs = field(default_factory=Blobs)
     refusals: KeptRefusals = field(default_factory=KeptRefusals)
+    past: MemoryPastJobs = field(default_factory=MemoryPastJobs)
     trusted_from: BlockNumber = BlockNumber(0)
 
 

@@ -74,7 +74,7 @@ def events_of_money(state: MarketState, sender: Address, call: MoneyCall) -> Seq
             owed = state.stakes[sender].withdrawable_wei(state.block_number)
             return (StakeWithdrawn(account=sender, amount_wei=owed),) if owed else ()
         case ReleaseStake():
-            locked = state.stakes[call.account].locked_wei[call.job]
+            locked = state.stakes[call.account].locked_wei.get(call.job, Wei(0))
             released = StakeReleased(job=call.job, account=call.account, amount_wei=locked)
             return (released,) if locked else ()
         case ClaimConeShare():

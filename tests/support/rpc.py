@@ -209,6 +209,7 @@ class FakeNode:
     store: Store = field(default_factory=Store)
     herald: Herald = field(default_factory=lambda: Herald(MemoryFacts()))
     facts: FakeFacts = field(default_factory=FakeFacts)
+    account: Address = ACCOUNT
 
     def context(self) -> RpcContext:
         # Methods touch nothing else of the ports.
@@ -216,7 +217,7 @@ class FakeNode:
             chain=cast(Any, self.chain),
             network=cast(Any, self.network),
             store=cast(Any, self.store),
-            signer=cast(Any, FakeSigner()),
+            signer=cast(Any, FakeSigner(self.account)),
             datasets=cast(Any, None),
             herald=self.herald,
         )

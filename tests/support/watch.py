@@ -17,6 +17,7 @@ from d2m_node.ports import PeerStatus, PrivateTraining, Refusal
 from d2m_node.privacy_ledger import TRAININGS
 from d2m_node.role_control import RoleState
 from d2m_node.settings import WatchSettings
+from d2m_node.simulation.nodes.memory import MemoryPastJobs
 from d2m_node.watch.server import serve_watch
 from d2m_node.watch.service import Watch
 from d2m_node.watch.sources import Sources
@@ -137,6 +138,7 @@ class Refused:
 class WatchedStore:
     journal: Journal = field(default_factory=Journal)
     refusals: Refused = field(default_factory=Refused)
+    past: MemoryPastJobs = field(default_factory=MemoryPastJobs)
     failure: FatalError | None = None
     writes: int = 0
 

@@ -16,8 +16,10 @@ import structlog
 import trio
 
 from d2m_node.errors import DiskFull
+from d2m_node.past_jobs import KeptJob, Tie
 from d2m_node.ports import NodeFact, Purpose, Reference, Refusal
 from protocol.hashing import keccak
+from protocol.job import JobState
 from protocol.types import BlockNumber, Digest, JobId
 
 KEPT_FOR_EVER: Final = (Purpose.OWN_REQUEST, Purpose.MODEL)
@@ -260,6 +262,42 @@ class MemoryFacts:
         return tuple(self._facts)
 
 
+class MemoryPastJobs:
+    """`PastJobs`. The simulated chain lets no job go; tests do."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.newest = 0
+        self._kept: dict[JobId, tuple[KeptJob, JobState]] = {}
+
+    async def keep(self, jobs: Sequence[tuple[JobState, Tie]]) -> None:
+        """Keep jobs, in the place of what is kept of the same ones."""
+        await trio.lowlevel.checkpoint()
+        for job, tie in jobs:
+            self.newest += 1
+            self._kept.pop(job.job_id, None)
+            kept = KeptJob(place=self.newest, job_id=job.job_id, tie=tie)
+            self._kept[job.job_id] = (kept, job)
+
+    async def find(self, job_id: JobId) -> JobState | None:
+        """Return a job, or None if it is not kept."""
+        await trio.lowlevel.checkpoint()
+        return self._kept[job_id][1] if job_id in self._kept else None
+
+    async def list_kept(
+        self, *, after: int = 0, ties: Collection[Tie] = frozenset(Tie)
+    ) -> Sequence[KeptJob]:
+        """List the jobs of these ties, those with a place ``after`` a number, by place."""
+        await trio.lowlevel.checkpoint()
+        return [one for one, _ in self._kept.values() if one.place > after and one.tie in ties]
+
+    async def drop_all(self) -> None:
+        """Forget everything."""
+        await trio.lowlevel.checkpoint()
+        self.generation += 1
+        self._kept.clear()
+
+
 class MemoryStore:
     """`StorePort`, and the facts behind a herald."""
 
@@ -269,5 +307,6 @@ class MemoryStore:
         self.blobs = MemoryBlobs(pool or BlobPool(), room)
         self.refusals = MemoryRefusals()
         self.facts = MemoryFacts()
+        self.past = MemoryPastJobs()
         self.trusted_from = BlockNumber(0)
         """Set by whoever puts an old copy in a store's place; see `StorePort`."""
