@@ -46,10 +46,22 @@ def test_limits_are_kept() -> None:
     assert all(len(one.labels) <= 30 for one in federation.sellers)
 
 
+def test_what_is_held_out_for_choosing_settings_is_of_the_training_data_and_nobodys() -> None:
+    plain, held = (share_out(replace(PLAN, held_out_count=n), 6, 1, None) for n in (0, 150))
+    test = fingerprints(held.test)
+    assert len(test) == 150
+    assert not test & fingerprints(plain.test), "the test data are not touched"
+    assert test <= fingerprints(plain.validation).union(*map(fingerprints, plain.sellers))
+    assert not test & fingerprints(held.validation).union(*map(fingerprints, held.sellers))
+    assert sum(len(one.labels) for one in held.sellers) == DIGITS - DIGITS_TEST_COUNT - 500 - 150
+
+
 @pytest.mark.parametrize(
     ("changes", "sellers", "complaint"),
     [
         ({"validation_count": 1500}, 4, "data.validation_samples: 1500 of 1500"),
+        ({"held_out_count": 1500}, 4, "data.held_out_samples: 1500 of 1500"),
+        ({"held_out_count": 1000}, 4, "data.validation_samples: 500 of 500"),
         ({}, 200, "sizes.sellers: too many for the data"),
         ({"dataset": "mnist"}, 4, "--data DIR"),
     ],

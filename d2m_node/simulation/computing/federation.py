@@ -45,6 +45,9 @@ class DataPlan:
     """The most samples to test on; None: all there are, of the digits `DIGITS_TEST_COUNT`."""
     per_seller: int | None = None
     """The most samples of one seller; None: all of its part."""
+    held_out_count: int = 0
+    """So many samples of the training data are tested on, instead of the test data, and are
+    nobody's: settings are chosen by them. None of it if zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +65,9 @@ def share_out(plan: DataPlan, sellers: int, seed: int, folder: Path | None) -> F
     Raises UserError that names the field, or the file that is missing.
     """
     train, test = _load(plan, seed, folder)
-    generator = _generator(seed, "validation")
-    if plan.validation_count >= len(train.labels):
-        raise UserError(
-            f"data.validation_samples: {plan.validation_count} of {len(train.labels)} samples "
-            "leaves none for the sellers"
-        )
-    order = generator.permutation(len(train.labels))
-    held_out, rest = np.split(order, [plan.validation_count])
-    pool = _take(train, np.sort(rest))
+    if plan.held_out_count:
+        test, train = _cut(train, plan.held_out_count, "held_out_samples", seed)
+    validation, pool = _cut(train, plan.validation_count, "validation_samples", seed)
     partition = Partition(alpha_milli=plan.alpha_milli, parts=sellers, index=0, seed=seed)
     try:
         parts = partition_labels(pool.labels, partition)
@@ -80,9 +77,20 @@ def share_out(plan: DataPlan, sellers: int, seed: int, folder: Path | None) -> F
     chosen = [np.sort(chooser.permutation(part)[: plan.per_seller]) for part in parts]
     return Federation(
         sellers=tuple(_take(pool, part) for part in chosen),
-        validation=_take(train, np.sort(held_out)),
+        validation=validation,
         test=_limit(test, plan.test_count),
     )
+
+
+def _cut(train: Samples, count: int, key: str, seed: int) -> tuple[Samples, Samples]:
+    """Draw some samples; return them, and the others."""
+    if count >= len(train.labels):
+        raise UserError(
+            f"data.{key}: {count} of {len(train.labels)} samples leaves none for the sellers"
+        )
+    order = _generator(seed, key.removesuffix("_samples")).permutation(len(train.labels))
+    cut, rest = np.split(order, [count])
+    return _take(train, np.sort(cut)), _take(train, np.sort(rest))
 
 
 def load_benchmark(dataset: DatasetName, folder: Path | None) -> tuple[Samples, Samples]:

@@ -128,6 +128,7 @@ def _read_data(table: DataTable) -> DataPlan:
         validation_count=table.validation_samples,
         test_count=table.test_samples,
         per_seller=table.samples_per_seller,
+        held_out_count=table.held_out_samples,
     )
 
 

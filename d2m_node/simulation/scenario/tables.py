@@ -21,6 +21,7 @@ class DataTable(Table, frozen=True, kw_only=True):
     validation_samples: Annotated[int, Meta(ge=2, le=1_000_000)]
     test_samples: Annotated[int, Meta(ge=1)] | None = None
     samples_per_seller: Annotated[int, Meta(ge=10)] | None = None
+    held_out_samples: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
 
 class SizesTable(Table, frozen=True, kw_only=True):
