@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -36,6 +37,7 @@ from protocol.types import Address, JobId
 from protocol.update import TensorKind, decode_tensor, encode_tensor
 from protocol.validation_set import decode_part, encode_part, select_part
 from tests.support.job import BODY
+from tests.support.momentum import MOMENTUM_BODY
 from tests.support.mutations import ODD_TEXT, damaged_bytes, dump_toml, mutated_tables
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -249,6 +251,10 @@ MODEL_FILE = encode_model_file(
     PARAMETERS, domain=Domain(1, Address(b"\x01" * 20)), job=JobId(1), model=MODEL
 )
 TENSOR = encode_tensor(TensorKind.PARAMETERS, PARAMETERS)
+SCHEDULED_BODY = msgspec.structs.replace(
+    MOMENTUM_BODY,
+    training=msgspec.structs.replace(BODY.training, rate_decay_ppm=950_000),
+)
 PART = encode_part(select_part(np.zeros((5, 4), np.uint8), [0, 1, 0, 1, 0], [1, 3]))
 
 
@@ -268,6 +274,7 @@ def test_damaged_tensors_parts_and_requests_are_decoded_or_refused(
         (TENSOR, lambda one: decode_tensor(one, TensorKind.PARAMETERS, len(PARAMETERS))),
         (PART, decode_part),
         (encode_body(BODY), decode_body),
+        (encode_body(SCHEDULED_BODY), decode_body),
     ]
     valid, decode = data.draw(st.sampled_from(decoders))
     damaged = data.draw(damaged_bytes(valid))
