@@ -7,6 +7,7 @@ Source: MECHANISM 0, 4.
 from dataclasses import dataclass
 
 import numpy as np
+from Crypto.Hash import keccak as _keccaks
 from eth_hash.auto import keccak as _keccak
 from numpy.typing import NDArray
 
@@ -32,6 +33,11 @@ class Domain:
 def keccak(data: bytes) -> Digest:
     """Hash with Keccak-256 (the Ethereum padding, not SHA3-256)."""
     return Digest(_keccak(data))
+
+
+def begin_keccak() -> _keccaks.Keccak_Hash:
+    """Begin a Keccak-256 of what comes in pieces: ``update`` it, then ask for its ``digest``."""
+    return _keccaks.new(digest_bits=256)
 
 
 def word(value: int) -> bytes:

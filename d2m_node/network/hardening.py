@@ -31,6 +31,7 @@ from multiaddr import Multiaddr
 
 from d2m_node.errors import FatalError, TransientError
 from d2m_node.logs import log_scope
+from d2m_node.network.fast_lane import FAST_LANE_PATCHES
 from d2m_node.network.muxing import MUXING_PATCHES
 from d2m_node.ports import Verdict
 from protocol.errors import ProtocolError
@@ -74,6 +75,7 @@ def _send_no_record(_host: IHost) -> tuple[bytes, bool]:
 
 PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     *MUXING_PATCHES,
+    *FAST_LANE_PATCHES,
     # Stock never gives back the slot of an inbound connection: after so many in its whole life
     # the host refuses everybody.
     (Swarm, "upgrade_inbound_raw_conn", _upgrade_then_hold),

@@ -18,6 +18,8 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
+from d2m_node.network.fast_lane import read_body
+
 log = structlog.get_logger(__name__)
 
 WINDOW_BYTES: Final = 1024 * 1024
@@ -39,7 +41,6 @@ FRAME_SECONDS: Final = 15.0
 HURRY_SECONDS: Final = 1.0
 """The same once the writer is cancelled: nobody waits long for a peer that takes nothing."""
 
-_stock_read_body = Yamux._read_data_body
 _stock_new_stream = SwarmConn.new_stream
 _connections: weakref.WeakSet[Yamux] = weakref.WeakSet()
 
@@ -74,7 +75,7 @@ async def _bounded_read_body(self: Yamux, length: int) -> bytes:
     _connections.add(self)
     if unread > WINDOW_BYTES and sum(map(_count_unread, _connections)) > MAX_ALL_UNREAD_BYTES:
         _cut_off(self, "too_much_unread_by_all", unread_bytes=unread)
-    return await _stock_read_body(self, length)
+    return await read_body(self, length)
 
 
 async def _credit_half_windows(self: YamuxStream, *, bytes_read: int = 0) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import count
 from typing import Final
 
@@ -23,9 +24,9 @@ from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.fairness import PIECE_BYTES, PeerSlots
 from d2m_node.network.peer_stream import KINDS, PeerStream, open_peer_stream
 from d2m_node.network.peers import Peers
+from d2m_node.network.running_hash import RunningHash
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage, ProtocolError, RuleViolation
-from protocol.hashing import keccak
 from protocol.types import Digest
 from protocol.wire.codec import MAX_BATCH_BYTES, decode_message
 from protocol.wire.messages import (
@@ -52,19 +53,30 @@ class _Contradiction(TransientError):
 class _Partial:
     """What has arrived of a blob, and from whom."""
 
-    data: bytearray = field(default_factory=bytearray)
+    data: BytesIO = field(default_factory=BytesIO)
+    """Written to at its end; in the end the blob itself, without a copy."""
+    hash: RunningHash = field(default_factory=RunningHash)
     size_bytes: int | None = None
     sources: list[bytes] = field(default_factory=list)
 
     @property
+    def received_bytes(self) -> int:
+        return self.data.tell()
+
+    @property
     def is_complete(self) -> bool:
-        return len(self.data) == self.size_bytes
+        return self.received_bytes == self.size_bytes
 
     def measure(self) -> tuple[int, int | None]:
-        return len(self.data), self.size_bytes
+        return self.received_bytes, self.size_bytes
+
+    async def put(self, piece: bytes) -> None:
+        self.data.write(piece)
+        await self.hash.put(piece)
 
     def clear(self) -> None:
-        self.data.clear()
+        self.data = BytesIO()
+        self.hash = RunningHash()
         self.sources.clear()
         self.size_bytes = None
 
@@ -152,9 +164,8 @@ class StreamClient:
                 failures.append(f"peer {ID(source)}: {exc}")
             if not partial.is_complete:
                 continue
-            blob = bytes(partial.data)
-            if await trio.to_thread.run_sync(keccak, blob) == digest:
-                return blob
+            if await partial.hash.finish() == digest:
+                return partial.data.getvalue()
             failures.append(f"peer {ID(source)}: wrong bytes")
             if len(partial.sources) == 1:
                 self._peers.blame(source, "sent another blob than was asked for")
@@ -183,7 +194,7 @@ class StreamClient:
         """Append what a source has beyond what we have. Raises PeerFault, TransientError."""
         try:
             async with self.open_stream(source, BLOB_PROTOCOL) as stream:
-                await stream.send_message(BlobRequest(digest=digest, offset=len(partial.data)))
+                await stream.send_message(BlobRequest(digest=digest, offset=partial.received_bytes))
                 size = await _receive_header(stream, max_bytes)
                 if partial.size_bytes not in (None, size):
                     raise _Contradiction(f"{partial.size_bytes} bytes or {size}")
@@ -195,12 +206,13 @@ class StreamClient:
 
     async def _receive_rest(self, stream: PeerStream, partial: _Partial, size: int) -> None:
         settings = self._settings
-        missing = size - len(partial.data)
+        missing = size - partial.received_bytes
         try:
             with trio.fail_after(settings.io_seconds + missing / settings.min_bytes_per_second):
-                while len(partial.data) < size:
-                    wanted = min(PIECE_BYTES, size - len(partial.data))
-                    partial.data += await stream.receive_some(wanted)
+                async with partial.hash.keep_up():
+                    while partial.received_bytes < size:
+                        wanted = min(PIECE_BYTES, size - partial.received_bytes)
+                        await partial.put(await stream.receive_some(wanted))
         except trio.TooSlowError as exc:
             raise StreamTimeout("too slow") from exc
 
