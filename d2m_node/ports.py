@@ -252,9 +252,12 @@ class JournalPort(Protocol):
 class BlobPort(Protocol):
     """Content-addressed bytes on disk."""
 
-    async def put(self, data: bytes, reference: Reference) -> Digest:
+    async def put(
+        self, data: bytes, reference: Reference, *, digest: Digest | None = None
+    ) -> Digest:
         """Store bytes durably, and why they are kept; return their Keccak-256.
 
+        Who has checked the bytes against it names the ``digest``, so that nobody hashes twice.
         Raises DiskFull if the disk takes no more; nothing has changed then.
         """
 

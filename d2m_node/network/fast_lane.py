@@ -92,7 +92,9 @@ async def _wait_for_window(stream: YamuxStream) -> None:
 
 
 async def _write_messages(
-    self: NoiseTransportReadWriter, msg: bytes, prefix_encoded: bool = False
+    self: NoiseTransportReadWriter,
+    msg: bytes,
+    prefix_encoded: bool = False,  # noqa: ARG001 - of handshakes
 ) -> None:
     """Encrypt all messages that the bytes fill, then send them in one call."""
     parts = []
@@ -103,7 +105,10 @@ async def _write_messages(
     await self.read_writer.read_write_closer.write(b"".join(parts))
 
 
-async def _read_message(self: NoiseTransportReadWriter, prefix_encoded: bool = False) -> bytes:
+async def _read_message(
+    self: NoiseTransportReadWriter,
+    prefix_encoded: bool = False,  # noqa: ARG001 - of handshakes
+) -> bytes:
     """Decrypt the next message of what the system gave, which may be many at once."""
     await _fill(self, LENGTH_BYTES)
     ahead: bytearray = self._ahead  # type: ignore[attr-defined]

@@ -46,10 +46,10 @@ async def fetch(
         # Asked before the bytes come: nobody can make us fetch what we cannot keep.
         await ports.store.blobs.check_room(max_bytes)
         data = await ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
-        await ports.store.blobs.put(data, reference)
+        await ports.store.blobs.put(data, reference, digest=digest)
     elif reference not in await ports.store.blobs.references(digest):
         # Kept for another job: it would go with that one, and this one's peers could not have it.
-        await ports.store.blobs.put(data, reference)
+        await ports.store.blobs.put(data, reference, digest=digest)
     return data
 
 

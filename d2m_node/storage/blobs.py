@@ -68,12 +68,15 @@ class Blobs:
         if found.orphans:
             log.info("orphans_dropped", count=len(found.orphans))
 
-    async def put(self, data: bytes, reference: Reference) -> Digest:
+    async def put(
+        self, data: bytes, reference: Reference, *, digest: Digest | None = None
+    ) -> Digest:
         """Store bytes durably, and why they are kept; return their Keccak-256.
 
         Raises DiskFull if the disk takes no more; nothing has changed then. FatalError else.
         """
-        digest = await trio.to_thread.run_sync(keccak, data, limiter=self._limiter)
+        if digest is None:
+            digest = await trio.to_thread.run_sync(keccak, data, limiter=self._limiter)
         with trio.CancelScope(shield=True):  # or a file would be left without its rows
             await self._store(digest, data, reference)
         return digest

@@ -200,7 +200,5 @@ def write_certificate(folder: Path) -> None:
     pem = serialization.Encoding.PEM
     (folder / "certificate.pem").write_bytes(certificate.public_bytes(pem))
     (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )

@@ -27,6 +27,7 @@ from typing import Any, Protocol, cast
 
 import structlog
 import trio
+from libp2p.peer.id import ID
 
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
@@ -111,9 +112,7 @@ async def take(arguments: argparse.Namespace) -> None:
     settings = NetworkSettings(identity_path=folder / "identity", listen=LOCAL)
     async with open_store(folder) as store, open_network(settings, Shelf()) as network:
         network.set_address_book({bytes.fromhex(peer_id): address})
-        with trio.fail_after(PATIENCE_SECONDS):
-            while not any(peer.connected for peer in network.peers()):
-                await trio.sleep(0.01)
+        await network.stack.pubsub.wait_for_peer(ID(bytes.fromhex(peer_id)), PATIENCE_SECONDS)
         await obey({}, NodeTaker(network, bytes.fromhex(peer_id), store, digests))
 
 
@@ -132,7 +131,8 @@ async def obey(greeting: dict[str, Any], taker: Taker | None) -> None:
 
 
 def say(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 def read_memory() -> dict[str, int]:
@@ -158,7 +158,7 @@ class NodeTaker:
         digest = Digest(bytes.fromhex(self._digests[name]))
         blob = await self._network.fetch_blob(digest, sources=[self._giver], max_bytes=1 << 30)
         if stores:
-            await self._store.blobs.put(blob, KEPT_FOR)
+            await self._store.blobs.put(blob, KEPT_FOR, digest=digest)
             await self._store.blobs.delete_files([digest])
         return len(blob)
 

@@ -105,8 +105,10 @@ class Blobs:
         self.refusal: str | None = None
         """Why new jobs are refused, by the test's word."""
 
-    async def put(self, data: bytes, reference: Reference) -> Digest:
-        digest = keccak(data)
+    async def put(
+        self, data: bytes, reference: Reference, *, digest: Digest | None = None
+    ) -> Digest:
+        digest = keccak(data) if digest is None else digest
         self.data[digest] = data
         self.kept_for.setdefault(digest, set()).add(reference)
         return digest

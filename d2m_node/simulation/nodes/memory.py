@@ -126,10 +126,12 @@ class MemoryBlobs:
         self._claims: dict[JobId, int] = {}
         """Bytes that were set aside, by job."""
 
-    async def put(self, data: bytes, reference: Reference) -> Digest:
+    async def put(
+        self, data: bytes, reference: Reference, *, digest: Digest | None = None
+    ) -> Digest:
         """Keep bytes, and why; return their Keccak-256. Raises DiskFull."""
         await trio.lowlevel.checkpoint()
-        digest = hash_blob(data)
+        digest = hash_blob(data) if digest is None else digest
         blob = self._blobs.get(digest)
         if blob is None:
             self._check_room(len(data))
