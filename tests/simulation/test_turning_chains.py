@@ -38,6 +38,6 @@ def test_a_buyer_that_serves_its_data_is_not_taken_for_one_that_does_not(block: 
     assert run_with_turns(block, block + 1) == "ended"
 
 
-@pytest.mark.parametrize("block", [61, 62, 63])
+@pytest.mark.parametrize("block", [63, 64, 65])
 def test_a_missed_target_is_not_paid_for_because_receipts_were_taken_back(block: int) -> None:
     assert run_with_turns(block, block + 1) == "ended"
