@@ -41,11 +41,11 @@ def validate_windows(
     InvalidParams
         Naming the first window that is too short, or what makes a ballot too long.
     """
-    for name in WINDOW_FIELDS:
-        value = getattr(terms, name)
-        least = max(least_blocks, _least_of(terms, name, seed_delay_blocks, lag_blocks))
-        if name not in SLACKS and value < least:
-            raise InvalidParams(name, f"is {value}; raise it to at least {least}")
+    short = find_short_windows(
+        terms, seed_delay_blocks, lag_blocks=lag_blocks, least_blocks=least_blocks
+    )
+    for name, least in short.items():
+        raise InvalidParams(name, f"is {getattr(terms, name)}; raise it to at least {least}")
     longest = compute_longest_ballot(terms, seed_delay_blocks)
     if longest > HEADER_REACH_BLOCKS:
         raise InvalidParams(
@@ -53,6 +53,21 @@ def validate_windows(
             f"a check of a ballot may end {longest} blocks after its seed, which can be proved for "
             f"{HEADER_REACH_BLOCKS}; lower it, vote_open_blocks, header_blocks or appeal_blocks",
         )
+
+
+def find_short_windows(
+    terms: JobTerms, seed_delay_blocks: int, *, lag_blocks: int = 0, least_blocks: int = 0
+) -> dict[str, int]:
+    """Return the windows in which a node could not act, with how many blocks they must have.
+
+    The parameters are those of :func:`validate_windows`.
+    """
+    least_by_name = {
+        name: max(least_blocks, _least_of(terms, name, seed_delay_blocks, lag_blocks))
+        for name in WINDOW_FIELDS
+        if name not in SLACKS
+    }
+    return {name: least for name, least in least_by_name.items() if getattr(terms, name) < least}
 
 
 def _least_of(terms: JobTerms, name: str, seed_delay_blocks: int, lag_blocks: int) -> int:

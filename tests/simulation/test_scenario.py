@@ -1,6 +1,8 @@
 """Scenario files: what they say, and how they are refused."""
 
 import copy
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import pytest
 
 from d2m_node.chain.deployment import load_params
 from d2m_node.errors import UserError
-from d2m_node.simulation.hostile.kinds import CONE_KINDS, assign_kinds
+from d2m_node.simulation.hostile.kinds import CONE_KINDS, SELLER_KINDS, assign_kinds
 from d2m_node.simulation.nodes.names import Sizes
+from d2m_node.simulation.scenario.faults import FAULT_KINDS
 from d2m_node.simulation.scenario.file import parse_scenario, read_scenario
 from d2m_node.simulation.scenario.overrides import Overrides, override
 from d2m_node.simulation.scenario.request import DEFAULT_PARAMS
@@ -71,12 +74,12 @@ def test_the_command_line_comes_before_the_file(table: dict[str, Any]) -> None:
     assert scenario.table["seed"] == 9
 
 
-def test_more_hostile_nodes_are_the_same_ones_and_others() -> None:
+def test_more_hostile_nodes_are_the_same_ones_and_others(table: dict[str, Any]) -> None:
     names = Sizes(sellers=20, cones=5).names_of("seller")
     few, many = (
         parse_scenario(
             change(
-                change(read_toml(HOSTILE), "sizes.sellers", 20),
+                change(copy.deepcopy(table), "sizes.sellers", 20),
                 "hostile.sellers",
                 [{"kind": "noise", "count": count}],
             )
@@ -167,3 +170,44 @@ def test_faults_at_random_follow_from_seed_and_block(table: dict[str, Any]) -> N
     assert {one.kind for one in begun} == set(plan.kinds)
     assert all(1 <= one.blocks <= 4 for one in begun)
     assert all(len(one.nodes) <= 2 for one in begun)
+
+
+def test_all_windows_that_confirmations_make_too_short_are_named_with_what_mends_them(
+    table: dict[str, Any],
+) -> None:
+    change(table, "chain.confirmations", 5)
+    with pytest.raises(UserError, match=r"too short with chain.confirmations = 5") as refusal:
+        parse_scenario(table)
+    told = re.findall(r"request\.([a-z_.]+) = (\d+) \(is \d+\)", str(refusal.value))
+    assert {"terms.enrolment_blocks", "terms.vote_open_blocks", "auction.reveal_blocks"} <= {
+        name for name, _ in told
+    }
+    for name, least in told:
+        change(table, f"request.{name}", int(least))
+    assert parse_scenario(table).chain.confirmations == 5
+    for name, least in told:
+        with pytest.raises(UserError, match=rf"set at least request\.{name} = {least} "):
+            parse_scenario(change(copy.deepcopy(table), f"request.{name}", int(least) - 1))
+
+
+def test_the_seeds_of_the_hostile_scenario_draw_every_kind_of_node_and_fault() -> None:
+    """What `scripts/simulate-many` runs meets all that the simulation knows, and often enough."""
+    met: Counter[str] = Counter()
+    for seed in range(600):
+        scenario = read_scenario(HOSTILE, Overrides(seed=seed))
+        cones = {f"cone {one.kind}" for one in scenario.hostile_cones}
+        sellers = {f"seller {one.kind}" for one in scenario.hostile_sellers}
+        plan, sizes = scenario.random_faults, scenario.sizes
+        assert plan is not None
+        drawn = (plan.draw(seed, block, sizes) for block in range(100))
+        met.update(f"ring of {one.kind}" for one in scenario.hostile_cones if one.count > 1)
+        met.update(f"ring of {one.kind}" for one in scenario.hostile_sellers if one.count > 1)
+        met.update(cones | sellers | {one.kind for one in drawn if one is not None})
+        assert scenario.network.loss > 0
+        assert scenario.network.duplicate > 0
+        assert scenario.network.jitter_seconds > 0
+    wanted = {f"cone {kind}" for kind in CONE_KINDS} | set(FAULT_KINDS)
+    wanted |= {f"seller {kind}" for kind in SELLER_KINDS}
+    wanted |= {"ring of collude", "ring of identical", "ring of alie"}
+    assert wanted <= met.keys()
+    assert min(met[one] for one in wanted) >= 5, met

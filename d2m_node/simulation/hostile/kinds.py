@@ -20,6 +20,8 @@ CONE_KINDS: Final = ("random", "stale", "collude", "withhold", "copy", "equivoca
 CONDUCT_KINDS: Final = ("partial", "equivocate")
 """Sellers that train honestly, and cheat with what they say or serve."""
 SELLER_KINDS: Final = (*UPDATE_ATTACKS, *DATA_ATTACKS, *CONDUCT_KINDS)
+ALIKE: Final = 0.5
+"""Chance that a drawn node attacks as the one before does."""
 FLAWS: Final = ("noisy", "poor")
 """Sellers that mean well: their data are worth less."""
 
@@ -51,10 +53,16 @@ class Hostile:
 
 
 def draw_hostile(role: str, most: int, seed: int) -> tuple[Hostile, ...]:
-    """Draw how many nodes of a role are hostile, up to so many, and of which kinds."""
+    """Draw how many nodes of a role are hostile, up to so many, and of which kinds.
+
+    Every second one is of the kind of the one before: some attacks take several that collude.
+    """
     kinds = CONE_KINDS if role == "cones" else SELLER_KINDS
     generator = random.Random(f"{seed}/drawn/{role}")  # noqa: S311 - a scenario, no secret
-    drawn = [generator.choice(kinds) for _ in range(generator.randint(0, most))]
+    drawn: list[str] = []
+    for _ in range(generator.randint(0, most)):
+        is_alike = bool(drawn) and generator.random() < ALIKE
+        drawn.append(drawn[-1] if is_alike else generator.choice(kinds))
     return tuple(
         Hostile(kind=kind, count=drawn.count(kind), options={}) for kind in sorted(set(drawn))
     )

@@ -4,15 +4,7 @@ from d2m_node.errors import UserError
 from d2m_node.simulation.scenario.plan import Scenario
 from protocol.auction import AuctionMode
 from protocol.errors import InvalidParams
-from protocol.windows import REACTION_BLOCKS, validate_windows
-
-
-def _check_reveal(blocks: int, least_blocks: int) -> None:
-    if blocks < least_blocks:
-        raise UserError(
-            f"request.auction.reveal_blocks: is {blocks}; raise it to at least {least_blocks} "
-            "(with chain.confirmations)"
-        )
+from protocol.windows import REACTION_BLOCKS, find_short_windows, validate_windows
 
 
 def check_together(scenario: Scenario) -> None:
@@ -28,19 +20,35 @@ def check_together(scenario: Scenario) -> None:
             f"training_seconds: is {scenario.training_seconds:g}, and sellers have {window:g} "
             "seconds (request.terms.update_commit_blocks)"
         )
-    try:
-        validate_windows(
-            terms,
-            scenario.params.seed_delay_blocks,
-            lag_blocks=scenario.chain.confirmations,
-        )
-    except InvalidParams as exc:
-        raise UserError(f"request.terms.{exc} (with chain.confirmations)") from exc
-    least_blocks = scenario.chain.confirmations + REACTION_BLOCKS
-    if scenario.request.mode is not AuctionMode.OPEN:
-        _check_reveal(scenario.request.reveal_blocks, least_blocks)
+    _check_windows(scenario)
     if scenario.request.validation_final_count >= scenario.data.validation_count:
         raise UserError(
             "request.validation.final_count: must be below data.validation_samples, "
             f"{scenario.data.validation_count}"
         )
+
+
+def _check_windows(scenario: Scenario) -> None:
+    """Check that nodes can act in all windows, as far behind the chain as they are.
+
+    Raises UserError that names all that are too short, and how long each must be.
+    """
+    terms, lag_blocks = scenario.request.terms, scenario.chain.confirmations
+    seed_delay_blocks = scenario.params.seed_delay_blocks
+    short = find_short_windows(terms, seed_delay_blocks, lag_blocks=lag_blocks)
+    fixes = [
+        f"request.terms.{name} = {least} (is {getattr(terms, name)})"
+        for name, least in short.items()
+    ]
+    least_reveal, reveal = lag_blocks + REACTION_BLOCKS, scenario.request.reveal_blocks
+    if scenario.request.mode is not AuctionMode.OPEN and reveal < least_reveal:
+        fixes.append(f"request.auction.reveal_blocks = {least_reveal} (is {reveal})")
+    if fixes:
+        raise UserError(
+            f"windows are too short with chain.confirmations = {lag_blocks}; "
+            f"set at least {', '.join(fixes)}"
+        )
+    try:
+        validate_windows(terms, seed_delay_blocks, lag_blocks=lag_blocks)
+    except InvalidParams as exc:
+        raise UserError(f"request.terms.{exc}") from exc
