@@ -57,18 +57,20 @@ async def work_through_ballots(seat: Seat, work_scope: trio.CancelScope) -> None
 
 
 def _next_ballot(
-    seat: Seat, after: tuple[BlockNumber, int], state: MarketState
+    seat: Seat, last: tuple[BlockNumber, int], state: MarketState
 ) -> Ballot | JobPhase | None:
-    """Return the next ballot, or the phase once there can be none.
+    """Return the next ballot after the last one, or the phase once there can be none.
 
+    After a reorganisation it may be one that was opened earlier: a ballot of the new branch.
     A job in settlement comes back to training if its last decision is checked, so it is over only
     when the window for that is.
     """
     job = job_in(state, seat.job_id)
     if job.phase in OVER:
         return job.phase
-    if job.phase is JobPhase.TRAINING and job.ballot is not None and job.ballot.opened_at > after:
-        return job.ballot
+    ballot = job.ballot
+    if job.phase is JobPhase.TRAINING and ballot is not None and ballot.opened_at != last:
+        return ballot
     return job.phase if job.is_training_over(state.block_number) else None
 
 

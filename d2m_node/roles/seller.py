@@ -292,18 +292,19 @@ async def _offer_updates(stall: Stall) -> None:
                 nursery.cancel_scope.cancel()
 
 
-def _next_round(stall: Stall, after: BlockNumber, state: MarketState) -> Ballot | JobPhase | None:
+def _next_round(stall: Stall, last: BlockNumber, state: MarketState) -> Ballot | JobPhase | None:
     """Return the next round that asks for updates, or the phase once there can be none.
 
     A round is known by the block of its sellers' seed: retries keep it, and a round that is
-    opened again after its predecessor was checked has another one.
+    opened again after its predecessor was checked has another one. So has one of another branch of
+    the chain, and there it may be an earlier one.
     """
     job = job_in(state, stall.job_id)
     if job.phase in OVER or job.is_training_over(state.block_number):
         return job.phase
     ballot = job.ballot
     is_next = (
-        ballot is not None and ballot.kind is BallotKind.ROUND and ballot.seller_seed_block > after
+        ballot is not None and ballot.kind is BallotKind.ROUND and ballot.seller_seed_block != last
     )
     return ballot if is_next else None
 

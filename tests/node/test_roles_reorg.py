@@ -16,12 +16,14 @@ from d2m_node.roles.payday import run_payday
 from d2m_node.roles.policies import ConePolicy, SellerPolicy
 from d2m_node.roles.seller import run_seller
 from d2m_node.roles.service import serve_jobs
-from protocol.events import StakeLocked
+from protocol.events import CourseChanged, StakeLocked
 from protocol.job import JobState
-from protocol.types import JobId, Wei
+from protocol.types import BlockNumber, JobId, Wei
 from protocol.wire import messages as wire
-from tests.support.job import JOB, Cast, Offer, ticket_secret
+from tests.support.decided import BEFORE
+from tests.support.job import JOB, OPENED, Cast, Offer, ticket_secret
 from tests.support.market import Node
+from tests.support.training import Training
 
 
 @pytest.fixture
@@ -173,3 +175,37 @@ async def test_a_stake_that_is_locked_in_a_job_that_is_gone_stays(
     nursery.start_soon(run_payday, node.ports)
     await cast.market.mine(3)
     assert cast.market.calls == []
+
+
+async def test_a_ballot_that_another_branch_opened_earlier_is_voted_in(
+    nursery: trio.Nursery,
+) -> None:
+    training = Training(nursery)
+    market = training.cast.market
+    market.apply(CourseChanged(job=JOB, course=BEFORE))
+    await training.start()
+    await market.mine_to(OPENED.seed_block - 1)
+    earlier = replace(training.ballot, opened_at=(BlockNumber(0), 1))
+    assert earlier.opened_at < training.ballot.opened_at
+    show(training.cast, {JOB: replace(training.job, ballot=earlier)})
+    await market.mine_to(OPENED.commit_end)
+    assert training.ballot.committed == training.drawn
+
+
+async def test_a_round_that_another_branch_begins_earlier_gets_its_updates(
+    nursery: trio.Nursery,
+) -> None:
+    training = Training(nursery)
+    market = training.cast.market
+    market.apply(CourseChanged(job=JOB, course=BEFORE))
+    later = OPENED.availability_end
+    ballot = training.ballot
+    show(
+        training.cast, {JOB: replace(training.job, ballot=replace(ballot, seller_seed_block=later))}
+    )
+    await training.start()
+    await market.mine_to(OPENED.seller_seed_block + 1)
+    assert sum(trainer.runs for trainer in training.trainers) == 0
+    show(training.cast, {JOB: replace(training.job, ballot=ballot)})
+    await market.mine_to(OPENED.update_commit_end)
+    assert sum(trainer.runs for trainer in training.trainers) > 0
