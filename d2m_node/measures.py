@@ -5,7 +5,7 @@ unless a method waits; then it says what it raises.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -67,6 +67,8 @@ class NetworkReading:
     queue_lengths: Mapping[str, int]
     """publish: own messages that wait; deliver: of the fullest subscription."""
     queue_limits: Mapping[str, int]
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    """Who was turned away or cut off, by the limit: handshakes, strangers, streams, slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

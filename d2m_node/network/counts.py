@@ -20,6 +20,11 @@ class NetworkCounts:
     faults: int = 0
     bans: int = 0
     restarts: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, limit: str) -> None:
+        """Count that somebody was turned away or cut off at a limit."""
+        self.refusals[limit] += 1
 
     def read(self, queues: Mapping[str, tuple[int, int]]) -> NetworkReading:
         """Copy what is counted, beside each queue's length and limit."""
@@ -33,6 +38,7 @@ class NetworkCounts:
             bans=self.bans,
             restarts=self.restarts,
             dials=dict(self.dials),
+            refusals=dict(self.refusals),
             queue_lengths={name: length for name, (length, _) in queues.items()},
             queue_limits={name: limit for name, (_, limit) in queues.items()},
         )

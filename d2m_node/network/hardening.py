@@ -31,6 +31,7 @@ from multiaddr import Multiaddr
 
 from d2m_node.errors import FatalError, TransientError
 from d2m_node.logs import log_scope
+from d2m_node.network.doorway import handshakes_of
 from d2m_node.network.fast_lane import FAST_LANE_PATCHES
 from d2m_node.network.muxing import MUXING_PATCHES
 from d2m_node.ports import Verdict
@@ -50,7 +51,8 @@ _stock_upgrade_inbound = Swarm.upgrade_inbound_raw_conn
 
 
 async def _upgrade_then_hold(self: Swarm, raw_conn: IRawConnection, maddr: Multiaddr) -> IMuxedConn:
-    connection = await _stock_upgrade_inbound(self, raw_conn, maddr)
+    with handshakes_of(self).begin():
+        connection = await _stock_upgrade_inbound(self, raw_conn, maddr)
     assert isinstance(connection, Yamux)
     await connection.event_closed.wait()
     raise SwarmException("the inbound connection was closed")
@@ -214,7 +216,12 @@ class HardenedPubsub(Pubsub):
 
 
 def guard_streams(
-    host: Any, *, max_streams_per_peer: int, blame: Blame, crash: Callable[[FatalError], None]
+    host: Any,
+    *,
+    max_streams_per_peer: int,
+    blame: Blame,
+    refuse: Callable[[str], None],
+    crash: Callable[[FatalError], None],
 ) -> None:
     """Put one guard around every stream handler of every protocol.
 
@@ -227,6 +234,7 @@ def guard_streams(
     async def guarded(stream: INetStream) -> None:
         peer_id = stream.muxed_conn.peer_id
         if open_counts[peer_id] >= max_streams_per_peer:
+            refuse("streams")
             blame(peer_id.to_bytes(), "too many streams")
             await stream.reset()
             return

@@ -1,6 +1,7 @@
 """Blobs that are being served: one copy in memory each, however many peers take it."""
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -35,11 +36,16 @@ class OpenBlobs:
 
     A blob stays a moment after its last user, who may ask for more of it. When the budget is used
     up, a blob is opened only once others are closed; one larger than the budget is opened alone.
+    Those who take the others have to make way then.
     """
 
-    def __init__(self, library: Library, max_bytes: int) -> None:
+    def __init__(
+        self, library: Library, max_bytes: int, make_way: Callable[[], float] = lambda: math.inf
+    ) -> None:
+        """``make_way`` lets somebody go, and returns after how many seconds to ask it again."""
         self._library = library
         self._max_bytes = max_bytes
+        self._make_way = make_way
         self._open: dict[Digest, OpenBlob] = {}
         self._loading = trio.Lock()
         self._closed = trio.Event()
@@ -91,7 +97,8 @@ class OpenBlobs:
         while self._count_bytes() >= self._max_bytes:
             self._forget_closed()
             if self._count_bytes() >= self._max_bytes:
-                await self._closed.wait()
+                with trio.move_on_after(self._make_way()):
+                    await self._closed.wait()
 
     def _forget_closed(self) -> None:
         self._open = {digest: blob for digest, blob in self._open.items() if blob.users}

@@ -66,10 +66,16 @@ class NetworkSettings:
 
     max_connections: int = 384
     """Open at once: 256 sellers and 64 CONE nodes of a job, and a reserve for others."""
+    max_strangers: int = 128
+    """Of these, peers that came by themselves and are not in the address book."""
     max_streams_per_peer: int = 32
     """Streams a peer may have open to us at once; more are reset."""
     max_serving_count: int = 16
     """Requests for blobs answered at once, over all peers; more wait. As many for messages."""
+    serving_turn_seconds: float = 10.0
+    """While others wait, a peer that has taken a blob for so long gives way, the slowest first."""
+    message_turn_seconds: float = 2.0
+    """The same for messages."""
     max_open_blob_bytes: int = 512 * 1024 * 1024
     """Blobs in memory to be served; more wait, unless one alone is larger."""
     upload_bytes_per_second: int = 0

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 from libp2p.host.basic_host import BasicHost
+from libp2p.network.swarm import Swarm
 from libp2p.tools.anyio_service import background_trio_service
 
 from d2m_node.errors import FatalError, PeerUnreachable
-from d2m_node.network.addresses import is_anywhere
+from d2m_node.network.addresses import Source, is_anywhere
+from d2m_node.network.doorway import Doorway
 from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
 from d2m_node.network.host import start_listening
 from d2m_node.network.kademlia import Kademlia
@@ -46,13 +48,29 @@ class Stack:
             self.peers.search = self.kademlia.find
         DialBackServer(host, self.peers, settings, lasting.counts)
         self._lasting = lasting
+        swarm = host.get_network()
+        assert isinstance(swarm, Swarm)
+        Doorway(
+            swarm,
+            lasting.counts,
+            max_strangers=settings.max_strangers,
+            is_known=self._is_known,
+            drop=self.peers.drop,
+        )
         self._gossip = gossip
         self._borrowers: set[trio.CancelScope] = set()
-        self._server = StreamServer(host, lasting.library, settings, lasting.counts)
+        self._server = StreamServer(
+            host,
+            lasting.library,
+            settings,
+            lasting.counts,
+            self._is_known,
+        )
         guard_streams(
             host,
             max_streams_per_peer=settings.max_streams_per_peer,
             blame=conduct.blame,
+            refuse=lasting.counts.refuse,
             crash=lambda error: tasks.start_soon(_raise, error),
         )
 
@@ -76,6 +94,11 @@ class Stack:
                 yield
             finally:
                 self._gossip.detach()
+
+    def _is_known(self, peer_id: bytes) -> bool:
+        """Say whether the operator, a job or the registry names a peer."""
+        known = self._lasting.book.find(peer_id)
+        return known is not None and (known.is_kept or Source.REGISTRY in known.addresses)
 
     @property
     def listening(self) -> Sequence[str]:

@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 MAX_REQUEST_BYTES: Final = 128
 MIN_CHUNKED_BYTES: Final = 4 * 1024 * 1024
 """Smaller blobs are there before all sources have said what they have."""
+MIN_GAIN_BYTES: Final = 64 * 1024
+"""What a source that breaks off must have given to be asked again: so attempts are bounded."""
 
 
 class _Contradiction(TransientError):
@@ -145,13 +147,14 @@ class StreamClient:
     async def _fetch_by_turns(
         self, digest: Digest, sources: Sequence[bytes], partial: _Partial, max_bytes: int
     ) -> bytes:
-        failures: list[str] = []
+        failures: dict[bytes, str] = {}
         pending = deque(sources)
         resume = True
         while pending:
             source = pending.popleft()
             if not resume:
                 partial.clear()
+            had_bytes, began = partial.received_bytes, trio.current_time()
             try:
                 await self._fetch_rest(source, digest, partial, max_bytes)
             except _Contradiction:
@@ -159,21 +162,29 @@ class StreamClient:
                 pending.appendleft(source)
             except PeerFault as fault:
                 self._peers.blame(source, str(fault.cause))
-                failures.append(str(fault))
+                failures[source] = str(fault)
             except TransientError as exc:
-                failures.append(f"peer {ID(source)}: {exc}")
+                failures[source] = f"peer {ID(source)}: {exc}"
+                if resume and self._was_fast(partial.received_bytes - had_bytes, began):
+                    pending.append(source)  # others may have been waiting for its turn
             if not partial.is_complete:
                 continue
             if await partial.hash.finish() == digest:
                 return partial.data.getvalue()
-            failures.append(f"peer {ID(source)}: wrong bytes")
+            failures[source] = f"peer {ID(source)}: wrong bytes"
             if len(partial.sources) == 1:
                 self._peers.blame(source, "sent another blob than was asked for")
             else:  # One of several lied: ask each of them for all of it.
                 pending.extend(partial.sources)
                 resume = False
             partial.clear()
-        raise PeerUnreachable(f"blob {digest.hex()}: {'; '.join(failures) or 'no source'}")
+        reasons = "; ".join(failures.values()) or "no source"
+        raise PeerUnreachable(f"blob {digest.hex()}: {reasons}")
+
+    def _was_fast(self, arrived_bytes: int, began: float) -> bool:
+        """Tell whether a source that broke off gave enough to be asked again."""
+        needed = (trio.current_time() - began) * self._settings.min_bytes_per_second
+        return arrived_bytes >= max(MIN_GAIN_BYTES, needed)
 
     async def fetch_messages(
         self, peer_id: bytes, request: MessagesRequest
@@ -199,7 +210,8 @@ class StreamClient:
                 if partial.size_bytes not in (None, size):
                     raise _Contradiction(f"{partial.size_bytes} bytes or {size}")
                 partial.size_bytes = size
-                partial.sources.append(source)
+                if source not in partial.sources:
+                    partial.sources.append(source)
                 await self._receive_rest(stream, partial, size)
         except ProtocolError as exc:
             raise PeerFault(source, exc) from exc

@@ -133,6 +133,12 @@ DROPPED: Final = _counter("gossip_dropped", "Messages that gave way to newer one
 FAULTS: Final = _counter("peer_faults", "Faults that peers were blamed for.")
 DIALS: Final = _counter("peer_dials", "Peers that were dialled; result: reached, failed.", "result")
 BANS: Final = _counter("peer_bans", "Times that a peer was banned.")
+TURNED_AWAY: Final = _counter(
+    "peer_refusals",
+    "Connections, streams and answers that were refused or cut off at a limit: handshakes,"
+    " strangers, streams, slow.",
+    "limit",
+)
 RESTARTS: Final = _counter("network_restarts", "Times that the network stack was started anew.")
 
 QUEUE: Final = _gauge(

@@ -131,6 +131,8 @@ def _list_network(reading: NodeReading) -> Iterator[Sample]:
     yield Sample(metrics.BANS, network.bans)
     dials = dict.fromkeys(("reached", "failed"), 0)
     yield from _by_label(metrics.DIALS, dials | dict(network.dials))
+    refusals = dict.fromkeys(("handshakes", "strangers", "streams", "slow"), 0)
+    yield from _by_label(metrics.TURNED_AWAY, refusals | dict(network.refusals))
     yield Sample(metrics.RESTARTS, network.restarts)
 
 

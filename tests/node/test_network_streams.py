@@ -204,6 +204,36 @@ async def test_the_next_source_goes_on_where_the_last_one_stopped(tmp_path: Path
     assert offsets == [HALF]
 
 
+async def test_the_only_source_goes_on_where_it_broke_off(tmp_path: Path) -> None:
+    offsets = []
+
+    async def break_off(stream: Any) -> None:
+        request = decode_message((await stream.read(64))[4:])
+        assert isinstance(request, BlobRequest)
+        offsets.append(request.offset)
+        await stream.write(header(LIMIT) + BLOB[request.offset : request.offset + HALF])
+        await stream.close()
+
+    async with start_asker(tmp_path, liars=(break_off,)) as (asker, sources, _):
+        assert await fetch(asker, sources[:1]) == BLOB
+    assert offsets == [0, HALF]
+
+
+async def test_a_source_that_breaks_off_with_hardly_anything_is_not_asked_again(
+    tmp_path: Path,
+) -> None:
+    asked = []
+
+    async def give_a_little(stream: Any) -> None:
+        asked.append(await stream.read(64))
+        await stream.write(header(LIMIT) + BLOB[:1000])
+        await stream.close()
+
+    async with start_asker(tmp_path, liars=(give_a_little,)) as (asker, sources, _):
+        assert await fetch(asker, sources) == BLOB
+    assert len(asked) == 1
+
+
 async def test_a_liar_among_several_partial_sources_cannot_spoil_the_blob(tmp_path: Path) -> None:
     """The first lies in its half; the second half is honest; nobody knows until the end."""
     liars = (answer(header(LIMIT) + bytes(HALF)),)
