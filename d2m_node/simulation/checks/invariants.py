@@ -2,7 +2,8 @@
 
 1. Money adds up: none comes or goes, and each contract holds what it owes, bucket by bucket.
 2. No wrong digest is decided, with as many hostile CONE nodes as the vote is planned for.
-3. No honest node is slashed, and no honest seller proved to have signed twice.
+3. No honest node is slashed, no honest seller proved to have signed twice, and no honest bidder
+   loses its deposit.
 4. No buyer pays for data that it served, and that enough of the pool could have receipted.
 5. Every job ends by a block that follows from its terms.
 6. In the end everybody has what it is owed.
@@ -36,6 +37,7 @@ from protocol.bitmap import compute_input_set
 from protocol.digest import RoundHeader
 from protocol.errors import InvalidSignature
 from protocol.events import (
+    BidReclaimed,
     EquivocationProved,
     FinalDecided,
     RoundDecided,
@@ -122,6 +124,8 @@ class Referee:
                     self._check_decision(state, decision)
                 case StakeSlashed() as slash:
                     self._check_slash(state, slash)
+                case BidReclaimed() as bid if bid.forfeited_wei:
+                    self._check_forfeit(state.jobs[bid.auction], bid)
                 case TrainingEnded() as ended:
                     self._check_served(state.jobs[ended.job], ended)
                 case EquivocationProved() as proof if proof.seller in self._rules.honest:
@@ -194,6 +198,11 @@ class Referee:
             return  # where liars are the majority, honest votes are the wrong ones
         reason = "it did not open its vote" if is_silent else "it voted for a rejected digest"
         raise self._violation(f"it is honest and was slashed: {reason}", slash.job, slash.account)
+
+    def _check_forfeit(self, job: JobState, bid: BidReclaimed) -> None:
+        is_honest = bid.bidder in self._rules.honest
+        if is_honest and not self._rules.is_excused(bid.bidder, job.opened_block):
+            raise self._violation("it forfeited a bid that it could reveal", job.job_id, bid.bidder)
 
     def _check_served(self, job: JobState, ended: TrainingEnded) -> None:
         """Check that an honest buyer is not taken for one that kept its validation data back."""
