@@ -62,6 +62,8 @@ class NetworkReading:
     bans: int
     restarts: int
     """Of the network alone, after it failed."""
+    relayed_bytes: int
+    """Carried between others, as a relay."""
     dials: Mapping[str, int]
     """Peers dialled, by the result: reached, failed."""
     queue_lengths: Mapping[str, int]
@@ -101,6 +103,8 @@ class Reach(Enum):
     """Nobody could be asked yet."""
     REACHABLE = "reachable"
     UNREACHABLE = "unreachable"
+    RELAYED = "relayed"
+    """Not directly, but through a relay."""
 
 
 @dataclass(frozen=True, slots=True)

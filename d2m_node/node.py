@@ -233,6 +233,7 @@ def _network_settings(settings: NodeSettings, first_sequence: int) -> NetworkSet
         max_connections=settings.network.max_connections,
         peers_target=settings.network.peers_target,
         dht=settings.network.dht,
+        relay=settings.network.relay,
         lan=settings.network.lan,
         lan_interfaces=settings.network.lan_interfaces,
         dial_private=_may_dial_private(settings),

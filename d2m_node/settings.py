@@ -16,7 +16,7 @@ directory.
 import difflib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from d2m_node.errors import UserError
+from d2m_node.relay_settings import RelaySettings
 from d2m_node.role_settings import RoleSettings, check_roles
 from d2m_node.user_input import (
     ByteCount,
@@ -154,6 +155,7 @@ class NetworkSettings:
     For networks that you trust: it says where this node is to all who listen."""
     lan_interfaces: tuple[str, ...] = ()
     """IPv4 addresses of the interfaces to do so on; all of them if none is named."""
+    relay: RelaySettings = field(default_factory=RelaySettings)
     deny: tuple[str, ...] = ()
     """Peer ids that are never talked to, as `peers` prints them."""
 

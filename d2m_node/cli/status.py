@@ -77,6 +77,7 @@ def _tell_peers(node: api.NodeStatus) -> str:
         "unknown": "",
         "reachable": "; others reach this node",
         "unreachable": "; others cannot reach this node",
+        "relayed": "; others reach this node through a relay",
     }
     reach = words[node.reach.state]
     return f"{node.peers_connected} connected of {node.peers_known} known{reach}"

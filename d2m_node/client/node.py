@@ -50,7 +50,7 @@ class PendingView(Result, frozen=True, kw_only=True):
     """Blocks since the oldest of them was first sent."""
 
 
-ReachName = Literal["unknown", "reachable", "unreachable"]
+ReachName = Literal["unknown", "reachable", "unreachable", "relayed"]
 
 
 class ReachView(Result, frozen=True, kw_only=True):

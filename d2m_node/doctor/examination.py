@@ -60,7 +60,11 @@ async def examine(data_dir: Path, flags: Mapping[str, str]) -> list[Check]:
         *checks,
         *files,
         *await check_chain(settings, _find_account(settings)),
-        *await check_network(settings.network, None if running is None else running.peers),
+        *await check_network(
+            settings.network,
+            None if running is None else running.peers,
+            None if running is None else running.status.reach,
+        ),
         *machine,
     ]
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from d2m_node.client import PeerView
+from d2m_node.client import PeerView, ReachView
 from d2m_node.doctor.check import Check, fail, ok, warn
 from d2m_node.settings import NetworkSettings
 
@@ -17,17 +17,31 @@ _ADDRESS = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/]+)/tcp/([0-9]{1,5})(/.*)?"
 _ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - told apart, not bound
 
 
-async def check_network(settings: NetworkSettings, peers: Sequence[PeerView] | None) -> list[Check]:
-    """Check the addresses; ``peers`` are those of a running node."""
+async def check_network(
+    settings: NetworkSettings, peers: Sequence[PeerView] | None, reach: ReachView | None = None
+) -> list[Check]:
+    """Check the addresses; ``peers`` and ``reach`` are those of a running node."""
     checks = [_check_announced(settings)]
     if peers is None:
         checks.append(await _check_listening(settings))
         checks += await _dial_all(settings.bootstrap)
     else:
         checks += _check_peers(peers)
-    if settings.announce is not None and peers is not None:
+    if reach is not None and reach.state != "unknown":
+        checks.append(_check_reach(reach))
+    elif settings.announce is not None and peers is not None:
         checks.append(await _check_reachable(settings.announce))
     return checks
+
+
+def _check_reach(reach: ReachView) -> Check:
+    """Tell what the node's peers found that were asked to connect back."""
+    name = "reachability"
+    if reach.state == "reachable":
+        return ok(name, "peers connect to this node")
+    if reach.state == "relayed":
+        return ok(name, "peers connect to this node through a relay, which costs speed")
+    return warn(name, "peers cannot connect to this node", reach.advice or "see d2m-node status")
 
 
 def _check_announced(settings: NetworkSettings) -> Check:

@@ -63,6 +63,7 @@ class Libp2pNetwork:
         self._settings = settings
         self._peer_id = ID.from_pubkey(key_pair.public_key).to_bytes()
         _check_denied(settings)
+        _check_relays(settings)
         self._book = AddressBook(self._peer_id, settings)
         self._book.replace(Source.BOOTSTRAP, _check_bootstrap(settings))
         self._memory = AddressMemory(addresses)
@@ -198,7 +199,7 @@ class Libp2pNetwork:
 
     def reachability(self) -> Reachability:
         """See `MeasuredNetwork.reachability`."""
-        return Reachability(Reach.UNKNOWN) if self._stack is None else self._stack.reach.result
+        return Reachability(Reach.UNKNOWN) if self._stack is None else self._stack.reachability()
 
     def transfers(self) -> Sequence[Transfer]:
         """See `MeasuredNetwork.transfers`."""
@@ -278,6 +279,13 @@ def _check_bootstrap(settings: NetworkSettings) -> dict[bytes, str]:
         return parse_bootstrap(settings.bootstrap)
     except ValueError as exc:  # the multiaddr library's errors are ValueErrors
         raise UserError(f"network.bootstrap: {exc}") from exc
+
+
+def _check_relays(settings: NetworkSettings) -> None:
+    try:
+        parse_bootstrap(settings.relay.through)
+    except ValueError as exc:
+        raise UserError(f"network.relay.through: {exc}") from exc
 
 
 def _check_denied(settings: NetworkSettings) -> None:

@@ -19,6 +19,7 @@ MAX_RESOLVED: Final = 2
 """Of the addresses behind a name, so many are dialled."""
 
 _ENDPOINT = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/\s]+)/tcp/([0-9]{1,5})")
+_CIRCUIT = re.compile(r"(/.+)/p2p/([1-9A-HJ-NP-Za-km-z]+)/p2p-circuit")
 _FAMILIES: Final = {
     "dns": socket.AF_UNSPEC,
     "dns4": socket.AF_INET,
@@ -83,8 +84,22 @@ def parse_endpoint(multiaddr: str) -> Endpoint:
     return endpoint
 
 
+def split_circuit(multiaddr: str) -> tuple[str, str] | None:
+    """Split the address of a peer behind a relay into the relay's address and id."""
+    found = _CIRCUIT.fullmatch(multiaddr) if len(multiaddr) <= MAX_LENGTH else None
+    return None if found is None else (found[1], found[2])
+
+
+def check_address(multiaddr: str) -> None:
+    """Check an address, direct or through a relay. Raises ValueError."""
+    circuit = split_circuit(multiaddr)
+    parse_endpoint(multiaddr if circuit is None else circuit[0])
+
+
 def is_anywhere(multiaddr: str) -> bool:
     """Say whether an address stands for every interface of a machine, and so for none."""
+    if split_circuit(multiaddr) is not None:
+        return False
     endpoint = parse_endpoint(multiaddr)
     return not endpoint.is_name and ip_address(endpoint.host).is_unspecified
 

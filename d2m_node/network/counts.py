@@ -15,6 +15,7 @@ class NetworkCounts:
     received_bytes: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     dials: Counter[str] = field(default_factory=Counter)
+    relayed_bytes: int = 0
     published: int = 0
     dropped: int = 0
     faults: int = 0
@@ -37,6 +38,7 @@ class NetworkCounts:
             faults=self.faults,
             bans=self.bans,
             restarts=self.restarts,
+            relayed_bytes=self.relayed_bytes,
             dials=dict(self.dials),
             refusals=dict(self.refusals),
             queue_lengths={name: length for name, (length, _) in queues.items()},

@@ -6,7 +6,7 @@ from typing import Final
 import trio
 
 from d2m_node.address_store import AddressStore, ReachedAddress
-from d2m_node.network.addresses import Source, parse_endpoint
+from d2m_node.network.addresses import Source, check_address
 from d2m_node.network.book import AddressBook
 
 FRESH_SECONDS: Final = 3600
@@ -30,11 +30,16 @@ class AddressMemory:
         """Fill the address book. Raises StoreCorrupted, FatalError."""
         for reached in reversed(await self._store.load()):
             try:
-                parse_endpoint(reached.multiaddr)
+                check_address(reached.multiaddr)
             except ValueError:
                 continue  # an older version may have dialled what this one does not
             self._noted[reached.peer_id] = reached
             book.add(Source.CACHE, reached.peer_id, reached.multiaddr)
+
+    def find(self, peer_id: bytes) -> str | None:
+        """Return where a peer was reached last."""
+        noted = self._noted.get(peer_id)
+        return noted.multiaddr if noted else None
 
     def note_reached(self, peer_id: bytes, multiaddr: str) -> None:
         """Note that a peer proved itself at an address."""

@@ -15,7 +15,7 @@ from multiaddr import Multiaddr
 
 from d2m_node.errors import PeerUnreachable
 from d2m_node.logs import log_scope
-from d2m_node.network.addresses import Scope, Source, parse_endpoint, resolve
+from d2m_node.network.addresses import Scope, Source, parse_endpoint, resolve, split_circuit
 from d2m_node.network.book import AddressBook, KnownPeer, is_peer_id
 from d2m_node.network.lasting import Lasting
 from d2m_node.ports import DialFailure, PeerStatus
@@ -27,6 +27,8 @@ LONGEST_NAP_SECONDS: Final = 60.0
 
 
 Search = Callable[[bytes], Awaitable[Sequence[str]]]
+OpenCircuit = Callable[[ID, ID], Awaitable[None]]
+"""Relay, peer."""
 
 
 class Peers(INotifee):
@@ -51,6 +53,8 @@ class Peers(INotifee):
         self._queued: set[bytes] = set()
         self.search: Search | None = None
         """Asks other nodes where a peer is."""
+        self.open_circuit: OpenCircuit | None = None
+        """Connects with a peer through a relay that is connected."""
         network.register_notifee(self)
 
     async def run(self) -> None:
@@ -106,6 +110,34 @@ class Peers(INotifee):
         known = self._book.find(peer_id) or KnownPeer({Source.DHT: addresses})
         await self._connect(peer_id, known, None)
         return True
+
+    async def reach_direct(self, peer_id: bytes, address: str | None) -> None:
+        """Connect with a relay, and through none: at an address of the operator's, if given.
+
+        Raises PeerUnreachable.
+        """
+        if self.is_connected(peer_id):
+            return
+        known = self._book.find(peer_id) or KnownPeer()
+        found = [one for one in known.list_addresses() if split_circuit(one[1]) is None]
+        if address is not None:
+            found.insert(0, (Source.BOOTSTRAP, address))
+        direct = KnownPeer({source: (one,) for source, one in reversed(found)})
+        await self._connect(peer_id, direct, None)
+
+    def is_registered(self, peer_id: bytes) -> bool:
+        """Say whether the registry ties the peer to an account."""
+        known = self._book.find(peer_id)
+        return known is not None and Source.REGISTRY in known.addresses
+
+    def is_relayed(self, peer_id: bytes) -> bool:
+        """Say whether all connections with a peer go through relays."""
+        found = [c for c in self._swarm.connections.get(ID(peer_id), ()) if not c.is_closed]
+        return bool(found) and all(_is_circuit(one) for one in found)
+
+    def find_dialled(self, peer_id: bytes) -> str | None:
+        """Return where this node has reached a peer, if it has."""
+        return self._memory.find(peer_id)
 
     def release(self, peer_ids: Iterable[bytes]) -> None:
         """Part with peers that were asked once, if there are enough others."""
@@ -247,6 +279,10 @@ class Peers(INotifee):
         target = ID(peer_id)
         try:
             with trio.fail_after(self._settings.dial_seconds):
+                circuit = split_circuit(multiaddr)
+                if circuit is not None:
+                    await self._dial_through(*circuit, target, scope)
+                    return
                 found = await resolve(parse_endpoint(multiaddr), scope)
                 # Only the address we were told: what the peer once said may be old.
                 self._swarm.peerstore.clear_addrs(target)
@@ -256,8 +292,22 @@ class Peers(INotifee):
                 await self._swarm.dial_peer(target)
         except trio.TooSlowError as exc:
             raise PeerUnreachable(f"{multiaddr} does not answer") from exc
+        except PeerUnreachable as exc:
+            raise PeerUnreachable(f"{multiaddr}: {exc}") from exc
         except Exception as exc:  # dialling raises whatever the last layer raised
             raise PeerUnreachable(f"{multiaddr}: {_find_root(exc)}") from exc
+
+    async def _dial_through(self, address: str, name: str, target: ID, scope: Scope) -> None:
+        """Dial a peer through a relay. Raises PeerUnreachable, ValueError."""
+        relay = ID.from_string(name)
+        if self.open_circuit is None or relay in (target, self._swarm.get_peer_id()):
+            raise PeerUnreachable("this is no relay to it")
+        if not self.is_connected(relay.to_bytes()):
+            await resolve(parse_endpoint(address), scope)  # refuses what may not be dialled
+            source = Source.BOOTSTRAP if scope is Scope.ANY else Source.DHT
+            known = KnownPeer({source: (address,)})
+            await self._connect(relay.to_bytes(), known, None)
+        await self.open_circuit(relay, target)
 
     async def _disconnect(self, peer_id: bytes) -> None:
         with trio.move_on_after(self._settings.close_seconds):
@@ -317,6 +367,10 @@ def split_named(entry: str) -> tuple[bytes, str]:
     if not is_peer_id(encoded):
         raise ValueError(f"{entry} does not end with a peer's id")
     return encoded, address
+
+
+def _is_circuit(connection: INetConn) -> bool:
+    return any("/p2p-circuit" in str(one) for one in connection.get_transport_addresses())
 
 
 def _find_root(error: BaseException) -> BaseException:

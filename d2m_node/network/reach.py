@@ -15,7 +15,7 @@ from libp2p.custom_types import TProtocol
 
 from d2m_node.errors import TransientError
 from d2m_node.measures import Reach, Reachability
-from d2m_node.network.addresses import Scope, parse_endpoint, resolve
+from d2m_node.network.addresses import Scope, parse_endpoint, resolve, split_circuit
 from d2m_node.network.chunk_fetch import OpenStream
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.peer_stream import KINDS, PeerStream
@@ -62,7 +62,9 @@ class DialBackServer:
     async def _dial(self, peer_id: bytes) -> int:
         now = trio.current_time()
         address = self._peers.find_registered(peer_id)
-        if address is None or now < self._dialled_at.get(peer_id, 0.0) + MIN_PAUSE_SECONDS:
+        if address is None or split_circuit(address) is not None:
+            return NOT_TRIED
+        if now < self._dialled_at.get(peer_id, 0.0) + MIN_PAUSE_SECONDS:
             return NOT_TRIED
         if len(self._dialled_at) >= MAX_REMEMBERED:
             del self._dialled_at[next(iter(self._dialled_at))]
@@ -117,12 +119,14 @@ class ReachCheck:
             log.warning("unreachable", advice=self.result.advice)
 
     def _advise(self, failures: int) -> str:
-        address = self._settings.announce or self._listening()[0]
+        announced = self._settings.announce
+        is_direct = announced is not None and split_circuit(announced) is None
+        address = announced if announced and is_direct else self._listening()[0]
         port = address.rpartition("/")[2]
         return (
             f"{failures} of the peers that were asked cannot connect to {address}: open TCP port"
             f" {port} in the firewall, forward it on the router, or set network.announce to the"
-            " address at which others reach this machine"
+            " address at which others reach this machine; or name relays in network.relay.through"
         )
 
     async def _ask(self, peer_id: bytes) -> int:

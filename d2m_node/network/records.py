@@ -11,7 +11,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peer_record import PEER_RECORD_ENVELOPE_DOMAIN, PeerRecord
 from multiaddr import Multiaddr
 
-from d2m_node.network.addresses import parse_endpoint
+from d2m_node.network.addresses import check_address
 from d2m_node.network.book import MAX_ADDRESSES
 from protocol.errors import InvalidMessage, InvalidSignature
 
@@ -51,7 +51,7 @@ def read_record(data: bytes) -> SignedRecord:
         raise InvalidSignature("a peer record that its peer has not signed")
     return SignedRecord(
         peer_id=signer.to_bytes(),
-        addresses=tuple(text for text in texts if _is_endpoint(text)),
+        addresses=tuple(text for text in texts if _is_address(text)),
         sequence=record.seq,
         data=data,
     )
@@ -78,8 +78,8 @@ class Records:
         self._kept[record.peer_id] = record
 
 
-def _is_endpoint(text: str) -> bool:
+def _is_address(text: str) -> bool:
     with suppress(ValueError):
-        parse_endpoint(text)
+        check_address(text)
         return True
     return False

@@ -1,7 +1,9 @@
 """What an operator may set about the network; every limit is here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from d2m_node.relay_settings import RelaySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class NetworkSettings:
     """Between two times that they are told."""
     search_pause_seconds: float = 60.0
     """Before others are asked again where the same peer is."""
+    relay: RelaySettings = field(default_factory=RelaySettings)
     max_dials: int = 32
     """At once, of those that nobody waits for."""
     redial_seconds: float = 0.5

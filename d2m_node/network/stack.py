@@ -9,6 +9,7 @@ from libp2p.network.swarm import Swarm
 from libp2p.tools.anyio_service import background_trio_service
 
 from d2m_node.errors import FatalError, PeerUnreachable
+from d2m_node.measures import Reach, Reachability
 from d2m_node.network.addresses import Source, is_anywhere
 from d2m_node.network.doorway import Doorway
 from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
@@ -18,6 +19,8 @@ from d2m_node.network.lasting import Lasting
 from d2m_node.network.peers import Peers
 from d2m_node.network.reach import DialBackServer, ReachCheck
 from d2m_node.network.records import sign_record
+from d2m_node.network.relay import Relay
+from d2m_node.network.reservations import Reservations
 from d2m_node.network.serving import StreamServer
 from d2m_node.network.streams import StreamClient
 
@@ -42,6 +45,12 @@ class Stack:
         self.reach = ReachCheck(
             self.peers, self.client.open_stream, settings, lambda: self.listening
         )
+        self.reservations = Reservations(
+            host, self.peers, settings, lambda: self.reach.result.reach
+        )
+        self.peers.open_circuit = self.reservations.open_circuit
+        if settings.relay.serve:
+            Relay(host, self.peers, settings, lasting.counts, self._list_direct)
         self.kademlia: Kademlia | None = None
         if settings.dht:
             self.kademlia = Kademlia(host, self.peers, settings, self._sign_own)
@@ -90,6 +99,8 @@ class Stack:
             if self.kademlia is not None:
                 self.tasks.start_soon(self.kademlia.run)
             self.tasks.start_soon(self.reach.run)
+            if self._lasting.settings.relay.use != "never":
+                self.tasks.start_soon(self.reservations.run)
             try:
                 yield
             finally:
@@ -100,6 +111,14 @@ class Stack:
         known = self._lasting.book.find(peer_id)
         return known is not None and (known.is_kept or Source.REGISTRY in known.addresses)
 
+    def reachability(self) -> Reachability:
+        """Say whether others reach this node, if need be through relays."""
+        direct = self.reach.result
+        relays = self.reservations.list_addresses()
+        if direct.reach is Reach.REACHABLE or not relays:
+            return direct
+        return Reachability(Reach.RELAYED, direct.advice)
+
     @property
     def listening(self) -> Sequence[str]:
         """The multiaddrs listened on, with real ports, without /p2p."""
@@ -107,10 +126,14 @@ class Stack:
 
     def _sign_own(self) -> bytes | None:
         """Sign where this node is, if that can be said."""
-        announced = self._lasting.settings.announce
-        told = [announced] if announced else list(self.listening)
-        addresses = [one for one in told if not is_anywhere(one)]
+        addresses = [*self._list_direct(), *self.reservations.list_addresses()]
         return sign_record(self._lasting.key_pair, addresses) if addresses else None
+
+    def _list_direct(self) -> Sequence[str]:
+        """List where this node says that it is to be dialled."""
+        announced = self._lasting.settings.announce
+        told = [announced] if announced else self.listening
+        return [one for one in told if not is_anywhere(one)]
 
     @contextmanager
     def borrow(self) -> Iterator[None]:

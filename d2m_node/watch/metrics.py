@@ -132,6 +132,7 @@ PUBLISHED: Final = _counter("gossip_published", "Own messages that were gossiped
 DROPPED: Final = _counter("gossip_dropped", "Messages that gave way to newer ones in a full queue.")
 FAULTS: Final = _counter("peer_faults", "Faults that peers were blamed for.")
 DIALS: Final = _counter("peer_dials", "Peers that were dialled; result: reached, failed.", "result")
+RELAYED: Final = _counter("relayed_bytes", "Bytes carried between others, as a relay.")
 BANS: Final = _counter("peer_bans", "Times that a peer was banned.")
 TURNED_AWAY: Final = _counter(
     "peer_refusals",

@@ -129,6 +129,7 @@ def _list_network(reading: NodeReading) -> Iterator[Sample]:
     yield Sample(metrics.DROPPED, network.dropped)
     yield Sample(metrics.FAULTS, network.faults)
     yield Sample(metrics.BANS, network.bans)
+    yield Sample(metrics.RELAYED, network.relayed_bytes)
     dials = dict.fromkeys(("reached", "failed"), 0)
     yield from _by_label(metrics.DIALS, dials | dict(network.dials))
     refusals = dict.fromkeys(("handshakes", "strangers", "streams", "slow"), 0)

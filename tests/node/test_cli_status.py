@@ -99,6 +99,9 @@ async def test_a_node_that_others_cannot_reach_says_what_to_do(tmp_path: Path, c
     text = await show(FakeNode(facts=facts), tmp_path, capsys)
     assert "0 connected of 0 known; others cannot reach this node" in text
     assert "reach    open TCP port 9393" in text
+    facts.reach = Reachability(Reach.RELAYED)
+    text = await show(FakeNode(facts=facts), tmp_path, capsys)
+    assert "0 connected of 0 known; others reach this node through a relay" in text
     facts.reach = Reachability(Reach.REACHABLE)
     text = await show(FakeNode(facts=facts), tmp_path, capsys)
     assert "0 connected of 0 known; others reach this node" in text

@@ -13,7 +13,7 @@ import trio
 
 from d2m_node import cli
 from d2m_node.backup import note_backup
-from d2m_node.client import PeerView
+from d2m_node.client import PeerView, ReachName, ReachView
 from d2m_node.clock import AHEAD_SECONDS
 from d2m_node.doctor import files, machine
 from d2m_node.doctor.chain import Answer, check_clock, check_endpoints, check_gas
@@ -126,6 +126,22 @@ async def test_peers_of_a_running_node_are_counted(
     peers = [peer(connected=True)] * connected + [peer(connected=False)] * others
     checks = await check_network(NetworkSettings(listen="/ip4/10.0.0.1/tcp/9393"), peers)
     assert by_name(checks)["peers"].status == status
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "word"),
+    [
+        ("unreachable", "warn", "open TCP port 9393"),
+        ("relayed", "ok", ""),
+        ("reachable", "ok", ""),
+    ],
+)
+async def test_what_peers_found_who_connected_back_is_told_with_the_fix(
+    state: ReachName, status: str, word: str
+) -> None:
+    reach = ReachView(state=state, advice=word or None)
+    found = by_name(await check_network(NetworkSettings(), [], reach))["reachability"]
+    assert (found.status, found.fix or "") == (status, word)
 
 
 async def test_addresses_are_tried_before_the_start() -> None:

@@ -37,7 +37,8 @@ async def test_a_node_that_nobody_reaches_is_told_what_to_do(tmp_path: Path) -> 
         assert result.reach is Reach.UNREACHABLE
         assert result.advice is not None
         assert node.listening[0] in result.advice
-        for fix in ("open TCP port", "forward it on the router", "network.announce"):
+        fixes = ("open TCP port", "forward it on the router", "network.announce")
+        for fix in (*fixes, "network.relay.through"):
             assert fix in result.advice
 
 

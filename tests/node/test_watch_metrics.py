@@ -108,6 +108,7 @@ async def test_adapters_are_told_as_they_are() -> None:
         ("d2m_gossip_messages_total", ("reject",)): 0,
         ("d2m_network_restarts_total", ()): 3,
         ("d2m_peer_dials_total", ("failed",)): 5,
+        ("d2m_relayed_bytes_total", ()): 6,
         ("d2m_queue_length", ("transactions",)): 2,
         ("d2m_queue_length", ("deliver",)): 9,
         ("d2m_queue_limit", ("publish",)): 256,

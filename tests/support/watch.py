@@ -61,6 +61,7 @@ NETWORK = NetworkReading(
     faults=2,
     bans=1,
     restarts=3,
+    relayed_bytes=6,
     dials={"reached": 4, "failed": 5},
     queue_lengths={"publish": 1, "deliver": 9},
     queue_limits={"publish": 256, "deliver": 1024},
