@@ -31,6 +31,7 @@ from d2m_node.roles.validation import FINAL_PART, SELECTION_PART
 from d2m_node.simulation.chain.blocks import MinedBlock
 from d2m_node.simulation.chain.ledger import Ledger
 from d2m_node.simulation.checks.books import compute_holdings
+from d2m_node.simulation.checks.votes import Votes
 from d2m_node.simulation.computing.shared_results import KnownResult, SharedResults
 from protocol.ballot import DecidedBallot
 from protocol.bitmap import compute_input_set
@@ -98,8 +99,8 @@ class Rulebook:
     honest: frozenset[Address]
     is_wrong_tolerated: bool
     """More CONE nodes are hostile than the vote is planned for, or there is no real vote."""
-    is_excused: Callable[[Address, BlockNumber], bool]
-    """Tells whether a node was down, cut off or misled since a block: it could not open then."""
+    is_excused: Callable[[Address, BlockNumber, BlockNumber], bool]
+    """Tells whether a node was down, cut off or misled between two blocks."""
     has_turned: Callable[[BlockNumber], bool]
     """Tells whether more blocks were taken back since a block than nodes wait."""
 
@@ -113,6 +114,7 @@ class Referee:
         self._rules = rules
         self._total_wei = ledger.total_wei()
         self._last_blocks: dict[JobId, int] = {}
+        self._votes = Votes()
 
     def check_block(self, block: MinedBlock) -> None:
         """Check the newest block. Raises InvariantViolated."""
@@ -133,6 +135,7 @@ class Referee:
                         "it was proved to have signed twice", proof.job, proof.seller
                     )
         for job in state.jobs.values():
+            self._votes.note(job)
             self._check_end(state, job)
 
     def check_payments(self) -> None:
@@ -187,21 +190,25 @@ class Referee:
     def _check_slash(self, state: MarketState, slash: StakeSlashed) -> None:
         if slash.account not in self._rules.honest:
             return
-        ballots = [one.ballot for one in state.jobs[slash.job].decided]
-        since = ballots[-1].opened_at[0] if ballots else BlockNumber(0)
-        # It may be of the ballot before: slashes wait until they are final.
-        since = ballots[-2].opened_at[0] if len(ballots) > 1 else since
         is_silent = slash.reason == NOT_OPENED
-        if self._rules.is_excused(slash.account, since) and is_silent:
+        if is_silent and self._is_excused_from_opening(state.jobs[slash.job], slash.account):
             return
         if self._rules.is_wrong_tolerated and not is_silent:
             return  # where liars are the majority, honest votes are the wrong ones
         reason = "it did not open its vote" if is_silent else "it voted for a rejected digest"
         raise self._violation(f"it is honest and was slashed: {reason}", slash.job, slash.account)
 
+    def _is_excused_from_opening(self, job: JobState, account: Address) -> bool:
+        index = job.cone_index(account)
+        assert index is not None, "only members of the pool are slashed"
+        return any(
+            self._rules.is_excused(account, BlockNumber(blocks.start), BlockNumber(blocks.stop))
+            for blocks in self._votes.find_unopened(job.job_id, index)
+        )
+
     def _check_forfeit(self, job: JobState, bid: BidReclaimed) -> None:
         is_honest = bid.bidder in self._rules.honest
-        if is_honest and not self._rules.is_excused(bid.bidder, job.opened_block):
+        if is_honest and not self._rules.is_excused(bid.bidder, job.opened_block, job.reveal_end):
             raise self._violation("it forfeited a bid that it could reveal", job.job_id, bid.bidder)
 
     def _check_served(self, job: JobState, ended: TrainingEnded) -> None:
@@ -211,13 +218,15 @@ class Referee:
             return
         if self._rules.has_turned(job.opened_block):
             return  # the draw of the samples may be another one than the buyer has served
+        now = self._ledger.state.block_number
         able = [
             cone.account
             for cone in job.cones
             if cone.account in self._rules.honest
-            and not self._rules.is_excused(cone.account, missed.since)
+            and not self._rules.is_excused(cone.account, missed.since, now)
         ]
-        if self._rules.is_excused(job.buyer, missed.since) or 2 * len(able) <= len(job.cones):
+        is_buyer_excused = self._rules.is_excused(job.buyer, missed.since, now)
+        if is_buyer_excused or 2 * len(able) <= len(job.cones):
             return
         raise self._violation(
             f"it served its validation data, and {missed.count} of {len(job.cones)} receipts were "

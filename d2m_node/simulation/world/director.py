@@ -42,11 +42,11 @@ class Director:
         self._islands: list[frozenset[str]] = []
         self._down: Counter[str] = Counter()
         self._unreachable: Counter[str] = Counter()
-        self._suffered: dict[str, int] = {}
-        """Last block in which each node suffered, by name."""
+        self._suffered: dict[str, set[int]] = {}
+        """Blocks in which each node suffered, by name."""
         self._opening_block = 0
-        self._turned_block = -1
-        """Last block in which the chain had held calls up for longer than nodes wait."""
+        self._turned: set[int] = set()
+        """Blocks that were taken back, more in a row than nodes wait."""
         self._held_up = range(0)
         """Blocks that were taken back in a row: a call in the first of them is mined after all."""
 
@@ -72,18 +72,19 @@ class Director:
         if drawn is not None:
             yield drawn
 
-    def is_excused(self, account: Address, since: BlockNumber) -> bool:
-        """Tell whether a node suffered from a fault since a block."""
-        if self.has_turned(since):
-            return True
+    def is_excused(self, account: Address, since: BlockNumber, until: BlockNumber) -> bool:
+        """Tell whether a node suffered from a fault, or what it left, between two blocks."""
+        suffered: set[int] = set()
         for name, node in self._nodes.items():
             if node.identity.account == account:
-                return self._suffered.get(name, -1) + AFTERMATH_BLOCKS >= since
-        return False
+                suffered = self._suffered.get(name, suffered)
+        return any(since <= block <= until for block in self._turned) or any(
+            since - AFTERMATH_BLOCKS <= block <= until for block in suffered
+        )
 
     def has_turned(self, since: BlockNumber) -> bool:
         """Tell whether more blocks were taken back since a block than nodes wait."""
-        return self._turned_block >= since
+        return any(block >= since for block in self._turned)
 
     async def _let_happen(self, fault: Fault) -> None:
         self._record.note("fault", what=fault.kind, nodes=list(fault.nodes), blocks=fault.blocks)
@@ -112,7 +113,7 @@ class Director:
         is_in_a_row = first <= self._held_up.stop
         self._held_up = range(min(first, self._held_up.start) if is_in_a_row else first, head + 1)
         if len(self._held_up) > self._scenario.chain.confirmations:
-            self._turned_block = head
+            self._turned.update(self._held_up)
 
     async def _strike(self, fault: Fault, name: str) -> None:
         match fault.kind:
@@ -174,5 +175,5 @@ class Director:
         for _ in range(blocks):
             number = self._ledger.state.block_number
             for name in names:
-                self._suffered[name] = number + 1
+                self._suffered.setdefault(name, set()).add(number + 1)
             await self._ledger.wait_mined(BlockNumber(number + 1))
