@@ -11,6 +11,7 @@ NodeError                   something around us failed
 ├── TransactionReverted     the contract said no             handled by the role
 ├── PrivacyBudgetSpent      a training would tell too much    handled by the seller
 ├── JobFailed               this job cannot go on            handled at the job boundary
+│   └── DataMismatch
 ├── UserError               bad input; one line, exit code   handled in cli.py
 └── FatalError              the node must stop               handled in cli.py
     ├── StoreCorrupted
@@ -76,10 +77,19 @@ class TransactionReverted(NodeError):
 class JobFailed(NodeError):
     """One job cannot go on at this node; the node and its other jobs do."""
 
+    code = "failed"
+    """Of the refusal that is kept."""
+
     def __init__(self, job_id: int, reason: str) -> None:
         super().__init__(f"job {job_id}: {reason}")
         self.job_id = job_id
         self.reason = reason
+
+
+class DataMismatch(JobFailed):
+    """Local data are not what a job was promised, or what it asks for."""
+
+    code = "data"
 
 
 class PrivacyBudgetSpent(NodeError):

@@ -48,6 +48,7 @@ from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.payday import run_payday
 from d2m_node.roles.policies import ConePolicy, JobLimits, SellerPolicy
 from d2m_node.roles.post import Post
+from d2m_node.roles.promises import OpenPromises
 from d2m_node.roles.refusals import Refusals
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
@@ -147,7 +148,8 @@ async def run_node(
             rooms = Rooms(ports, open_rooms, roles)
             timed = replace(behaviour, open_trainer=watch.time_trainings(behaviour.open_trainer))
             starters = _make_starters(ports, rooms, desk, settings, timed)
-            runner = RoleRunner(starters, settings.roles.enabled(), store.journal, herald, roles)
+            memory, promises = (store.journal, herald), OpenPromises(ports, desk)
+            runner = RoleRunner(starters, settings.roles.enabled(), memory, promises, roles)
             context = RpcContext(
                 ports=ports,
                 buyer=desk,

@@ -16,6 +16,10 @@ class RoleState(Enum):
     ON = "on"
     DRAINING = "draining"
     """It takes no new job, finishes what it began, and is off then."""
+    CLOSING = "closing"
+    """It opens what it has committed to, begins nothing, and is off then."""
+    FAILED = "failed"
+    """It is to be on, and could not start."""
     OFF = "off"
 
 

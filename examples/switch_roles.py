@@ -18,6 +18,7 @@ from d2m_node.client import (
     ENABLE_ROLE,
     LIST_ROLES,
     CallRefused,
+    DisableRoleParams,
     EnableRoleParams,
     NodeUnreachable,
     NoParams,
@@ -52,7 +53,7 @@ def switch(node: RpcClient, wanted: argparse.Namespace) -> list[RoleView]:
     if wanted.action == "drain":
         return node.call(DRAIN_ROLE, RoleParams(role=wanted.role))
     if wanted.action == "off":
-        return node.call(DISABLE_ROLE, RoleParams(role=wanted.role))
+        return node.call(DISABLE_ROLE, DisableRoleParams(role=wanted.role))
     return node.call(LIST_ROLES, NoParams())
 
 

@@ -59,7 +59,11 @@ def _show_roles(found: list[api.RoleView], *, as_json: bool) -> None:
     if as_json:
         print_result(found)
     else:
-        print_facts([(one.role, one.state) for one in found])
+        print_facts([(one.role, _tell_state(one)) for one in found])
+
+
+def _tell_state(role: api.RoleView) -> str:
+    return role.state if role.note is None else f"{role.state}: {role.note}"
 
 
 _role_argument = click.argument("name", type=click.Choice(["buyer", "seller", "cone"]))
@@ -117,13 +121,15 @@ def role_drain(*, name: api.Role, as_json: bool) -> None:
 @role.command("disable")
 @data_dir_option()
 @_role_argument
+@click.option("--now", is_flag=True, help="At once, though that may cost stake or a deposit.")
 @json_of(list[api.RoleView])
-def role_disable(*, name: api.Role, as_json: bool) -> None:
-    """Switch a role off at once; its jobs go on when it is on again.
+def role_disable(*, name: api.Role, now: bool, as_json: bool) -> None:
+    """Switch a role off; its jobs go on when it is on again.
 
-    A CONE node that has committed a vote and does not open it loses stake: drain it instead.
+    It begins nothing any more. Votes and sealed bids that it has committed to cost money if they
+    are not opened: it opens them first, as `closing`, and is off then.
     """
-    _show_roles(ask(api.DISABLE_ROLE, api.RoleParams(role=name)), as_json=as_json)
+    _show_roles(ask(api.DISABLE_ROLE, api.DisableRoleParams(role=name, now=now)), as_json=as_json)
 
 
 @click.group()

@@ -58,6 +58,7 @@ def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
     if node.reach.advice is not None:
         yield "reach", node.reach.advice
     yield "roles", _join_roles(node.roles)
+    yield from sorted(node.role_notes.items())
     counts = (f"{count} {phase}" for phase, count in node.jobs.items())
     yield "jobs", ", ".join(counts) or "none"
     pending = node.pending
@@ -111,9 +112,12 @@ def _list_privacy(privacy: api.PrivacyView) -> list[list[str]]:
 
 
 def _join_roles(roles: dict[str, api.RoleStateName]) -> str:
-    """Write which roles are on, and which of them drain."""
-    words = {"on": "", "draining": " (draining)"}
-    named = [role + words[state] for role, state in roles.items() if state in words]
+    """Write which roles are not off, and where each stands."""
+    named = [
+        role if state == "on" else f"{role} ({state})"
+        for role, state in roles.items()
+        if state != "off"
+    ]
     return ", ".join(named) or "none (observer)"
 
 

@@ -139,6 +139,8 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     transfers: list[TransferView]
     """Updates, models and data that are being fetched."""
     roles: dict[str, RoleStateName]
+    role_notes: dict[str, str] = field(default_factory=dict)
+    """Of roles that failed: why. Of those that close: what they wait for."""
     jobs: dict[str, int]
     """How many jobs of the market are in each phase."""
     open_jobs: list[OpenJobView]

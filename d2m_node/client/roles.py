@@ -18,6 +18,12 @@ class RoleParams(Params, frozen=True, kw_only=True):
     role: Role
 
 
+class DisableRoleParams(Params, frozen=True, kw_only=True):
+    role: Role
+    now: bool = False
+    """At once, though votes or bids that are committed and not opened cost stake or a deposit."""
+
+
 class EnableRoleParams(Params, frozen=True, kw_only=True):
     role: Role
     dataset: str | None = None
@@ -29,17 +35,20 @@ class EnableRoleParams(Params, frozen=True, kw_only=True):
     starts again with its node, without a command, deposits what its stake lacks by then."""
 
 
-RoleStateName = Literal["on", "draining", "off"]
+RoleStateName = Literal["on", "draining", "closing", "failed", "off"]
 
 
 class RoleView(Result, frozen=True, kw_only=True):
     role: str
     state: RoleStateName
-    """Draining: it takes no new job, finishes what it began, and is off then."""
+    """Draining: it takes no new job, finishes what it began, and is off then. Closing: it opens
+    what it has committed to, and is off then. Failed: it is to be on, and could not start."""
+    note: str | None = None
+    """Why it failed, or what it waits for."""
 
 
 LIST_ROLES: Final = Method(
-    "roles.list", NoParams, list[RoleView], "roles: on, draining or off", scope=Scope.READ
+    "roles.list", NoParams, list[RoleView], "roles, and where each stands", scope=Scope.READ
 )
 ENABLE_ROLE: Final = Method(
     "roles.enable",
@@ -50,7 +59,11 @@ ENABLE_ROLE: Final = Method(
     pays=True,
 )
 DISABLE_ROLE: Final = Method(
-    "roles.disable", RoleParams, list[RoleView], "switch a role off at once", scope=SCOPES
+    "roles.disable",
+    DisableRoleParams,
+    list[RoleView],
+    "switch a role off as soon as it has opened what it committed to",
+    scope=SCOPES,
 )
 DRAIN_ROLE: Final = Method(
     "roles.drain",

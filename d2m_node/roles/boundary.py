@@ -15,8 +15,6 @@ from protocol.types import JobId
 log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS = 5.0
-FAILED = "failed"
-"""The code of a refusal that came of a failure: only the first one of a job is kept."""
 
 
 async def run_to_failure(post: Post, job_id: JobId, work: Callable[[], Awaitable[None]]) -> None:
@@ -44,8 +42,10 @@ async def run_to_failure(post: Post, job_id: JobId, work: Callable[[], Awaitable
 async def _keep_failures(
     post: Post, job_id: JobId, failures: BaseExceptionGroup[BaseException]
 ) -> None:
+    """Keep why a job failed: of each code only the first failure."""
     for failure in _list_leaves(failures):
-        objection = Objection(FAILED, str(failure))
+        code = failure.code if isinstance(failure, JobFailed) else JobFailed.code
+        objection = Objection(code, str(failure))
         await post.refusals.keep(job_id, objection, post.ports.chain.state.block_number)
 
 

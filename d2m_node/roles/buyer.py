@@ -12,8 +12,10 @@ from functools import partial
 import structlog
 import trio
 
+from d2m_node.errors import DataMismatch, UserError
 from d2m_node.lookup import each_past_job
 from d2m_node.model_file import encode_model_file
+from d2m_node.offload import offload
 from d2m_node.past_jobs import Tie
 from d2m_node.ports import Ports, Purpose, Reference, Samples
 from d2m_node.retry import retry_transient
@@ -49,7 +51,7 @@ from protocol.samples import encode_samples
 from protocol.sortition import BallotKind
 from protocol.types import Address, Digest, JobId
 from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
-from protocol.validation_set import encode_part, select_part
+from protocol.validation_set import compute_validation_root, encode_part, select_part
 from protocol.wire import messages as wire
 
 log = structlog.get_logger(__name__)
@@ -166,7 +168,7 @@ async def _serve_job(ports: Ports, room: Room) -> None:
     chain = ports.chain
     bid = await recall_bid(ports, room.job)
     body = await load_body(ports, room.job)
-    samples = await ports.datasets.load_samples(bid.dataset_path)
+    samples = await _load_promised(ports, room.job, body, bid.dataset_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_serve_part, ports, room, samples, body, SELECTION_PART)
         await chain.wait_for(lambda state: _is_final_or_over(room, state))
@@ -179,6 +181,24 @@ async def _serve_job(ports: Ports, room: Room) -> None:
         await retry_transient(
             lambda: _take_model(ports, job, body), patience_seconds=PATIENCE_SECONDS
         )
+
+
+async def _load_promised(ports: Ports, job: JobState, body: RequestBody, path: str) -> Samples:
+    """Load the validation set, if it is still the one that was bid with.
+
+    Raises DataMismatch: what no CONE node could check would be served in vain, and a job whose
+    buyer serves nothing is paid for.
+    """
+    mend = "put it back, then disable and enable the buyer role"
+    try:
+        samples = await ports.datasets.load_samples(path)
+    except UserError as error:
+        raise DataMismatch(job.job_id, f"{error}; {mend}") from error
+    rows = encode_samples(samples.inputs)
+    if await offload(compute_validation_root, rows, samples.labels) != body.validation.root:
+        reason = f"{path} is not the validation set that this job was bid with"
+        raise DataMismatch(job.job_id, f"{reason}; {mend}")
+    return samples
 
 
 def _is_over(room: Room, state: MarketState) -> bool:

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from d2m_node.calls import EnrolSeller, RegisterDataset
-from d2m_node.errors import JobFailed, UserError
+from d2m_node.errors import DataMismatch, UserError
 from d2m_node.logs import log_scope
 from d2m_node.ports import Ports, Samples, TrainerPort
 from d2m_node.privacy_ledger import PrivacyLedger
@@ -196,7 +196,8 @@ async def _take_stall(shop: Shop, job_id: JobId) -> Stall | None:
         validate_samples(body.model, shop.samples.inputs)
         validate_labels(body.model, shop.samples.labels)
     except RuleViolation as error:
-        raise JobFailed(job_id, f"the dataset does not fit the request: {error}") from error
+        reason = f"{shop.policy.dataset_path} does not fit the request: {error}"
+        raise DataMismatch(job_id, f"{reason}; sell other data under these tags") from error
     if not post.shift.takes_jobs and not job.has_seller_applied(me):
         return None
     objection = await _set_aside(shop, job, body)

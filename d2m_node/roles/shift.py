@@ -10,14 +10,15 @@ log = structlog.get_logger(__name__)
 
 
 class Shift:
-    """One role's word from its operator: go on, drain, or stop.
+    """One role's word from its operator: go on, drain, close, or stop.
 
     Nothing waits for a change: roles look at it with each block, as they look at the chain.
     """
 
-    def __init__(self, role: str, *, is_draining: bool = False) -> None:
+    def __init__(self, role: str, *, is_draining: bool = False, is_closing: bool = False) -> None:
         self.role = role
         self._is_draining = is_draining
+        self._is_closing = is_closing
         self._is_stopping = False
         self._unfinished = 0
         self._all_finished = trio.Event()
@@ -30,13 +31,23 @@ class Shift:
 
     @property
     def is_stopping(self) -> bool:
-        """Tell whether the node stops: what could wait for its next start is not begun."""
-        return self._is_stopping
+        """Tell whether the node or the role stops: what could wait for its start is not begun."""
+        return self._is_stopping or self._is_closing
+
+    @property
+    def is_closing(self) -> bool:
+        """Tell whether the role is off as soon as it has opened what it committed to."""
+        return self._is_closing
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether something is at work whose end others count on."""
+        return self._unfinished > 0
 
     @property
     def takes_jobs(self) -> bool:
         """Tell whether the role may take a new job."""
-        return not self._is_draining and not self._is_stopping
+        return not self._is_draining and not self.is_stopping
 
     def drain(self) -> None:
         """Take nothing new from now on."""
@@ -44,10 +55,16 @@ class Shift:
             self._is_draining = True
             log.info("role_draining", role=self.role)
 
+    def close(self) -> None:
+        """Begin nothing from now on, and only open what is committed to."""
+        if not self._is_closing:
+            self._is_closing = True
+            log.info("role_closing", role=self.role)
+
     def resume(self) -> None:
-        """Go on as if there had been no drain."""
-        if self._is_draining:
-            self._is_draining = False
+        """Go on as if nobody had wanted the role to leave."""
+        if self._is_draining or self._is_closing:
+            self._is_draining = self._is_closing = False
             log.info("role_resumed", role=self.role)
 
     @contextmanager

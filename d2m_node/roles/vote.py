@@ -32,7 +32,7 @@ from protocol.sortition import (
     compute_ticket,
     encode_mini,
 )
-from protocol.types import Digest
+from protocol.types import Digest, JobId
 from protocol.wire import messages as wire
 
 log = structlog.get_logger(__name__)
@@ -103,16 +103,17 @@ async def _find_mini_round(seat: Seat, ballot: Ballot) -> int:
 async def recall_vote(seat: Seat, ballot: Ballot) -> tuple[MiniRound, SealedVote] | None:
     """Return the vote of this attempt that an earlier run of the node sealed."""
     for mini_round in seat.ballot(ballot).mini_rounds:
-        key = _vote_key(seat, ballot, mini_round)
+        key = vote_key(seat.job_id, ballot, mini_round)
         stored = await seat.ports.store.journal.recall("vote", key)
         if stored is not None:
             return mini_round, msgspec.msgpack.decode(stored, type=SealedVote)
     return None
 
 
-def _vote_key(seat: Seat, ballot: Ballot, mini_round: MiniRound) -> str:
+def vote_key(job_id: JobId, ballot: Ballot, mini_round: MiniRound) -> str:
+    """Return the journal key of a vote."""
     mini = mini_number(ballot, mini_round.mini_round_index)
-    return f"{seat.job_id}/{ballot.round_index}/{mini}"
+    return f"{job_id}/{ballot.round_index}/{mini}"
 
 
 async def finish_vote(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedVote) -> None:
@@ -154,7 +155,7 @@ async def _seal_vote(
         return None
     stored = await seat.ports.store.journal.remember(
         "vote",
-        _vote_key(seat, ballot, mini_round),
+        vote_key(seat.job_id, ballot, mini_round),
         msgspec.msgpack.encode(fresh),
     )
     return msgspec.msgpack.decode(stored, type=SealedVote)

@@ -19,7 +19,15 @@ _BITMAPS: Final = frozenset({"members", "voters", "wrong", "unopened", "bitmap"}
 _JOB_FIELDS: Final = frozenset({"job", "auction"})
 
 NODE_KINDS: Final = frozenset(
-    {"role.enabled", "role.draining", "role.drained", "role.disabled", "job.refused"}
+    {
+        "role.enabled",
+        "role.draining",
+        "role.drained",
+        "role.closing",
+        "role.disabled",
+        "role.failed",
+        "job.refused",
+    }
 )
 
 

@@ -61,14 +61,17 @@ class RoleControl(Protocol):
     def states(self) -> dict[str, RoleState]:
         """Return where every role stands."""
 
+    def notes(self) -> dict[str, str]:
+        """Say more of the roles that failed or are closing."""
+
     async def enable(self, name: str, options: RoleOptions) -> None:
         """Start a role, or undo its drain; return when it is ready. Raises UserError."""
 
     async def drain(self, name: str) -> None:
         """Let a role take nothing new, and be off when it has finished. Raises UserError."""
 
-    async def disable(self, name: str) -> None:
-        """Stop a role at once."""
+    async def disable(self, name: str, *, is_forced: bool = False) -> None:
+        """Switch a role off when it owes nothing any more; at once if it is forced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +122,8 @@ async def node_status(context: RpcContext, params: api.NoParams) -> api.NodeStat
     """Summarise this node."""
     status = await view_node(context.ports, _name_states(context), context.facts)
     latest = await list_refusals(context, api.RefusalsParams(count=STATUS_REFUSALS))
-    return msgspec.structs.replace(status, refusals=latest)
+    notes = context.roles.notes()
+    return msgspec.structs.replace(status, refusals=latest, role_notes=notes)
 
 
 async def node_peers(context: RpcContext, params: api.NoParams) -> list[api.PeerView]:  # noqa: ARG001
@@ -196,9 +200,9 @@ async def drain_role(context: RpcContext, params: api.RoleParams) -> list[api.Ro
     return _view_roles(context)
 
 
-async def disable_role(context: RpcContext, params: api.RoleParams) -> list[api.RoleView]:
-    """Switch a role off at once."""
-    await context.roles.disable(params.role)
+async def disable_role(context: RpcContext, params: api.DisableRoleParams) -> list[api.RoleView]:
+    """Switch a role off."""
+    await context.roles.disable(params.role, is_forced=params.now)
     return _view_roles(context)
 
 
@@ -247,8 +251,10 @@ async def _find_job(context: RpcContext, number: int) -> JobState:
 
 
 def _view_roles(context: RpcContext) -> list[api.RoleView]:
-    states = _name_states(context)
-    return [api.RoleView(role=name, state=states[name]) for name in sorted(states)]
+    states, notes = _name_states(context), context.roles.notes()
+    return [
+        api.RoleView(role=name, state=states[name], note=notes.get(name)) for name in sorted(states)
+    ]
 
 
 def _name_states(context: RpcContext) -> dict[str, api.RoleStateName]:

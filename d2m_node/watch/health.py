@@ -119,7 +119,9 @@ class Health:
             for name, state in sorted(self._sources.roles().items())
             if state is not RoleState.OFF
         ]
-        return Check("roles", is_ok=True, detail=", ".join(told) or "none: the node observes")
+        detail = ", ".join(told) or "none: the node observes"
+        is_any_failed = RoleState.FAILED in self._sources.roles().values()
+        return Check("roles", is_ok=not is_any_failed, detail=detail)
 
 
 def check_chain(sources: Sources) -> Check:

@@ -57,7 +57,10 @@ CLOCK_OFF: Final = _gauge(
     "clock_off", "1 if this machine's clock is off, held against the time of the chain's blocks."
 )
 ROLE_STATE: Final = _gauge(
-    "role_state", "1 at where a role stands; state: on, draining, off.", "role", "state"
+    "role_state",
+    "1 at where a role stands: on, draining, closing, failed, off.",
+    "role",
+    "state",
 )
 REFUSALS: Final = _gauge(
     "refusals",

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from d2m_node.errors import ChainUnavailable, JobFailed, UserError
+from d2m_node.errors import ChainUnavailable, DataMismatch, JobFailed, UserError
 from d2m_node.roles.boundary import run_to_failure
 from protocol.errors import InvalidMessage
 from protocol.types import JobId
@@ -65,3 +65,16 @@ async def test_a_bug_passes_through(node: Node, nursery: trio.Nursery) -> None:
         async with trio.open_nursery() as inner:
             inner.start_soon(run_to_failure, node.post("buyer", nursery), JobId(1), work)
     assert caught.group_contains(ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"), [(JobFailed(1, "gone"), "failed"), (DataMismatch(1, "other data"), "data")]
+)
+async def test_a_refusal_has_the_code_of_its_failure(
+    node: Node, nursery: trio.Nursery, failure: Exception, code: str
+) -> None:
+    async def work() -> None:
+        raise failure
+
+    await run_to_failure(node.post("seller", nursery), JobId(1), work)
+    assert [one for *_, one in node.refusals()] == [code]

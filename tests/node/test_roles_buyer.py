@@ -38,12 +38,12 @@ from protocol.layers import Clip, Flatten, Linear
 from protocol.market import advance
 from protocol.model import ModelDescription, count_model_operations, count_parameters
 from protocol.past import let_go
-from protocol.request import compute_tag_hashes
+from protocol.request import compute_tag_hashes, encode_body
 from protocol.types import NO_ACCOUNT, NO_DIGEST, Address, BlockNumber, Digest, Wei
 from protocol.update import TensorKind, encode_tensor
 from tests.support.decided import DIGEST, decide_first_round
 from tests.support.job import BODY, CONES, JOB, SELLERS, TAGS, TERMS, Cast
-from tests.support.market import wait_idle
+from tests.support.market import SAMPLES, wait_idle
 from tests.support.params import PARAMS
 
 BID_WEI = Wei(30)
@@ -504,6 +504,43 @@ async def test_a_buyer_that_drains_waits_for_a_bid_that_is_on_its_way(
     await cast.market.mine_to(7)
     assert desk.is_idle()
     assert len(cast.market.sent(RevealBid)) == 1, "else the bid's deposit is forfeited"
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_validation_set_that_is_not_the_one_of_the_bid_is_told_with_its_own_code(
+    nursery: trio.Nursery, is_gone: bool
+) -> None:
+    class Changed:
+        async def load_samples(self, path: str) -> Samples:
+            if is_gone:
+                raise UserError(f"{path}: no such file")
+            return replace(SAMPLES, labels=SAMPLES.labels + 1)
+
+    cast = Cast()
+    cast.start()
+    cast.buyer.ports = replace(cast.buyer.ports, datasets=Changed())  # type: ignore[arg-type]
+    plan = PlannedBid(
+        amount_wei=BID_WEI,
+        salt=bytes(32),
+        body_hash=keccak(encode_body(BODY)),
+        terms=TERMS,
+        dataset_path="dataset.toml",
+    )
+    await remember_bid(cast.buyer.ports, JOB, plan)
+    job = cast.market.state.jobs[JOB]
+    own = replace(
+        job.bids[cast.buyer.signer.address], commitment=commit_to(cast.buyer.ports, JOB, plan)
+    )
+    job = replace(job, bids={cast.buyer.signer.address: own})
+    cast.market.state = replace(cast.market.state, jobs={JOB: job})
+    post = cast.buyer.post("buyer", nursery)
+    await nursery.start(partial(run_buyer, post, BuyerDesk(cast.buyer.ports)))
+    await cast.market.mine(2)
+    await wait_idle()
+    assert cast.buyer.refusals() == [(JOB, "buyer", "data")]
+    (refusal,) = cast.buyer.store.refusals.kept
+    assert "dataset.toml" in refusal.reason
+    assert refusal.reason.endswith("put it back, then disable and enable the buyer role")
 
 
 async def let_the_job_end(cast: Cast, digest: Digest) -> None:

@@ -9,7 +9,7 @@ import trio
 from structlog.testing import capture_logs
 
 from d2m_node.calls import ApproveToken, EnrolSeller, RegisterDataset
-from d2m_node.ports import Int32Array, PrivateTraining, TrainingTask
+from d2m_node.ports import Int32Array, PrivateTraining, Samples, TrainingTask
 from d2m_node.privacy_ledger import (
     Books,
     PrivacyLedger,
@@ -33,7 +33,7 @@ from tests.support.job import (
     Cast,
     retried,
 )
-from tests.support.market import DOMAIN, Node
+from tests.support.market import DOMAIN, SAMPLES, Node
 
 TOKEN = Address(b"\x77" * 20)
 POLICY = SellerPolicy(dataset_path="dataset.toml")
@@ -254,3 +254,25 @@ async def test_a_seller_whose_budget_is_spent_offers_nothing_and_stays_in_the_jo
     assert [trainer.runs for trainer in trainers] == [0] * len(trainers)
     assert commitments(cast) == {}
     assert all(JOB in node.rooms for node in cast.sellers)
+
+
+async def test_data_that_do_not_fit_a_request_are_told_with_their_own_code(
+    nursery: trio.Nursery,
+) -> None:
+    class Wide:
+        async def load_samples(self, path: str) -> Samples:
+            return replace(SAMPLES, inputs=np.zeros((4, 1, 3, 3), dtype=np.uint8))
+
+        async def load_tags(self, path: str) -> tuple[str, ...]:
+            return ("digits",)
+
+    cast = Cast()
+    cast.open_enrolment()
+    seller = cast.sellers[0]
+    seller.ports = replace(seller.ports, datasets=Wide())  # type: ignore[arg-type]
+    nursery.start_soon(run_seller, seller.post("seller", nursery), POLICY, Trainer(1))
+    await cast.market.mine(2)
+    assert cast.market.sent(EnrolSeller) == []
+    assert seller.refusals() == [(JOB, "seller", "data")]
+    (refusal,) = seller.store.refusals.kept
+    assert "dataset.toml does not fit the request" in refusal.reason

@@ -10,13 +10,15 @@ from d2m_node.calls import EnrolCone, EnrolSeller
 from d2m_node.errors import UserError
 from d2m_node.role_control import RoleOptions, RoleState
 from d2m_node.roles.cone import run_cone
+from d2m_node.roles.desk import BuyerDesk
 from d2m_node.roles.executor import HonestExecutor
 from d2m_node.roles.policies import ConePolicy, SellerPolicy
-from d2m_node.roles.runner import RoleRunner, Start
+from d2m_node.roles.promises import OpenPromises
+from d2m_node.roles.runner import RoleRunner, Start, Starter
 from d2m_node.roles.seller import run_seller
 from d2m_node.roles.shift import Shift
 from d2m_node.rpc.herald import Herald
-from d2m_node.storage.database import open_store
+from d2m_node.storage.database import Store, open_store
 from protocol.events import CourseChanged
 from protocol.types import Wei
 from protocol.wire import messages as wire
@@ -31,6 +33,21 @@ async def begin(nursery: trio.Nursery) -> Training:
     training.cast.market.apply(CourseChanged(job=JOB, course=BEFORE))
     await training.start()
     return training
+
+
+class NothingOwed:
+    """No role has anything to open."""
+
+    async def find_end(self, role: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_next(self) -> None:
+        await trio.sleep_forever()
+
+
+def make_runner(cone: Starter, store: Store, herald: Herald, nursery: trio.Nursery) -> RoleRunner:
+    memory = (store.journal, herald)
+    return RoleRunner({"cone": cone}, {"cone": True}, memory, NothingOwed(), nursery)
 
 
 class Stopping:
@@ -64,6 +81,23 @@ async def test_a_vote_that_is_committed_is_opened_before_the_node_stops(
     await market.mine_to(OPENED.open_end)
     assert training.ballot.opened == training.drawn
     assert set(stopping.finished) == set(training.cone_shifts)
+
+
+async def test_a_vote_that_is_sealed_is_opened_though_the_role_is_switched_off(
+    nursery: trio.Nursery,
+) -> None:
+    training = await begin(nursery)
+    market = training.cast.market
+    owed = [OpenPromises(node.ports, BuyerDesk(node.ports)) for node in training.cast.cones]
+    await market.mine_to(OPENED.seed_block + 2)
+    for shift in training.cone_shifts:
+        shift.close()
+    found = [await one.find_end("cone") for one in owed]
+    assert {index for index, end in enumerate(found) if end is not None} == training.drawn
+    await market.mine_to(OPENED.open_end)
+    assert training.ballot.opened == training.drawn
+    assert [await one.find_end("cone") for one in owed] == [None] * len(owed)
+    assert not any(shift.is_busy for shift in training.cone_shifts)
 
 
 async def test_a_vote_that_is_not_sealed_yet_is_left_out(nursery: trio.Nursery) -> None:
@@ -126,7 +160,7 @@ async def test_the_runner_waits_for_its_roles_and_starts_none_any_more(
 
     async with open_store(tmp_path) as store, trio.open_nursery() as roles:
         herald = await Herald.open(store.facts)
-        runner = RoleRunner({"cone": work}, {"cone": True}, store.journal, herald, roles)
+        runner = make_runner(work, store, herald, roles)
         await runner.restore()
 
         async def stop() -> None:
@@ -145,7 +179,7 @@ async def test_the_runner_waits_for_its_roles_and_starts_none_any_more(
     # What the operator wanted is as before.
     async with open_store(tmp_path) as store, trio.open_nursery() as roles:
         herald = await Herald.open(store.facts)
-        runner = RoleRunner({"cone": work}, {"cone": True}, store.journal, herald, roles)
+        runner = make_runner(work, store, herald, roles)
         await runner.restore()
         assert runner.states() == {"cone": RoleState.ON}
         roles.cancel_scope.cancel()
@@ -160,7 +194,7 @@ async def test_a_role_that_is_still_starting_is_cut_off(
 
     async with open_store(tmp_path) as store, trio.open_nursery() as roles:
         herald = await Herald.open(store.facts)
-        runner = RoleRunner({"cone": start_for_ever}, {"cone": True}, store.journal, herald, roles)
+        runner = make_runner(start_for_ever, store, herald, roles)
         nursery.start_soon(runner.restore)
         await wait_all_tasks_blocked(0.05)
         assert runner.states() == {"cone": RoleState.ON}

@@ -171,7 +171,7 @@ async def test_a_request_that_cannot_be_read_is_named(client: AsyncRpcClient, pa
 async def test_roles_take_their_own_options_only(node: FakeNode, client: AsyncRpcClient) -> None:
     await client.call(api.ENABLE_ROLE, CONE)
     assert node.roles.on["cone"].stake_wei == 5 * 10**18
-    roles = await client.call(api.DISABLE_ROLE, api.RoleParams(role="cone"))
+    roles = await client.call(api.DISABLE_ROLE, api.DisableRoleParams(role="cone"))
     assert {role.state for role in roles} == {"off"}
     with pytest.raises(CallRefused, match="only a CONE node has one"):
         await client.call(api.ENABLE_ROLE, api.EnableRoleParams(role="buyer", stake_wei=1))

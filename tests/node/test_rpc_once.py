@@ -147,7 +147,7 @@ async def test_a_request_is_submitted_once_over_the_socket(
     await client.call(api.ENABLE_ROLE, api.EnableRoleParams(role="buyer"))
     first = await client.call(api.SUBMIT_REQUEST, submit(REQUEST))
     node.desk.submitted.clear()
-    await client.call(api.DISABLE_ROLE, api.RoleParams(role="buyer"))
+    await client.call(api.DISABLE_ROLE, api.DisableRoleParams(role="buyer"))
     assert await client.call(api.SUBMIT_REQUEST, submit(REQUEST)) == first
     assert not node.desk.submitted, "answered from the journal"
 

@@ -123,8 +123,8 @@ async def test_a_token_does_what_its_scope_says_and_nothing_more(
         (api.LIST_JOBS, api.NoParams(), set(Scope)),
         (api.JOB_MODEL, api.JobParams(job=1), {Scope.BUY, Scope.ADMIN}),
         (api.ENABLE_ROLE, api.EnableRoleParams(role="buyer"), {Scope.BUY, Scope.ADMIN}),
-        (api.DISABLE_ROLE, api.RoleParams(role="seller"), {Scope.SELL, Scope.ADMIN}),
-        (api.DISABLE_ROLE, api.RoleParams(role="cone"), {Scope.ADMIN}),
+        (api.DISABLE_ROLE, api.DisableRoleParams(role="seller"), {Scope.SELL, Scope.ADMIN}),
+        (api.DISABLE_ROLE, api.DisableRoleParams(role="cone"), {Scope.ADMIN}),
         (api.NODE_STOP, api.NoParams(), {Scope.ADMIN}),
     ]
     async with AsyncRpcClient(listener.place(scope)) as client:

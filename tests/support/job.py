@@ -38,13 +38,15 @@ from protocol.request import (
     compute_tag_hashes,
     encode_body,
 )
+from protocol.samples import encode_samples
 from protocol.sortition import compute_ticket_chain
 from protocol.terms import WINDOW_FIELDS, JobTerms, Metric
 from protocol.types import NO_ACCOUNT, NO_DIGEST, BlockNumber, ConeIndex, JobId, RoundIndex, Wei
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
+from protocol.validation_set import compute_validation_root
 from protocol.wire import messages as wire
 from protocol.wire.topics import updates_topic
-from tests.support.market import DOMAIN, Market, Node
+from tests.support.market import DOMAIN, SAMPLES, Market, Node
 
 JOB = JobId(1)
 PRICE_WEI = Wei(30)
@@ -57,7 +59,12 @@ BODY = RequestBody(
     initial_seed=bytes(32),
     training=TrainingSpec(learning_rate_micros=10_000, batch_size=2, epochs=1),
     sampling=SamplingSpec(alpha_bps=2000, eta_q16=65_536, keep_bps=7000),
-    validation=ValidationSpec(root=bytes(32), sample_count=4, final_count=2, subset_count=2),
+    validation=ValidationSpec(
+        root=compute_validation_root(encode_samples(SAMPLES.inputs), SAMPLES.labels),
+        sample_count=4,
+        final_count=2,
+        subset_count=2,
+    ),
 )
 TERMS = JobTerms(
     rounds_max=6,

@@ -113,13 +113,19 @@ class FakeRoles:
     on: dict[str, RoleOptions] = field(default_factory=dict)
 
     draining: set[str] = field(default_factory=set)
+    told: dict[str, str] = field(default_factory=dict)
+    """What more is said of roles; one of which something is said has failed, if it is off."""
+    forced: list[str] = field(default_factory=list)
+
+    def notes(self) -> dict[str, str]:
+        return self.told
 
     def states(self) -> dict[str, RoleState]:
         return {name: self._state_of(name) for name in ("buyer", "seller", "cone")}
 
     def _state_of(self, name: str) -> RoleState:
         if name not in self.on:
-            return RoleState.OFF
+            return RoleState.FAILED if name in self.told else RoleState.OFF
         return RoleState.DRAINING if name in self.draining else RoleState.ON
 
     async def enable(self, name: str, options: RoleOptions) -> None:
@@ -134,8 +140,9 @@ class FakeRoles:
             raise UserError(f"the {name} role is off: it has nothing to drain")
         self.draining.add(name)
 
-    async def disable(self, name: str) -> None:
+    async def disable(self, name: str, *, is_forced: bool = False) -> None:
         self.on.pop(name, None)
+        self.forced += [name] * is_forced
 
 
 QUIET = ChainReading(

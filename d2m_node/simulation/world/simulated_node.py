@@ -25,6 +25,7 @@ from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.payday import run_payday
 from d2m_node.roles.policies import ConePolicy, JobLimits, SellerPolicy
 from d2m_node.roles.post import Post
+from d2m_node.roles.promises import OpenPromises
 from d2m_node.roles.refusals import Refusals
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
@@ -226,7 +227,9 @@ class SimulatedNode:
             rooms = Rooms(ports, open_rooms, nursery)
             starters = self._make_starters(ports, rooms, desk, herald)
             wanted = dict.fromkeys(starters, True)
-            runner = RoleRunner(starters, wanted, self.store.journal, herald, nursery)
+            runner = RoleRunner(
+                starters, wanted, (self.store.journal, herald), OpenPromises(ports, desk), nursery
+            )
             await runner.restore()
             while self._request is None:
                 await self._changed.wait()
