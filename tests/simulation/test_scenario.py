@@ -21,6 +21,7 @@ from d2m_node.user_input import read_toml
 ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted((ROOT / "configs" / "scenarios").glob("*.toml"))
 HOSTILE = ROOT / "configs" / "scenarios" / "hostile.toml"
+STORM = ROOT / "configs" / "scenarios" / "storm.toml"
 
 
 @pytest.fixture
@@ -190,11 +191,12 @@ def test_all_windows_that_confirmations_make_too_short_are_named_with_what_mends
             parse_scenario(change(copy.deepcopy(table), f"request.{name}", int(least) - 1))
 
 
-def test_the_seeds_of_the_hostile_scenario_draw_every_kind_of_node_and_fault() -> None:
+@pytest.mark.parametrize("path", [HOSTILE, STORM], ids=lambda path: path.stem)
+def test_many_seeds_draw_every_kind_of_node_and_fault(path: Path) -> None:
     """What `scripts/simulate-many` runs meets all that the simulation knows, and often enough."""
     met: Counter[str] = Counter()
     for seed in range(600):
-        scenario = read_scenario(HOSTILE, Overrides(seed=seed))
+        scenario = read_scenario(path, Overrides(seed=seed))
         cones = {f"cone {one.kind}" for one in scenario.hostile_cones}
         sellers = {f"seller {one.kind}" for one in scenario.hostile_sellers}
         plan, sizes = scenario.random_faults, scenario.sizes
