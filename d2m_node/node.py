@@ -144,7 +144,8 @@ async def run_node(
         watch.note_step("binding the peer identity to the account")
         await bind_peer(ports, settings.network.announce or network.listening[0])
         async with trio.open_nursery() as roles:
-            desk = BuyerDesk(ports, settings.roles.buyer.known_bids)
+            lag_blocks = settings.chain.confirmations
+            desk = BuyerDesk(ports, settings.roles.buyer.known_bids, lag_blocks=lag_blocks)
             rooms = Rooms(ports, open_rooms, roles)
             timed = replace(behaviour, open_trainer=watch.time_trainings(behaviour.open_trainer))
             starters = _make_starters(ports, rooms, desk, settings, timed)

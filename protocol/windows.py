@@ -86,6 +86,15 @@ def _least_of(terms: JobTerms, name: str, seed_delay_blocks: int, lag_blocks: in
             return least
 
 
+def compute_least_reveal_blocks(lag_blocks: int) -> int:
+    """Compute how long bidders must be able to reveal, for one that acts so far behind the tip.
+
+    A bid that is revealed too late forfeits a part of its deposit. So a reveal must still be mined
+    in time if a reorganisation, of no more blocks than the bidder waits, takes it back.
+    """
+    return 2 * lag_blocks + REACTION_BLOCKS
+
+
 def compute_longest_ballot(terms: JobTerms, seed_delay_blocks: int) -> int:
     """Compute how long after its seed a ballot may end: undecided to its last set, late, checked.
 

@@ -22,6 +22,7 @@ from protocol.market import MarketState
 from protocol.params import ProtocolParams
 from protocol.terms import JobTerms, compute_request_hash
 from protocol.types import Address, Digest, JobId, Wei
+from protocol.windows import compute_least_reveal_blocks
 
 KIND = "bid"
 MIN_BLOCKS_TO_JOIN = 2
@@ -50,6 +51,8 @@ class Wish:
     amount_wei: Wei
     terms: JobTerms
     bidder: Address
+    lag_blocks: int = 0
+    """How far behind the chain's tip the bidder acts."""
 
 
 def commit_to(ports: Ports, job_id: JobId, bid: PlannedBid) -> Digest:
@@ -186,12 +189,15 @@ def find_missing_wei(job: JobState, bidder: Address, amount_wei: Wei) -> Wei:
 def find_open_auction(state: MarketState, wish: Wish) -> JobState | None:
     """Return the oldest auction that this request can join, and where it can win.
 
-    One account bids once in an auction, so that a second request opens another one.
+    One account bids once in an auction, so that a second request opens another one. Where this node
+    might be too late to reveal, it does not bid.
     """
+    least_reveal = compute_least_reveal_blocks(wish.lag_blocks)
     for job in state.jobs.values():
         is_open = (
             job.phase is JobPhase.AUCTION
-            and state.block_number + MIN_BLOCKS_TO_JOIN <= job.commit_end
+            and state.block_number + wish.lag_blocks + MIN_BLOCKS_TO_JOIN <= job.commit_end
+            and (job.mode is AuctionMode.OPEN or job.reveal_end - job.commit_end >= least_reveal)
             and wish.bidder not in job.bids
         )
         can_win = (

@@ -15,6 +15,7 @@ from d2m_node.roles.bids import (
     find_open_auction,
     refuse_unknown_bids,
 )
+from protocol.auction import AuctionMode
 from protocol.deposits import validate_seller_deposit
 from protocol.errors import InvalidParams, RuleViolation
 from protocol.request import (
@@ -29,7 +30,7 @@ from protocol.samples import encode_samples, validate_labels, validate_samples
 from protocol.terms import validate_terms
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId
 from protocol.validation_set import compute_validation_root
-from protocol.windows import validate_windows
+from protocol.windows import compute_least_reveal_blocks, validate_windows
 
 log = structlog.get_logger(__name__)
 
@@ -43,10 +44,21 @@ OUTBID = "raise too small"
 class BuyerDesk:
     """Takes the operator's requests and hands out the models they paid for."""
 
-    def __init__(self, ports: Ports, known_bids: Collection[int] = ()) -> None:
-        """``known_bids`` are auctions with bids that the journal need not know."""
+    def __init__(
+        self, ports: Ports, known_bids: Collection[int] = (), *, lag_blocks: int = 0
+    ) -> None:
+        """Open the desk of a node.
+
+        Parameters
+        ----------
+        known_bids :
+            Auctions with bids that the journal need not know.
+        lag_blocks :
+            How far behind the chain's tip the node acts: its confirmations.
+        """
         self._ports = ports
         self._known_bids = known_bids
+        self._lag_blocks = lag_blocks
         self._lock = trio.Lock()
         self._pending = 0
         self._idle = trio.Event()
@@ -119,6 +131,12 @@ class BuyerDesk:
         A sealed bid that cannot be revealed would lose its forfeit.
         """
         params, state, terms = self._ports.chain.params, self._ports.chain.state, request.terms
+        least = compute_least_reveal_blocks(self._lag_blocks)
+        if request.mode is not AuctionMode.OPEN and request.reveal_blocks < least:
+            raise UserError(
+                f"auction.reveal_blocks: is {request.reveal_blocks}; raise it to at least {least}: "
+                f"this node acts {self._lag_blocks} blocks late (chain.confirmations)"
+            )
         try:
             validate_terms(terms, params.term_limits)
             validate_windows(terms, params.seed_delay_blocks)
@@ -175,6 +193,7 @@ class BuyerDesk:
             amount_wei=request.bid_wei,
             terms=request.terms,
             bidder=self._ports.signer.address,
+            lag_blocks=self._lag_blocks,
         )
         refused: set[JobId] = set()
         while True:

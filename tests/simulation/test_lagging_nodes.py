@@ -15,7 +15,7 @@ def lagging_scenario(confirmations: int, spare_blocks: int) -> Scenario:
     """Return a scenario whose windows are so much longer than the shortest that nodes accept."""
     least = confirmations + REACTION_BLOCKS + spare_blocks
     table = small_table(chain={"confirmations": confirmations})
-    table["request"]["auction"] = {"commit_blocks": least, "reveal_blocks": least}
+    table["request"]["auction"] = {"commit_blocks": least, "reveal_blocks": least + confirmations}
     table["request"]["terms"] |= {
         "enrolment_blocks": least,
         "validation_blocks": least + confirmations + 2,

@@ -205,7 +205,7 @@ def test_nodes_that_wait_for_confirmations_are_in_time_in_the_shortest_windows_t
         chain={"confirmations": confirmations},
         request={
             **request,
-            "auction": {"reveal_blocks": confirmations + 2},
+            "auction": {"reveal_blocks": 2 * confirmations + 2},
             "terms": {**request["terms"], **shortest},
         },
     )

@@ -4,7 +4,11 @@ from d2m_node.errors import UserError
 from d2m_node.simulation.scenario.plan import Scenario
 from protocol.auction import AuctionMode
 from protocol.errors import InvalidParams
-from protocol.windows import REACTION_BLOCKS, find_short_windows, validate_windows
+from protocol.windows import (
+    compute_least_reveal_blocks,
+    find_short_windows,
+    validate_windows,
+)
 
 
 def check_together(scenario: Scenario) -> None:
@@ -40,7 +44,7 @@ def _check_windows(scenario: Scenario) -> None:
         f"request.terms.{name} = {least} (is {getattr(terms, name)})"
         for name, least in short.items()
     ]
-    least_reveal, reveal = lag_blocks + REACTION_BLOCKS, scenario.request.reveal_blocks
+    least_reveal, reveal = compute_least_reveal_blocks(lag_blocks), scenario.request.reveal_blocks
     if scenario.request.mode is not AuctionMode.OPEN and reveal < least_reveal:
         fixes.append(f"request.auction.reveal_blocks = {least_reveal} (is {reveal})")
     if fixes:

@@ -223,7 +223,7 @@ class SimulatedNode:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_payday, ports)
             await self._bind_peer(ports)
-            desk = BuyerDesk(ports)
+            desk = BuyerDesk(ports, lag_blocks=self._around.confirmations)
             rooms = Rooms(ports, open_rooms, nursery)
             starters = self._make_starters(ports, rooms, desk, herald)
             wanted = dict.fromkeys(starters, True)
