@@ -30,16 +30,14 @@ import trio
 from libp2p.peer.id import ID
 
 from d2m_node.network.adapter import Libp2pNetwork, open_network
-from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import ChainPort, Library, Purpose, Reference, StorePort
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.storage.database import open_store
 from protocol.hashing import keccak
 from protocol.market import MarketState
 from protocol.types import Digest, JobId
-from tests.support.network import PATIENCE_SECONDS, Shelf
+from tests.support.network import PATIENCE_SECONDS, Notebook, Shelf, build_settings
 
-LOCAL = "/ip4/127.0.0.1/tcp/0"
 PIECE_BYTES = 1024 * 1024
 KEPT_FOR = Reference(Purpose.REQUEST, JobId(1))
 """Anybody may have a request; the access check asks the store and the chain all the same."""
@@ -90,8 +88,8 @@ async def give(arguments: argparse.Namespace) -> None:
         # A blob from the disk does not linger: every transfer begins there.
         lingering = {} if arguments.keeps else {"max_open_blob_bytes": 1}
         identity = arguments.folder / "giver" / "identity"
-        settings = NetworkSettings(identity_path=identity, listen=LOCAL, **lingering)
-        async with open_network(settings, library) as network:
+        settings = build_settings(identity, **lingering)
+        async with open_network(settings, library, Notebook()) as network:
             at = f"{network.listening[0]} {network.peer_id.hex()}"
             await obey({"at": at}, None)
 
@@ -109,8 +107,8 @@ async def take(arguments: argparse.Namespace) -> None:
         await obey({}, SocketTaker(connection, folder, digests))
         return
     address, peer_id = arguments.at.split()
-    settings = NetworkSettings(identity_path=folder / "identity", listen=LOCAL)
-    async with open_store(folder) as store, open_network(settings, Shelf()) as network:
+    settings = build_settings(folder / "identity")
+    async with open_store(folder) as store, open_network(settings, Shelf(), Notebook()) as network:
         network.set_address_book({bytes.fromhex(peer_id): address})
         await network.stack.pubsub.wait_for_peer(ID(bytes.fromhex(peer_id)), PATIENCE_SECONDS)
         await obey({}, NodeTaker(network, bytes.fromhex(peer_id), store, digests))

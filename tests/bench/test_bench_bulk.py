@@ -1,4 +1,4 @@
-"""The benchmark of bulk transfers moves the same bytes every way, and notes what both sides took."""
+"""The benchmark of bulk transfers moves the same bytes every way, and notes both sides."""
 
 from tests.bench.bench_bulk import MEGABYTE, WAYS, run
 from tests.bench.rows import Plan
