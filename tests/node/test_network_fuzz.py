@@ -46,7 +46,9 @@ PROTOCOLS = [
     MESSAGES_PROTOCOL,
     GOSSIP_PROTOCOL,
     "/multistream/1.0.0",
+    "/d2m/kad/1",
     "/ipfs/id/1.0.0",
+    "/ipfs/id/push/1.0.0",
     "/ipfs/ping/1.0.0",
 ]
 VALID = [
