@@ -60,6 +60,8 @@ class NetworkReading:
     """Messages that gave way to newer ones because a role did not take them in time."""
     faults: int
     bans: int
+    denied: int
+    """Requests for blobs that got no for an answer: not here, or not for the peer."""
     restarts: int
     """Of the network alone, after it failed."""
     relayed_bytes: int

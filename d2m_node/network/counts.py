@@ -20,6 +20,7 @@ class NetworkCounts:
     dropped: int = 0
     faults: int = 0
     bans: int = 0
+    denied: int = 0
     restarts: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
 
@@ -37,6 +38,7 @@ class NetworkCounts:
             dropped=self.dropped,
             faults=self.faults,
             bans=self.bans,
+            denied=self.denied,
             restarts=self.restarts,
             relayed_bytes=self.relayed_bytes,
             dials=dict(self.dials),

@@ -125,6 +125,7 @@ class StreamServer:
             self._lanes.enter(stream.peer_id) as lane,
             self._blobs.open(stream.peer_id, digest) as blob,
         ):
+            self._counts.denied += blob is None
             lane.begin()
             yield lane, blob
 

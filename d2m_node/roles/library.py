@@ -2,30 +2,40 @@
 
 from collections.abc import Mapping, Sequence
 
+import structlog
+
 from d2m_node.lookup import find_job
-from d2m_node.ports import ChainPort, Purpose, Reference, StorePort
+from d2m_node.ports import ChainPort, Reference, StorePort
+from d2m_node.roles.access import find_matter, find_standings, may_pull, may_read
 from d2m_node.roles.room import Room
-from protocol.job import JobState
+from protocol.market import Peer
 from protocol.types import Address, Digest, JobId
 from protocol.wire.messages import GossipMessage, MessagesRequest
 
+log = structlog.get_logger(__name__)
+
 
 class NodeLibrary:
-    """Serves blobs under their access rules, and the gossip kept in the rooms.
+    """Serves blobs, and the gossip kept in the rooms, under the rules of `access`.
 
-    All enrolled CONE nodes of a job are served alike, so that a request betrays no committee.
+    What is not for a peer looks to it like what is not here. What was refused is in the log of
+    this node alone, at debug.
     """
 
     def __init__(self, store: StorePort, chain: ChainPort, rooms: Mapping[JobId, Room]) -> None:
         self._store = store
         self._chain = chain
         self._rooms = rooms
+        self._accounts = _PeerAccounts()
 
     async def admits(self, peer_id: bytes, digest: Digest) -> bool:
         """Say whether a blob is kept for a job and a purpose that admit the peer."""
-        for reference in await self._store.blobs.references(digest):
-            if await self._admits(reference, peer_id):
+        kept_for = await self._store.blobs.references(digest)
+        for reference in kept_for:
+            if await self._admits(reference, digest, peer_id):
                 return True
+        if kept_for:
+            log.debug("blob_refused", peer=peer_id, digest=digest.hex())
         return False
 
     async def read_blob(self, peer_id: bytes, digest: Digest) -> bytes | None:
@@ -37,37 +47,38 @@ class NodeLibrary:
     async def read_messages(
         self, peer_id: bytes, request: MessagesRequest
     ) -> Sequence[GossipMessage]:
-        """Return kept gossip of a job to those who take part in it."""
+        """Return of a job's kept gossip what this peer may have."""
         job_id = JobId(request.job_id)
         room, job = self._rooms.get(job_id), self._chain.state.jobs.get(job_id)
-        if room is None or job is None or not self._is_any(participants(job), peer_id):
+        if room is None or job is None:
             return []
-        return room.serve(request)
+        accounts = self._accounts.find(self._chain.state.peers, peer_id)
+        kept = room.serve(request)
+        allowed = [message for message in kept if may_pull(message, job, accounts)]
+        if len(allowed) < len(kept):
+            log.debug("messages_refused", peer=peer_id, job=job_id, kind=request.kind)
+        return allowed
 
-    async def _admits(self, reference: Reference, peer_id: bytes) -> bool:
-        match reference.purpose:
-            case Purpose.REQUEST | Purpose.OWN_REQUEST:
-                return True
-            case Purpose.UPDATE | Purpose.OWN_UPDATE | Purpose.VALIDATION:
-                job = await find_job(self._chain, self._store, reference.job_id)
-                return job is not None and self._is_any(cones(job), peer_id)
-            case Purpose.STATE:
-                job = await find_job(self._chain, self._store, reference.job_id)
-                return job is not None and self._is_any(participants(job), peer_id)
-            case Purpose.MODEL:
-                return False
-
-    def _is_any(self, accounts: frozenset[Address], peer_id: bytes) -> bool:
-        return not accounts.isdisjoint(self._chain.state.accounts_of_peer(peer_id))
+    async def _admits(self, reference: Reference, digest: Digest, peer_id: bytes) -> bool:
+        job = await find_job(self._chain, self._store, reference.job_id)
+        matter = find_matter(reference, digest, job)
+        accounts = self._accounts.find(self._chain.state.peers, peer_id)
+        return matter is not None and may_read(matter, find_standings(job, accounts))
 
 
-def cones(job: JobState) -> frozenset[Address]:
-    """Return the accounts of the job's pool."""
-    return frozenset(cone.account for cone in job.cones)
+class _PeerAccounts:
+    """Which accounts name a peer: the registry turned round, anew only when it has changed."""
 
+    def __init__(self) -> None:
+        self._registry: Mapping[Address, Peer] | None = None
+        self._found: dict[bytes, frozenset[Address]] = {}
 
-def participants(job: JobState) -> frozenset[Address]:
-    """Return the accounts of everybody who takes part in the job."""
-    sellers = frozenset(seller.account for seller in job.sellers)
-    buyer = frozenset() if job.buyer is None else frozenset({job.buyer})
-    return cones(job) | sellers | buyer
+    def find(self, registry: Mapping[Address, Peer], peer_id: bytes) -> frozenset[Address]:
+        """Return the accounts that name a peer; several may."""
+        if registry is not self._registry:
+            found: dict[bytes, set[Address]] = {}
+            for account, peer in registry.items():
+                found.setdefault(peer.peer_id, set()).add(account)
+            self._found = {one: frozenset(accounts) for one, accounts in found.items()}
+            self._registry = registry
+        return self._found.get(peer_id, frozenset())

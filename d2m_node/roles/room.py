@@ -18,6 +18,7 @@ import trio
 from d2m_node.errors import TransientError
 from d2m_node.logs import log_scope
 from d2m_node.ports import Ports, Verdict
+from d2m_node.roles.access import find_speaker
 from d2m_node.roles.jobs import job_in
 from d2m_node.roles.statements import (
     Equivocation,
@@ -321,17 +322,7 @@ class Room:
 
     def _account_of(self, message: GossipMessage) -> Address | None:
         """Return the account that a message claims to be from; None if there is no such one."""
-        match message:
-            case wire.UpdateCommit() | wire.UpdateOpening():
-                sellers = self.job.sellers
-                index = message.seller_index
-                return sellers[index].account if index < len(sellers) else None
-            case wire.ValidationOffer():
-                return self.job.buyer
-            case _:
-                cones = self.job.cones
-                index = message.cone_index
-                return cones[index].account if index < len(cones) else None
+        return find_speaker(message, self.job)
 
     def _keep(self, message: GossipMessage) -> None:
         steps = self._heard.setdefault(type(message), {})

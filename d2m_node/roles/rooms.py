@@ -11,7 +11,7 @@ import trio
 
 from d2m_node.logs import log_scope
 from d2m_node.ports import Ports
-from d2m_node.roles.library import participants
+from d2m_node.roles.access import Standing, find_standings
 from d2m_node.roles.room import Room
 from protocol.job import JobPhase
 from protocol.market import MarketState
@@ -57,5 +57,5 @@ def _is_left(job_id: JobId, account: Address, state: MarketState) -> bool | None
     job = state.jobs.get(job_id)
     if job is None or job.phase in OVER:
         return True
-    is_left_out = bool(job.cones) and account not in participants(job)
+    is_left_out = bool(job.cones) and find_standings(job, (account,)) == {Standing.ANYBODY}
     return True if is_left_out else None

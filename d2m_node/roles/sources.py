@@ -6,6 +6,7 @@ from dataclasses import replace
 from d2m_node.errors import JobFailed, PeerUnreachable
 from d2m_node.offload import offload
 from d2m_node.ports import Ports, Purpose, Reference
+from d2m_node.roles.access import covers
 from d2m_node.roles.jobs import buyer_of, job_in, terms_of
 from protocol.aggregation import RoundRules
 from protocol.digest import RoundHeader, decode_sampler_state
@@ -38,18 +39,21 @@ async def fetch(
 ) -> bytes:
     """Return a blob from the store, or fetch, keep and serve it.
 
+    A blob that this node keeps for another job or purpose is fetched all the same: see `covers`.
     Raises PeerUnreachable if none of the accounts' peers delivers it, DiskFull if there is no room.
     """
-    data = await ports.store.blobs.get(digest)
-    if data is None:
-        sources = peers_of(ports, accounts)
-        # Asked before the bytes come: nobody can make us fetch what we cannot keep.
-        await ports.store.blobs.check_room(max_bytes)
-        data = await ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
-        await ports.store.blobs.put(data, reference, digest=digest)
-    elif reference not in await ports.store.blobs.references(digest):
-        # Kept for another job: it would go with that one, and this one's peers could not have it.
-        await ports.store.blobs.put(data, reference, digest=digest)
+    kept_for = await ports.store.blobs.references(digest)
+    if any(covers(one, reference) for one in kept_for):
+        data = await ports.store.blobs.get(digest)
+        if data is not None:
+            if reference not in kept_for:  # it would go with the other job
+                await ports.store.blobs.put(data, reference, digest=digest)
+            return data
+    sources = peers_of(ports, accounts)
+    # Asked before the bytes come: nobody can make us fetch what we cannot keep.
+    await ports.store.blobs.check_room(max_bytes)
+    data = await ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
+    await ports.store.blobs.put(data, reference, digest=digest)
     return data
 
 

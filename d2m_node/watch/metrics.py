@@ -143,6 +143,9 @@ TURNED_AWAY: Final = _counter(
     " strangers, streams, slow.",
     "limit",
 )
+DENIED: Final = _counter(
+    "blobs_denied", "Requests for blobs that got no for an answer: not here, or not for the peer."
+)
 RESTARTS: Final = _counter("network_restarts", "Times that the network stack was started anew.")
 
 QUEUE: Final = _gauge(

@@ -134,6 +134,7 @@ def _list_network(reading: NodeReading) -> Iterator[Sample]:
     yield from _by_label(metrics.DIALS, dials | dict(network.dials))
     refusals = dict.fromkeys(("handshakes", "strangers", "streams", "slow"), 0)
     yield from _by_label(metrics.TURNED_AWAY, refusals | dict(network.refusals))
+    yield Sample(metrics.DENIED, network.denied)
     yield Sample(metrics.RESTARTS, network.restarts)
 
 

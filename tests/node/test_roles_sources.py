@@ -16,6 +16,8 @@ from protocol.request import encode_body
 from protocol.types import JobId
 from tests.support.job import BODY, JOB, Cast
 
+OTHER = JobId(JOB + 1)
+
 
 class IdleTrainer:
     """Never has an update."""
@@ -62,11 +64,34 @@ async def test_a_request_that_is_not_served_in_time_ends_the_job_at_the_node() -
         await load_body(ports, job)
 
 
-async def test_what_is_kept_for_one_job_is_kept_for_another_that_needs_it_too() -> None:
+async def test_a_request_that_is_kept_for_one_job_is_kept_for_another_that_needs_it_too() -> None:
     """Or it would go when the first job is over, in the middle of the second."""
     ports = Cast().sellers[0].ports
-    first, second = Reference(Purpose.STATE, JOB), Reference(Purpose.STATE, JobId(JOB + 1))
-    digest = await ports.store.blobs.put(b"state", first)
-    data = await fetch(ports, digest, [], max_bytes=5, reference=second)
-    assert data == b"state"
+    first, second = Reference(Purpose.OWN_REQUEST, JOB), Reference(Purpose.REQUEST, OTHER)
+    digest = await ports.store.blobs.put(b"body", first)
+    data = await fetch(ports, digest, [], max_bytes=4, reference=second)
+    assert data == b"body"
     assert await ports.store.blobs.references(digest) == {first, second}
+
+
+@pytest.mark.parametrize("kept", [Purpose.STATE, Purpose.UPDATE, Purpose.VALIDATION])
+@pytest.mark.parametrize("named", [Purpose.REQUEST, Purpose.UPDATE, Purpose.VALIDATION])
+async def test_whoever_names_the_hash_of_another_jobs_blob_does_not_make_a_node_serve_it(
+    kept: Purpose, named: Purpose
+) -> None:
+    """A buyer could name it as its request, which everybody may have."""
+    cast = Cast()
+    cast.start()
+    node = cast.cones[0]
+    digest = await node.store.blobs.put(b"secret", Reference(kept, JOB))
+    wanted = Reference(named, OTHER)
+    with pytest.raises(PeerUnreachable):
+        await fetch(node.ports, digest, [], max_bytes=64, reference=wanted)
+    assert await node.store.blobs.references(digest) == {Reference(kept, JOB)}
+
+
+async def test_an_own_update_is_found_by_the_cone_role_of_the_same_node() -> None:
+    ports = Cast().cones[0].ports
+    own, wanted = Reference(Purpose.OWN_UPDATE, JOB), Reference(Purpose.UPDATE, JOB)
+    digest = await ports.store.blobs.put(b"update", own)
+    assert await fetch(ports, digest, [], max_bytes=6, reference=wanted) == b"update"

@@ -120,7 +120,7 @@ class Cast:
         self.market.apply(
             PeerBound(account=node.signer.address, peer_id=node.peer_id, multiaddr=b"")
         )
-        node.store.blobs.data[keccak(body)] = body
+        node.store.blobs.keep(body, Reference(Purpose.REQUEST, JOB))
 
     def register(self, seller: Node, dataset_id: int) -> None:
         """Let a seller have a data set with the tags of the job."""
@@ -196,9 +196,13 @@ class Cast:
 
     async def open_room(self, node: Node, nursery: trio.Nursery) -> Room:
         """Let a node listen to the job."""
-        room = Room(node.ports, JOB)
+        room = self.make_room(node)
         await nursery.start(room.run)
-        node.rooms[JOB] = room
+        return room
+
+    def make_room(self, node: Node) -> Room:
+        """Give a node a room that hears nothing but what it is told."""
+        node.rooms[JOB] = room = Room(node.ports, JOB)
         return room
 
     async def take_seat(self, index: int, nursery: trio.Nursery) -> Seat:

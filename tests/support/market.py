@@ -108,6 +108,9 @@ class Blobs:
     async def put(
         self, data: bytes, reference: Reference, *, digest: Digest | None = None
     ) -> Digest:
+        return self.keep(data, reference, digest=digest)
+
+    def keep(self, data: bytes, reference: Reference, digest: Digest | None = None) -> Digest:
         digest = keccak(data) if digest is None else digest
         self.data[digest] = data
         self.kept_for.setdefault(digest, set()).add(reference)

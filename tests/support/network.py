@@ -13,7 +13,7 @@ from libp2p.peer.id import ID
 from d2m_node.address_store import AddressStore, ReachedAddress
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import Verdict
+from d2m_node.ports import Library, Verdict
 from protocol.types import Digest
 from protocol.wire.messages import AvailabilityBitmap, GossipMessage, MessagesRequest
 
@@ -93,7 +93,7 @@ def build_settings(identity_path: Path, **changes: Any) -> NetworkSettings:
 @asynccontextmanager
 async def start_network(
     identity_path: Path,
-    library: Shelf | None = None,
+    library: Library | None = None,
     addresses: AddressStore | None = None,
     **changes: Any,
 ) -> AsyncIterator[Libp2pNetwork]:

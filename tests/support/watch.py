@@ -60,6 +60,7 @@ NETWORK = NetworkReading(
     dropped=0,
     faults=2,
     bans=1,
+    denied=4,
     restarts=3,
     relayed_bytes=6,
     dials={"reached": 4, "failed": 5},

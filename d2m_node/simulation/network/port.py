@@ -225,6 +225,7 @@ class FabricPort:
                 await server._upload(self.peer_id, len(blob))
             await self._travel_from(server)
         if blob is None:
+            server._counts.denied += 1
             raise PeerUnreachable("does not have the blob, or not for us")
         if len(blob) > max_bytes:
             raise PeerUnreachable(f"blob of {len(blob)} bytes, at most {max_bytes} are allowed")
