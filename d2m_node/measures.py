@@ -54,7 +54,7 @@ class NetworkReading:
     sent_bytes: Mapping[str, int]
     received_bytes: Mapping[str, int]
     verdicts: Mapping[str, int]
-    """Messages of others by what was made of them: accept, ignore, reject, flood."""
+    """Messages of others by what was made of them: accept, ignore, reject, flood, outside."""
     published: int
     dropped: int
     """Messages that gave way to newer ones because a role did not take them in time."""

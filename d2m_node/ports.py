@@ -125,8 +125,21 @@ class Verdict(Enum):
     """Against the rules; the peer that forwarded it is penalised."""
 
 
+class TopicPlace(Enum):
+    """What a peer has to do with a topic."""
+
+    OUTSIDE = "outside"
+    SPEAKER = "speaker"
+    """Says things of its own there, and hears nothing."""
+    AUDIENCE = "audience"
+    """Hears everything, and passes it on."""
+
+
 class Library(Protocol):
     """What this node serves to others. The network asks; the node decides who may have what."""
+
+    def place_in(self, topic: str, peer_id: bytes) -> TopicPlace:
+        """Say what a peer has to do with a topic. Asked for each message: must be quick."""
 
     async def admits(self, peer_id: bytes, digest: Digest) -> bool:
         """Say whether there is a blob that this peer may have."""

@@ -9,7 +9,7 @@ from d2m_node.cli.options import json_of
 from d2m_node.cli.shapes import DevnetEvent
 from d2m_node.devnet.options import DEFAULT_CONES, DEFAULT_CONES_UNDER_ATTACK, DevnetOptions
 
-CONE_ATTACKS = ("stale", "random", "collude")
+CONE_ATTACKS = ("stale", "random", "collude", "silent")
 
 
 @click.command()

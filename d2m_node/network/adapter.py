@@ -69,7 +69,9 @@ class Libp2pNetwork:
         self._memory = AddressMemory(addresses)
         self._counts = NetworkCounts()
         self._conduct = Conduct(settings, self._counts)
-        self._gossip = Gossip(self._peer_id, settings, self._conduct.blame, self._counts)
+        self._gossip = Gossip(
+            self._peer_id, settings, self._conduct.blame, self._counts, library.place_in
+        )
         self._lasting = Lasting(
             settings=settings,
             key_pair=key_pair,

@@ -8,10 +8,11 @@ import structlog
 import trio
 from libp2p.pubsub.pubsub import Pubsub
 
+from d2m_node.network.audience import FindPlace
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.hardening import Blame
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import Verdict
+from d2m_node.ports import TopicPlace, Verdict
 from protocol.errors import InvalidMessage
 from protocol.wire.codec import decode_message, encode_message
 from protocol.wire.messages import GossipMessage
@@ -66,12 +67,18 @@ class Gossip:
     """Joins topics, judges what arrives, and paces what we publish."""
 
     def __init__(
-        self, own_id: bytes, settings: NetworkSettings, blame: Blame, counts: NetworkCounts
+        self,
+        own_id: bytes,
+        settings: NetworkSettings,
+        blame: Blame,
+        counts: NetworkCounts,
+        find_place: FindPlace,
     ) -> None:
         self._own_id = own_id
         self._settings = settings
         self._blame = blame
         self._counts = counts
+        self._find_place = find_place
         self._topics: dict[str, list[_Subscription]] = {}
         self._allowances: dict[bytes, _Allowance] = {}
         self._pubsub: Pubsub | None = None
@@ -127,18 +134,34 @@ class Gossip:
             finally:
                 await self._leave(topic, subscription)
 
-    def judge(self, forwarder: bytes, origin: bytes, topics: Sequence[str], data: bytes) -> Verdict:
-        """Decode, validate and deliver one message; blame the forwarder of a bad one."""
+    def judge(
+        self, forwarder: bytes, origin: bytes, topics: Sequence[str], data: bytes
+    ) -> Verdict | None:
+        """Decode, validate and deliver one message; blame the forwarder of a bad one.
+
+        Return None for what is not taken from this forwarder, and may be from another: else who
+        floods, or has no place on a topic, could make this node take a message for a copy.
+        """
         if origin == self._own_id:
             return Verdict.IGNORE
         self._counts.received_bytes["gossip"] += len(data)
         if not self._is_within_allowance(forwarder):
             self._counts.verdicts["flood"] += 1
             self._blame(forwarder, "too many messages")
-            return Verdict.IGNORE
+            return None
+        if not self._is_heard(forwarder, origin, topics):
+            self._counts.verdicts["outside"] += 1
+            return None
         verdict = self._judge_content(forwarder, topics, data)
         self._counts.verdicts[verdict.value] += 1
         return verdict
+
+    def _is_heard(self, forwarder: bytes, origin: bytes, topics: Sequence[str]) -> bool:
+        """Tell whether a peer may bring a message: the audience any, a speaker its own."""
+        places = {self._find_place(topic, forwarder) for topic in topics}
+        if TopicPlace.OUTSIDE in places:
+            return False
+        return TopicPlace.SPEAKER not in places or forwarder == origin
 
     def measure_queues(self) -> dict[str, tuple[int, int]]:
         """Return length and limit of the queues: what waits to be published, and to be taken."""

@@ -42,8 +42,11 @@ log = structlog.get_logger(__name__)
 GOSSIP_PROTOCOL: Final = TProtocol("/meshsub/1.1.0")
 """1.2 and later double the number of RPCs for messages as small as ours."""
 
-Judge = Callable[[bytes, bytes, Sequence[str], bytes], Verdict]
-"""Forwarding peer, origin, topics, payload → what to do with the message."""
+Judge = Callable[[bytes, bytes, Sequence[str], bytes], Verdict | None]
+"""Forwarding peer, origin, topics, payload → what to do with the message.
+
+None if it is not taken from this peer: another one may still bring it.
+"""
 Blame = Callable[[bytes, str], None]
 """Peer id, reason: penalise a peer."""
 
@@ -143,13 +146,6 @@ class HardenedGossipSub(GossipSub):
         subscribed = self.pubsub.peer_topics
         return {peer for topic in topic_ids for peer in subscribed.get(topic, ())} - {origin}
 
-    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
-        """Forward a message, and do not keep it for ever."""
-        await super().publish(msg_forwarder, pubsub_msg)
-        # Times and bodies of all messages ever, kept for modes that are off.
-        self.recent_message_deliveries.clear()
-        self.equivocation_detection.clear()
-
     async def _do_px(self, px_peers: list[rpc_pb2.PeerInfo]) -> None:
         """Ignore offered peers: stock dials whatever address a stranger names."""
 
@@ -190,7 +186,7 @@ class HardenedPubsub(Pubsub):
         if verdict is Verdict.IGNORE:
             self._mark_msg_seen(msg)
         if verdict is not Verdict.ACCEPT:
-            raise ValidationError(verdict.value)
+            raise ValidationError("not taken" if verdict is None else verdict.value)
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         try:

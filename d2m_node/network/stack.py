@@ -11,8 +11,9 @@ from libp2p.tools.anyio_service import background_trio_service
 from d2m_node.errors import FatalError, PeerUnreachable
 from d2m_node.measures import Reach, Reachability
 from d2m_node.network.addresses import Source, is_anywhere
+from d2m_node.network.audience import AudienceGossipSub, AudiencePubsub
 from d2m_node.network.doorway import Doorway
-from d2m_node.network.hardening import HardenedGossipSub, HardenedPubsub, guard_streams
+from d2m_node.network.hardening import guard_streams
 from d2m_node.network.host import start_listening
 from d2m_node.network.kademlia import Kademlia
 from d2m_node.network.lasting import Lasting
@@ -33,8 +34,8 @@ class Stack:
         self.host = host
         self.tasks = tasks
         self.peers = Peers(host, tasks, lasting)
-        self.router = HardenedGossipSub(settings.heartbeat_seconds)
-        self.pubsub = HardenedPubsub(
+        self.router = AudienceGossipSub(settings.heartbeat_seconds, lasting.library.place_in)
+        self.pubsub = AudiencePubsub(
             host,
             self.router,
             judge=gossip.judge,

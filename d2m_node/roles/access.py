@@ -1,6 +1,6 @@
 """Who may have what of a job, and when: the one table that everything served is held against.
 
-Pure. The library asks it for each blob and each pulled message. Whoever asks is judged
+Pure. The library asks it for each blob, each pulled message and each topic. Whoever asks is judged
 by what the chain says of its accounts, never by what it says of itself. All CONE nodes of a job are
 alike, so that neither a request nor its answer betrays who votes.
 """
@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final
 
-from d2m_node.ports import Purpose, Reference
+from d2m_node.ports import Purpose, Reference, TopicPlace
 from protocol.digest import RoundHeader
 from protocol.job import OVER, JobPhase, JobState
 from protocol.sortition import BallotKind
 from protocol.types import Address, Digest
 from protocol.wire import messages as wire
 from protocol.wire.messages import GossipMessage
+from protocol.wire.topics import Topic
 
 
 class Standing(Enum):
@@ -65,6 +66,18 @@ READERS: Final[Mapping[Matter, frozenset[Standing]]] = {
     Matter.OWN_FILE: _NOBODY,
 }
 """Who may have a blob."""
+
+
+TOPIC_SPEAKERS: Final[Mapping[Topic, frozenset[Standing]]] = {
+    Topic.UPDATES: frozenset({Standing.SELLER}),
+    Topic.VALIDATION: frozenset({Standing.BUYER, Standing.CONE}),
+    Topic.VOTES: frozenset({Standing.CONE}),
+}
+"""Who speaks on a topic. The job's CONE nodes are the audience of all of them."""
+
+
+NEED_NO_JOB: Final = frozenset({Purpose.REQUEST, Purpose.OWN_REQUEST, Purpose.MODEL})
+"""What these blobs are does not depend on how their job stands."""
 
 
 def find_standings(job: JobState | None, accounts: Iterable[Address]) -> frozenset[Standing]:
@@ -134,6 +147,14 @@ def find_speaker(message: GossipMessage, job: JobState) -> Address | None:
         case _:
             index = message.cone_index
             return job.cones[index].account if index < len(job.cones) else None
+
+
+def find_place(topic: Topic, standings: frozenset[Standing]) -> TopicPlace:
+    """Return what a peer has to do with a topic of a job."""
+    if Standing.CONE in standings:
+        return TopicPlace.AUDIENCE
+    is_speaker = not TOPIC_SPEAKERS[topic].isdisjoint(standings)
+    return TopicPlace.SPEAKER if is_speaker else TopicPlace.OUTSIDE
 
 
 def covers(kept_for: Reference, wanted: Reference) -> bool:

@@ -16,7 +16,7 @@ from d2m_node.roles.old_copy import find_said, is_restored_since
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED, availability_step
-from d2m_node.roles.turns import Window, land, wait_block_or
+from d2m_node.roles.turns import Statement, Window, land, wait_block_or
 from protocol.ballot import Ballot
 from protocol.bitmap import (
     BitmapStatement,
@@ -261,13 +261,21 @@ async def _record_lacking(seat: Seat, ballot: Ballot, wanted: int, logged: _Logg
         key = f"bitmaps/{seat.job_id}/{ballot.ballot_number}/{seat.head}"
         await seat.ports.chain.submit(call, key=key)
 
+    async def gather() -> None:
+        heard = seat.room.heard(wire.AvailabilityBitmap, step)
+        await seat.room.gather(wire.AvailabilityBitmap, step, seat.others(heard))
+
     call_end = seat.call_end(ballot.availability_end)
     await land(
         seat.ports.chain,
         Window(max(seat.head, call_end - 2), call_end),
-        is_recorded=lambda: False,  # more may be heard until the window closes
-        rank=rank,
-        send=send,
+        Statement(
+            is_recorded=lambda: False,  # more may be heard until the window closes
+            gather=gather,
+            rank=rank,
+            send=send,
+            asks_last=True,  # who lacks something says so late
+        ),
     )
 
 

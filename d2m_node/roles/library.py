@@ -1,18 +1,32 @@
 """What this node serves to its peers, and to whom."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import structlog
 
 from d2m_node.lookup import find_job
-from d2m_node.ports import ChainPort, Reference, StorePort
-from d2m_node.roles.access import find_matter, find_standings, may_pull, may_read
+from d2m_node.ports import ChainPort, Reference, StorePort, TopicPlace
+from d2m_node.roles.access import (
+    NEED_NO_JOB,
+    Standing,
+    find_matter,
+    find_place,
+    find_standings,
+    may_pull,
+    may_read,
+)
 from d2m_node.roles.room import Room
+from protocol.job import JobState
 from protocol.market import Peer
 from protocol.types import Address, Digest, JobId
 from protocol.wire.messages import GossipMessage, MessagesRequest
+from protocol.wire.topics import Topic, parse_topic
 
 log = structlog.get_logger(__name__)
+
+MAX_CASTS: Final = 1024
+"""Topics whose places are remembered; the one worked out longest ago is forgotten."""
 
 
 class NodeLibrary:
@@ -27,6 +41,21 @@ class NodeLibrary:
         self._chain = chain
         self._rooms = rooms
         self._accounts = _PeerAccounts()
+        self._casts: dict[str, _Cast] = {}
+
+    def place_in(self, topic: str, peer_id: bytes) -> TopicPlace:
+        """Say what a peer has to do with a topic of a job."""
+        found = parse_topic(self._chain.domain, topic)
+        state = self._chain.state
+        job = None if found is None else state.jobs.get(found[0])
+        if found is None or job is None:
+            return TopicPlace.OUTSIDE
+        cast = self._casts.get(topic)
+        if cast is None or not cast.is_of(job, state.peers):
+            if len(self._casts) >= MAX_CASTS:
+                del self._casts[next(iter(self._casts))]
+            cast = self._casts[topic] = _Cast(found[1], job, state.peers)
+        return cast.places.get(peer_id, TopicPlace.OUTSIDE)
 
     async def admits(self, peer_id: bytes, digest: Digest) -> bool:
         """Say whether a blob is kept for a job and a purpose that admit the peer."""
@@ -60,10 +89,34 @@ class NodeLibrary:
         return allowed
 
     async def _admits(self, reference: Reference, digest: Digest, peer_id: bytes) -> bool:
-        job = await find_job(self._chain, self._store, reference.job_id)
+        is_of_job = reference.purpose not in NEED_NO_JOB
+        job = await find_job(self._chain, self._store, reference.job_id) if is_of_job else None
         matter = find_matter(reference, digest, job)
         accounts = self._accounts.find(self._chain.state.peers, peer_id)
         return matter is not None and may_read(matter, find_standings(job, accounts))
+
+
+class _Cast:
+    """Who has a place in one topic: worked out once, for it is asked for each message and peer."""
+
+    def __init__(self, topic: Topic, job: JobState, registry: Mapping[Address, Peer]) -> None:
+        self._sources = (job.sellers, job.cones, registry)
+        self._buyer = job.buyer
+        accounts = [one.account for one in job.sellers] + [one.account for one in job.cones]
+        accounts += [] if job.buyer is None else [job.buyer]
+        standings: dict[bytes, frozenset[Standing]] = {}
+        for account in accounts:
+            if account in registry:
+                peer_id = registry[account].peer_id
+                found = find_standings(job, (account,))
+                standings[peer_id] = standings.get(peer_id, frozenset()) | found
+        self.places = {peer_id: find_place(topic, found) for peer_id, found in standings.items()}
+
+    def is_of(self, job: JobState, registry: Mapping[Address, Peer]) -> bool:
+        """Tell whether nobody has come or gone since."""
+        now = (job.sellers, job.cones, registry)
+        is_same = all(one is other for one, other in zip(self._sources, now, strict=True))
+        return is_same and self._buyer == job.buyer
 
 
 class _PeerAccounts:

@@ -7,8 +7,10 @@ evidence. What is kept is bounded: steps far from the ballot on chain are refuse
 message per participant, and there is one piece of evidence per seller.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -33,17 +35,21 @@ from d2m_node.roles.statements import (
 from protocol.errors import InvalidSignature, ProtocolError
 from protocol.evidence import verify_equivocation
 from protocol.job import JobState
+from protocol.market import MarketState
 from protocol.signatures import recover_signer
-from protocol.sortition import BallotKind, decode_mini, is_element_of_chain
+from protocol.sortition import BallotKind, decode_mini, encode_mini, is_element_of_chain
 from protocol.types import Address, BlockNumber, Digest, JobId, RoundIndex
 from protocol.update import UpdateSecret, compute_update_commitment
 from protocol.wire import messages as wire
 from protocol.wire.messages import GossipMessage, MessagesRequest
-from protocol.wire.topics import updates_topic, votes_topic
+from protocol.wire.topics import Topic, find_topic, name_topic
 
 log = structlog.get_logger(__name__)
 
 M = TypeVar("M", bound=GossipMessage)
+
+GATHER_SECONDS = 0.5
+ASKED_FIRST = 3
 
 ROUNDS_KEPT = 3
 """Messages of this many latest rounds stay, for peers that pull."""
@@ -75,31 +81,50 @@ class Room:
         return job_in(self._ports.chain.state, self._job_id)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen to the job's topics until cancelled."""
-        domain = self._ports.chain.domain
-        topics = [
-            name(domain.chain_id, domain.market, self._job_id)
-            for name in (updates_topic, votes_topic)
-        ]
-        async with (
-            self._ports.network.join_topic(topics[0], self.validate) as updates,
-            self._ports.network.join_topic(topics[1], self.validate) as votes,
-            trio.open_nursery() as nursery,
-        ):
-            # Messages are kept when they are validated; nobody needs the channels.
-            nursery.start_soon(_drain, updates)
-            nursery.start_soon(_drain, votes)
-            task_status.started()
+        """Listen to the job's topics for as long as this node is of their audience.
+
+        Sellers and buyers only speak. Who applied as a CONE node listens before the job starts.
+        """
+        chain, is_started = self._ports.chain, False
+        while True:
+            if self._is_listening(chain.state):
+                async with self._listen():
+                    if not is_started:
+                        task_status.started()
+                        is_started = True
+                    await chain.wait_for(lambda state: not self._is_listening(state) or None)
+            elif not is_started:
+                task_status.started()
+                is_started = True
+            await chain.wait_for(lambda state: self._is_listening(state) or None)
+
+    def _is_listening(self, state: MarketState) -> bool:
+        job, me = state.jobs.get(self._job_id), self._ports.signer.address
+        return job is not None and job.has_cone_applied(me) and not job.is_cone_left_out(me)
+
+    @asynccontextmanager
+    async def _listen(self) -> AsyncIterator[None]:
+        """Be subscribed to all topics of the job while the context is open."""
+        async with AsyncExitStack() as joined, trio.open_nursery() as nursery:
+            for topic in Topic:
+                name = name_topic(self._ports.chain.domain, self._job_id, topic)
+                heard = await joined.enter_async_context(
+                    self._ports.network.join_topic(name, partial(self._validate_on, topic))
+                )
+                # Messages are kept when they are validated; nobody needs the channels.
+                nursery.start_soon(_drain, heard)
+            yield
+            nursery.cancel_scope.cancel()
+
+    def _validate_on(self, topic: Topic, message: GossipMessage) -> Verdict:
+        """Check a message that was heard on a topic. Never raises."""
+        return self.validate(message) if find_topic(message) is topic else Verdict.REJECT
 
     async def publish(self, message: GossipMessage) -> None:
         """Keep an own message and gossip it."""
         self._keep(message)
-        domain = self._ports.chain.domain
-        is_update = isinstance(message, wire.UpdateCommit | wire.UpdateOpening)
-        topic = (updates_topic if is_update else votes_topic)(
-            domain.chain_id, domain.market, self._job_id
-        )
-        await self._ports.network.publish(topic, message)
+        name = name_topic(self._ports.chain.domain, self._job_id, find_topic(message))
+        await self._ports.network.publish(name, message)
 
     async def sign_and_publish(self, unsigned: SignedMessage) -> None:
         """Sign an own message, made with `UNSIGNED` in the signature's place, and publish it."""
@@ -188,6 +213,28 @@ class Room:
                 peer = self._ports.chain.state.peers.get(account)
                 if peer is not None and peer.peer_id != self._ports.network.peer_id:
                     nursery.start_soon(self._pull_from, peer.peer_id, request)
+
+    async def gather(self, kind: type[GossipMessage], step: int, silent: Iterable[Address]) -> None:
+        """End a phase with a pull from those who should have spoken: gossip may be lost.
+
+        Who does not answer in half a second is not waited for.
+        """
+        request = MessagesRequest(job_id=self._job_id, kind=tag_of(kind), step=step)
+        with trio.move_on_after(GATHER_SECONDS):
+            await self.pull(silent, request)
+
+    async def gather_unknown(
+        self, kind: type[GossipMessage], step: int, others: Sequence[Address]
+    ) -> None:
+        """Do so where nobody can tell who has spoken.
+
+        A few are asked what they heard. If that is news, or nobody was heard yet, all are.
+        """
+        heard = len(self._heard.get(kind, {}).get(step, ()))
+        await self.gather(kind, step, others[:ASKED_FIRST])
+        known = len(self._heard.get(kind, {}).get(step, ()))
+        if known > heard or known <= 1:
+            await self.gather(kind, step, others[ASKED_FIRST:])
 
     async def _pull_from(self, peer_id: bytes, request: MessagesRequest) -> None:
         with log_scope(peer=peer_id):
@@ -300,12 +347,22 @@ class Room:
 
         The peer that forwards it may have heard another commitment of its node: no blame.
         """
-        commit = self.said(wire.VoteCommit, step_of(message), message.cone_index)
-        if commit is None:
-            return Verdict.IGNORE
-        if commit.commitment != compute_opened_commitment(self._ports.chain.domain, message, node):
+        expected = compute_opened_commitment(self._ports.chain.domain, message, node)
+        if expected not in self._vote_commitments(message):
             return Verdict.IGNORE
         return Verdict.ACCEPT if self._fits_chain(message) else Verdict.REJECT
+
+    def _vote_commitments(self, opening: wire.VoteOpening) -> list[bytes]:
+        """Return what an opening's node has committed to, as was heard and as is recorded."""
+        commit = self.said(wire.VoteCommit, step_of(opening), opening.cone_index)
+        found = [] if commit is None else [commit.commitment]
+        ballot = self.job.ballot
+        if ballot is None or ballot.round_index != opening.round_index:
+            return found
+        for batch in ballot.batches:
+            if encode_mini(ballot.kind, ballot.attempt, batch.mini_round_index) == opening.mini:
+                found += [one for index, one in batch.entries if index == opening.cone_index]
+        return found
 
     def _fits_chain(self, message: wire.VoteOpening) -> bool:
         """Check the ticket of a vote in the open ballot, which no signature covers."""

@@ -1,5 +1,6 @@
 """A CONE node's seat in one job: what every step of its work needs."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from d2m_node.ports import Ports
@@ -107,6 +108,12 @@ class Seat:
     def rank_of(self, index: int, salt: int) -> int:
         """Return the place of the node with a CONE index in that order."""
         return (index - self.job_id - salt) % len(self.pool)
+
+    def others(self, heard: Container[int] = ()) -> list[Address]:
+        """Return the other nodes of the pool that are not ``heard``, each node in another order."""
+        size = len(self.pool)
+        order = [(self.index + step) % size for step in range(1, size)]
+        return [self.pool[index] for index in order if index not in heard]
 
     def is_current(self, ballot: Ballot) -> bool:
         """Tell whether this ballot is still the one that is open."""

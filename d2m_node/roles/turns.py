@@ -62,32 +62,42 @@ class Window:
     """So many before the end all that are not recorded send: a call may be taken back once."""
 
 
-async def land(
-    chain: ChainPort,
-    window: Window,
-    *,
-    is_recorded: Callable[[], bool],
-    rank: Callable[[], int],
-    send: Callable[[], Awaitable[None]],
-) -> None:
-    """Get an own signed statement recorded within a window.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """An own signed statement that is to be on record, and how."""
 
-    ``rank`` is this node's place among those whose statements were heard and are not recorded:
-    place 0 sends a batch for all at the first block, the next one after two blocks of silence.
-    In the last block that is left, whoever is not recorded sends. Where blocks are spared it does
-    so in each of them, but not before the first sender's call is mined: what that has recorded is
-    refused before it costs anything.
+    is_recorded: Callable[[], bool]
+    gather: Callable[[], Awaitable[None]]
+    """Asks for what others have said and gossip did not bring."""
+    rank: Callable[[], int]
+    """This node's place among those whose statements were heard and are not recorded."""
+    send: Callable[[], Awaitable[None]]
+    """Sends a batch of all of them."""
+    asks_last: bool = False
+    """Whether others are asked in the last block too: nothing is lost if that takes too long."""
+
+
+async def land(chain: ChainPort, window: Window, statement: Statement) -> None:
+    """Get a statement recorded within a window.
+
+    Others are asked at each block but the last. Place 0 sends a batch for all at the first block,
+    the next one after two blocks of silence. In the last block that is left, whoever is not
+    recorded sends. Where blocks are spared it does so in each of them, but not before the first
+    sender's call is mined: what that has recorded is refused before it costs anything.
     """
     last_block = window.end_block - 1
     second_block = min(window.first_block + 1, last_block)
     urgent_block = max(second_block, last_block - window.spare_blocks)
     for block in range(window.first_block, window.end_block):
-        await wait_block_or(chain, block, is_recorded)
-        if is_recorded():
+        await wait_block_or(chain, block, statement.is_recorded)
+        if not statement.is_recorded() and (statement.asks_last or block < urgent_block):
+            await statement.gather()
+        if statement.is_recorded():
             return
-        if block >= window.first_block + SILENCE_BLOCKS * rank() or block >= urgent_block:
+        turn = window.first_block + SILENCE_BLOCKS * statement.rank()
+        if block >= min(turn, urgent_block):
             try:
-                await send()
+                await statement.send()
             except TransactionReverted as refusal:
                 log.info("batch_refused", call=refusal.call, reason=refusal.reason)
 

@@ -13,7 +13,7 @@ from d2m_node.roles.jobs import buyer_of
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.sources import fetch
 from d2m_node.roles.statements import UNSIGNED
-from d2m_node.roles.turns import SILENCE_BLOCKS, Window, land, wait_block_or
+from d2m_node.roles.turns import SILENCE_BLOCKS, Statement, Window, land, wait_block_or
 from protocol.bitmap import decode_bitmap
 from protocol.errors import ProtocolError
 from protocol.job import JobState
@@ -137,6 +137,11 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
     def rank() -> int:
         return sorted(unrecorded(), key=lambda i: (i - seat.job_id) % 256).index(seat.index)
 
+    async def gather() -> None:
+        known = decode_bitmap(seat.job.receipts.get(part, 0))
+        heard = seat.room.heard(wire.ValidationReceipt, part)
+        await seat.room.gather(wire.ValidationReceipt, part, seat.others({*known, *heard}))
+
     async def send() -> None:
         entries = tuple((index, *compact(one.signature)) for index, one in unrecorded().items())
         call = SubmitReceipts(job=seat.job_id, part=part, entries=entries)
@@ -148,9 +153,7 @@ async def give_receipt(seat: Seat, part: int, deadline: BlockNumber) -> None:
         await land(
             chain,
             Window(seat.head, call_end, seat.lag_blocks),
-            is_recorded=lambda: not is_missing(),
-            rank=rank,
-            send=send,
+            Statement(is_recorded=lambda: not is_missing(), gather=gather, rank=rank, send=send),
         )
         # It is recorded, and a reorganisation may take it back. Or the window is almost over.
         await chain.wait_block(BlockNumber(seat.head + 1))

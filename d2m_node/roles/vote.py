@@ -14,7 +14,7 @@ from d2m_node.offload import offload
 from d2m_node.roles.old_copy import may_vote
 from d2m_node.roles.seat import Seat
 from d2m_node.roles.statements import UNSIGNED, compute_opened_commitment, vote_step
-from d2m_node.roles.turns import Window, land
+from d2m_node.roles.turns import Statement, Window, land
 from protocol.ballot import Ballot, CommitBatch, MiniRound
 from protocol.bitmap import encode_bitmap
 from protocol.commitment import (
@@ -210,9 +210,12 @@ async def _commit(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: Seale
     await land(
         seat.ports.chain,
         Window(mini_round.seed_block + 1, seat.call_end(mini_round.commit_end)),
-        is_recorded=lambda: seat.index in seat.ballot(ballot).committed,
-        rank=lambda: _rank_by_commitment(unrecorded(), seat.index),
-        send=send,
+        Statement(
+            is_recorded=lambda: seat.index in seat.ballot(ballot).committed,
+            gather=lambda: seat.room.gather_unknown(wire.VoteCommit, step, seat.others()),
+            rank=lambda: _rank_by_commitment(unrecorded(), seat.index),
+            send=send,
+        ),
     )
 
 
@@ -256,14 +259,23 @@ async def _open(seat: Seat, ballot: Ballot, mini_round: MiniRound, vote: SealedV
     async def send() -> None:
         await _submit_openings(seat, ballot, batch, unopened())
 
+    async def gather() -> None:
+        members = {index for index, _ in batch.entries}
+        silent = members - unopened().keys() - seat.ballot(ballot).opened
+        absent = set(range(len(seat.pool))) - silent
+        await seat.room.gather(wire.VoteOpening, step, seat.others(absent))
+
     order = [index for index, _ in sorted(batch.entries, key=lambda entry: entry[1])]
     await land(
         seat.ports.chain,
         # What is not opened in time costs stake.
         Window(mini_round.commit_end + 1, seat.call_end(mini_round.open_end), seat.lag_blocks),
-        is_recorded=lambda: seat.index in seat.ballot(ballot).opened,
-        rank=lambda: [index for index in order if index in unopened()].index(seat.index),
-        send=send,
+        Statement(
+            is_recorded=lambda: seat.index in seat.ballot(ballot).opened,
+            gather=gather,
+            rank=lambda: [index for index in order if index in unopened()].index(seat.index),
+            send=send,
+        ),
     )
 
 

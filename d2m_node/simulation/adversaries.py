@@ -32,13 +32,13 @@ from d2m_node.ports import (
 from d2m_node.roles.executor import Executor
 from d2m_node.settings import ChainSettings, Device, load_settings
 from d2m_node.simulation.hostile.executors import ForgingExecutor, StaleExecutor
-from d2m_node.simulation.hostile.ports import TwoFacedNetwork
+from d2m_node.simulation.hostile.ports import SilentNetwork, TwoFacedNetwork
 from d2m_node.training.runner import open_trainer
 from d2m_node.transaction_store import TransactionStore
 from protocol.hashing import Domain
 from protocol.update import MAX_UPDATE
 
-CONE_ATTACKS = ("stale", "random", "collude")
+CONE_ATTACKS = ("stale", "random", "collude", "silent")
 SELLER_ATTACKS = ("sign-flip", "noise", "equivocate")
 NOISE = 1 << 12
 BOOST = -2
@@ -118,6 +118,15 @@ def make_equivocator() -> Behaviour:
     return Behaviour(open_chain=open_own_chain, open_network=open_own_network)
 
 
+@asynccontextmanager
+async def open_silent_network(
+    settings: NetworkSettings, library: Library, addresses: AddressStore
+) -> AsyncGenerator[Libp2pNetwork, None]:
+    """Give a network without gossip."""
+    async with open_network(settings, library, addresses) as network:
+        yield cast("Libp2pNetwork", SilentNetwork(network))
+
+
 EXECUTORS: dict[str, Callable[[], Executor]] = {
     "stale": StaleExecutor,
     "random": lambda: ForgingExecutor(secrets.token_bytes(32)),
@@ -134,6 +143,8 @@ def make_behaviour(attack: str) -> Behaviour:
             return Behaviour(open_trainer=open_noise_trainer)
         case "equivocate":
             return make_equivocator()
+        case "silent":
+            return Behaviour(open_network=open_silent_network)
 
     async def make_executor(_: Device) -> Executor:
         return EXECUTORS[attack]()

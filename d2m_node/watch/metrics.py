@@ -128,7 +128,8 @@ TRANSFER: Final = _counter(
 )
 GOSSIP: Final = _counter(
     "gossip_messages",
-    "Gossip of others; verdict: accept, ignore, reject, or flood if it is too much.",
+    "Gossip of others; verdict: accept, ignore, reject, flood if it is too much, or outside if its "
+    "bringer has no place on the topic.",
     "verdict",
 )
 PUBLISHED: Final = _counter("gossip_published", "Own messages that were gossiped.")

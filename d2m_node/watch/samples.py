@@ -123,7 +123,7 @@ def _list_network(reading: NodeReading) -> Iterator[Sample]:
     for direction, counts in (("in", network.received_bytes), ("out", network.sent_bytes)):
         for kind in ("blobs", "gossip", "messages"):
             yield Sample(metrics.TRANSFER, counts.get(kind, 0), (direction, kind))
-    verdicts = dict.fromkeys(("accept", "ignore", "reject", "flood"), 0)
+    verdicts = dict.fromkeys(("accept", "ignore", "reject", "flood", "outside"), 0)
     yield from _by_label(metrics.GOSSIP, verdicts | dict(network.verdicts))
     yield Sample(metrics.PUBLISHED, network.published)
     yield Sample(metrics.DROPPED, network.dropped)

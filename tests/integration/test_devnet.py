@@ -108,6 +108,15 @@ def decisions(events: list[dict[str, Any]]) -> list[str]:
     return [event["digest"] for event in events if event["event"] in kinds]
 
 
+def test_a_job_whose_pool_neither_gossips_nor_listens_completes(tmp_path: Path) -> None:
+    """Nobody else is of any audience, so that there is no gossip at all: pulls do everything."""
+    events = run_devnet(
+        tmp_path / "devnet", "--cones", "5", "--byzantine-cones", "5", "--attack", "silent"
+    )
+    assert decisions(events)
+    assert events[-1]["event"] == "settled"
+
+
 def test_a_devnet_that_is_terminated_leaves_nothing_running(tmp_path: Path) -> None:
     port = find_free_port()
     command = [sys.executable, "-m", "d2m_node", "devnet", "--json", "--port", str(port)]

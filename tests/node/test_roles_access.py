@@ -5,13 +5,17 @@ from dataclasses import replace
 import pytest
 import trio
 
-from d2m_node.ports import Purpose, Reference
+from d2m_node.ports import Purpose, Reference, TopicPlace
 from d2m_node.roles.access import READERS, Matter, Standing, covers
+from protocol.events import PeerBound
 from protocol.hashing import keccak
+from protocol.job import JobPhase
 from protocol.types import JobId
 from protocol.wire import messages as wire
+from protocol.wire.topics import Topic, name_topic
 from tests.support.access import ASKERS, BLOBS, POINTS, Stage
 from tests.support.job import JOB, Offer, sign
+from tests.support.market import DOMAIN
 
 EVERYBODY = frozenset(ASKERS)
 POOL = frozenset({"cone", "other cone"})
@@ -166,3 +170,60 @@ def test_a_blob_is_taken_for_another_job_or_purpose_only_if_it_is_public(
 ) -> None:
     kept_for, needed = (Reference(one, JobId(job)) for one, job in (kept, wanted))
     assert covers(kept_for, needed) is expected
+
+
+PLACES = {
+    Topic.UPDATES: {"seller": TopicPlace.SPEAKER},
+    Topic.VALIDATION: {"buyer": TopicPlace.SPEAKER},
+    Topic.VOTES: {},
+}
+
+
+@pytest.mark.parametrize("topic", Topic)
+def test_the_pool_alone_hears_a_topic_and_only_those_speak_who_have_something_to_say(
+    topic: Topic,
+) -> None:
+    stage = Stage("first round")
+    name = name_topic(DOMAIN, JOB, topic)
+    places = {
+        asker: stage.server.library.place_in(name, node.peer_id)
+        for asker, node in stage.peers.items()
+    }
+    pool = dict.fromkeys(POOL, TopicPlace.AUDIENCE)
+    assert places == dict.fromkeys(ASKERS, TopicPlace.OUTSIDE) | pool | PLACES[topic]
+
+
+@pytest.mark.parametrize("name", ["", "d2m/2/1/2", "d2m/2/31337/11/99/votes"])
+def test_nobody_has_a_place_in_a_topic_of_no_job(name: str) -> None:
+    stage = Stage("first round")
+    places = {stage.server.library.place_in(name, one.peer_id) for one in stage.peers.values()}
+    assert places == {TopicPlace.OUTSIDE}
+
+
+def test_places_follow_the_chain_when_it_changes() -> None:
+    stage = Stage("first round")
+    market, library = stage.cast.market, stage.server.library
+    cone, stranger = stage.cast.cones[1], stage.peers["stranger"]
+    name = name_topic(DOMAIN, JOB, Topic.VOTES)
+    assert library.place_in(name, cone.peer_id) is TopicPlace.AUDIENCE
+    # Its account names another peer from now on.
+    account = cone.signer.address
+    market.apply(PeerBound(account=account, peer_id=stranger.peer_id, multiaddr=b""))
+    assert library.place_in(name, cone.peer_id) is TopicPlace.OUTSIDE
+    assert library.place_in(name, stranger.peer_id) is TopicPlace.AUDIENCE
+    job = market.state.jobs[JOB]
+    market.state = replace(
+        market.state, jobs={**market.state.jobs, JOB: replace(job, cones=job.cones[2:])}
+    )
+    assert library.place_in(name, stranger.peer_id) is TopicPlace.OUTSIDE
+
+
+def test_before_its_members_are_fixed_a_job_has_no_audience() -> None:
+    stage = Stage("first round")
+    market = stage.cast.market
+    job = market.state.jobs[JOB]
+    before = replace(job, cones=(), sellers=(), phase=JobPhase.ENROLMENT)
+    market.state = replace(market.state, jobs={JOB: before})
+    name = name_topic(DOMAIN, JOB, Topic.VOTES)
+    cone = stage.peers["cone"].peer_id
+    assert stage.server.library.place_in(name, cone) is TopicPlace.OUTSIDE

@@ -270,7 +270,7 @@ async def test_a_round_that_is_opened_again_is_voted_on_by_the_same_updates(
     nursery: trio.Nursery,
 ) -> None:
     training = await decide(nursery)
-    market, room = training.cast.market, training.cast.buyer.rooms[JOB]
+    market, room = training.cast.market, training.cast.cones[0].rooms[JOB]
     # Sellers commit before the call is known here, as when a reorganisation moves it.
     await market.mine_to(APPEAL_END + 2)
     first = room.heard(wire.UpdateCommit, 1)
@@ -291,7 +291,7 @@ async def test_a_round_that_is_opened_again_is_voted_on_by_the_same_updates(
     assert voted in {training.executors[index].results[-1].digest for index in works}
     committed_now = room.heard(wire.UpdateCommit, 1)
     assert first.items() <= committed_now.items()
-    for node in (training.cast.buyer, *training.cast.cones):
+    for node in training.cast.cones:
         assert node.rooms[JOB].equivocations == {}
     # Only whoever the new seed alone samples trains once more.
     fresh = committed_now.keys() - first.keys()
@@ -304,7 +304,7 @@ async def test_sellers_train_for_a_round_only_when_its_decision_can_be_checked_n
     nursery: trio.Nursery,
 ) -> None:
     training = await decide(nursery)
-    room = training.cast.buyer.rooms[JOB]
+    room = training.cast.cones[0].rooms[JOB]
     await training.cast.market.mine_to(APPEAL_END - 1)
     call_pool(training)
     await answer(training)

@@ -294,7 +294,7 @@ async def test_a_seller_offers_no_update_after_its_round_and_has_its_deposit_bac
     await decide(training)
     await finish_second_round(training)
     first, second = (
-        training.cast.buyer.rooms[JOB].heard(wire.UpdateCommit, index) for index in (0, 1)
+        training.cast.cones[0].rooms[JOB].heard(wire.UpdateCommit, index) for index in (0, 1)
     )
     assert leaver in first
     assert leaver not in second

@@ -227,3 +227,19 @@ async def test_bitmaps_for_a_job_that_does_not_exist_are_passed_over(cast: Cast)
     before = cast.market.state
     cast.market.apply(BitmapsLogged(job=JobId(99), ballot_number=1, groups=(), signatures=()))
     assert cast.market.state == before
+
+
+async def test_what_a_pool_lacks_is_recorded_where_nobody_hears_gossip(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    """Nobody knows of the others' bitmaps then but by asking for them."""
+    pool = await seat_pool(cast, nursery)
+    serve_only(cast.sellers[SCARCE], pool=cast.cones)
+    pool.start()
+    await open_all(cast, await offer_all(cast))
+    for node in cast.cones:
+        node.network.is_deaf = True
+    await cast.market.mine_to(OPENED.availability_end)
+    assert pool.told == dict.fromkeys(range(CONES), 0b101)
+    assert pool.available == {0b101}
+    assert len(cast.market.sent(LogBitmaps)) == 1, "one node sends for all"

@@ -28,7 +28,9 @@ async def decide(cast: Cast, results: list[BallotResult]) -> JobState:
         ballot = cast.market.state.jobs[JOB].ballot
         assert ballot is not None
         decided.append(DecidedBallot(ballot=ballot, decision=decision, block_number=BlockNumber(0)))
-    return replace(cast.market.state.jobs[JOB], decided=tuple(decided))
+    job = replace(cast.market.state.jobs[JOB], decided=tuple(decided))
+    cast.market.state = replace(cast.market.state, jobs={JOB: job})
+    return job
 
 
 def start() -> tuple[Cast, JobState]:

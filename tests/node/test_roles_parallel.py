@@ -46,7 +46,7 @@ async def test_two_rounds_at_once_have_the_votes_and_updates_of_their_own_draws(
     await training.cast.market.mine_to(OPENED.open_end)
     for job_id in (JOB, SECOND):
         assert ballot_of(training, job_id).opened == await training.draw(job_id)
-        room = training.cast.buyer.rooms[job_id]
+        room = training.cast.cones[0].rooms[job_id]
         commits = room.heard(wire.UpdateCommit, 0)
         assert len(commits) == 3
         assert commits.keys() == room.heard(wire.UpdateOpening, 0).keys()

@@ -1,6 +1,8 @@
 """A job's room: which messages are kept, passed on and served."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -11,13 +13,15 @@ from d2m_node.ports import Verdict
 from d2m_node.roles.room import ROUNDS_KEPT
 from d2m_node.roles.statements import UNSIGNED
 from protocol.commitment import VoteOpening, VotePosition, compute_vote_commitment
+from protocol.events import CommitsRecorded, ConeEnrolled
 from protocol.evidence import verify_equivocation
 from protocol.hashing import keccak
-from protocol.sortition import BallotKind, encode_mini
+from protocol.sortition import BallotKind, compute_ticket_chain, encode_mini
 from protocol.types import RoundIndex
 from protocol.wire import messages as wire
+from protocol.wire.topics import Topic, name_topic
 from tests.contracts.deposit_vectors import mirror
-from tests.support.job import CONES, JOB, OPENED, Cast, Offer, sign
+from tests.support.job import CONES, JOB, OPENED, TICKETS, Cast, Offer, sign, ticket_secret
 from tests.support.market import DOMAIN
 
 COMMITS = wire.MessagesRequest(job_id=JOB, kind=1, step=0)
@@ -222,3 +226,102 @@ async def test_what_comes_before_the_members_are_known_is_ignored_without_blame(
     assert room.validate(signed) is Verdict.ACCEPT
     beyond = sign(cast.cones[1], msgspec.structs.replace(receipt, cone_index=CONES))
     assert room.validate(beyond) is Verdict.REJECT
+
+
+async def test_only_a_node_of_the_pool_subscribes_and_the_others_are_heard(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    rooms = [
+        await cast.open_room(node, nursery) for node in (cast.buyer, cast.sellers[1], cast.cones[0])
+    ]
+    topics = [len(node.network.topics) for node in (cast.buyer, cast.sellers[1], cast.cones[0])]
+    assert topics == [0, 0, 3]
+    await rooms[1].publish(Offer(cast.sellers[1], 1).commit)
+    assert [1 in room.heard(wire.UpdateCommit, 0) for room in rooms] == [False, True, True]
+
+
+async def test_a_message_on_another_topic_than_its_own_is_rejected(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    await cast.open_room(cast.cones[0], nursery)
+    commit = Offer(cast.sellers[1], 1).commit
+    network = cast.cones[0].network
+    verdicts = {topic: network.deliver(name_topic(DOMAIN, JOB, topic), commit) for topic in Topic}
+    assert verdicts.pop(Topic.UPDATES) is Verdict.ACCEPT
+    assert set(verdicts.values()) == {Verdict.REJECT}
+
+
+async def test_a_seller_that_applies_as_a_cone_node_too_listens_from_then_on(
+    nursery: trio.Nursery,
+) -> None:
+    cast = Cast()
+    cast.open_enrolment()
+    node = cast.cones[0]
+    await cast.open_room(node, nursery)
+    assert not node.network.topics
+    cast.market.apply(
+        ConeEnrolled(job=JOB, index=0, node=node.signer.address, ticket_root=bytes(32))
+    )
+    await cast.market.mine()
+    assert len(node.network.topics) == len(Topic)
+
+
+async def test_a_node_that_the_draw_leaves_out_hears_no_more(nursery: trio.Nursery) -> None:
+    cast = Cast()
+    cast.start()
+    node = cast.cones[0]
+    await cast.open_room(node, nursery)
+    job = cast.market.state.jobs[JOB]
+    left_out = replace(job, cones=job.cones[1:])
+    cast.market.state = replace(cast.market.state, jobs={JOB: left_out})
+    await cast.market.mine()
+    assert not node.network.topics
+
+
+async def test_a_participant_that_signs_all_it_can_fills_a_bounded_room(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    """One message of a kind for a step counts, and steps far from the open ballot do not."""
+    room = await cast.open_room(cast.cones[0], nursery)
+    hostile, accepted = cast.cones[2], Counter[type]()
+    for round_index, attempt, mini in product(range(6), range(4), range(4)):
+        place = {"job_id": JOB, "round_index": round_index, "cone_index": 2}
+        for kind in BallotKind:
+            number = encode_mini(kind, attempt, mini)
+            for side in (1, 2):
+                vote = wire.VoteCommit(
+                    mini=number, commitment=bytes([side]) * 32, signature=UNSIGNED, **place
+                )
+                accepted[wire.VoteCommit] += room.validate(sign(hostile, vote)) is Verdict.ACCEPT
+        bitmap = wire.AvailabilityBitmap(
+            attempt=attempt, bitmap=bytes(32), signature=UNSIGNED, **place
+        )
+        is_taken = room.validate(sign(hostile, bitmap)) is Verdict.ACCEPT
+        accepted[wire.AvailabilityBitmap] += is_taken
+    # Rounds 0 and 1, attempts 0 and 1, the open mini-round and the next, both kinds of ballots.
+    assert accepted == {wire.VoteCommit: 2 * 2 * 2 * len(BallotKind), wire.AvailabilityBitmap: 4}
+
+
+async def test_an_opening_is_known_by_a_commitment_that_only_the_chain_has(
+    cast: Cast, nursery: trio.Nursery
+) -> None:
+    """The commitment may have been recorded by its node alone."""
+    room, node = await cast.open_room(cast.cones[0], nursery), cast.cones[1]
+    mini = encode_mini(BallotKind.ROUND, 0, 0)
+    element = compute_ticket_chain(ticket_secret(node), TICKETS).element(1)
+    secret = VoteOpening(keccak(b"digest"), keccak(b"trace"), element)
+    position = VotePosition(job=JOB, round_index=RoundIndex(0), mini=mini, node=node.signer.address)
+    opening = wire.VoteOpening(
+        job_id=JOB, round_index=0, mini=mini, cone_index=1, digest=secret.digest,
+        trace=secret.trace, chain_element=element,
+    )  # fmt: skip
+    assert room.validate(opening) is Verdict.IGNORE
+    cast.market.apply(
+        CommitsRecorded(
+            job=JOB, ballot_number=1, mini=mini, batch_index=0, members=0b10,
+            commitments=(compute_vote_commitment(DOMAIN, position, secret),),
+        )
+    )  # fmt: skip
+    other = msgspec.structs.replace(opening, digest=bytes(32))
+    assert room.validate(other) is Verdict.IGNORE
+    assert room.validate(opening) is Verdict.ACCEPT

@@ -82,8 +82,8 @@ async def sell(node: Node, trainer: Trainer, policy: SellerPolicy = POLICY) -> N
 
 
 def commitments(cast: Cast) -> dict[int, list[bytes]]:
-    """What each seller committed to, by what its own room holds and what the buyer heard."""
-    room = cast.buyer.rooms[JOB]
+    """What each seller committed to, by what its own room holds and what a CONE node heard."""
+    room = cast.cones[0].rooms[JOB]
     assert room.equivocations == {}
     heard = room.heard(wire.UpdateCommit, 0)
     return {index: one.commitment for index, one in heard.items()}
@@ -157,7 +157,7 @@ async def test_a_restarted_seller_commits_to_the_same_update(
     cast: Cast, nursery: trio.Nursery
 ) -> None:
     cast.start()
-    await cast.open_room(cast.buyer, nursery)
+    await cast.open_room(cast.cones[0], nursery)
     async with trio.open_nursery() as before_crash:
         trainers = [Trainer(100 * index) for index in range(len(cast.sellers))]
         for node, trainer in zip(cast.sellers, trainers, strict=True):
@@ -173,14 +173,14 @@ async def test_a_restarted_seller_commits_to_the_same_update(
     await cast.market.mine_to(OPENED.update_commit_end + 1)
     assert commitments(cast) == first
     assert later.runs == 0
-    openings = cast.buyer.rooms[JOB].heard(wire.UpdateOpening, 0)
+    openings = cast.cones[0].rooms[JOB].heard(wire.UpdateOpening, 0)
     assert openings.keys() == first.keys()
-    assert all(cast.buyer.rooms[JOB].opens_commitment(one) for one in openings.values())
+    assert all(cast.cones[0].rooms[JOB].opens_commitment(one) for one in openings.values())
 
 
 async def test_a_retry_asks_a_seller_for_nothing_new(cast: Cast, nursery: trio.Nursery) -> None:
     cast.start()
-    await cast.open_room(cast.buyer, nursery)
+    await cast.open_room(cast.cones[0], nursery)
     trainers = [Trainer(100 * index) for index in range(len(cast.sellers))]
     for node, trainer in zip(cast.sellers, trainers, strict=True):
         nursery.start_soon(sell, node, trainer)
@@ -233,7 +233,7 @@ async def test_a_seller_whose_budget_is_spent_offers_nothing_and_stays_in_the_jo
     cast: Cast, nursery: trio.Nursery
 ) -> None:
     cast.start()
-    await cast.open_room(cast.buyer, nursery)
+    await cast.open_room(cast.cones[0], nursery)
     policy = private_policy(TERMS.rounds_max)
     trainers = [PrivateTrainer(100 * index) for index in range(len(cast.sellers))]
     for node, trainer in zip(cast.sellers, trainers, strict=True):

@@ -118,7 +118,7 @@ async def test_an_update_that_is_committed_to_is_opened_before_the_node_stops(
     training = await begin(nursery)
     market, stopping = training.cast.market, Stopping(nursery)
     await market.mine_to(OPENED.seller_seed_block + 1)
-    room = training.cast.buyer.rooms[JOB]
+    room = training.cast.cones[0].rooms[JOB]
     committed = room.heard(wire.UpdateCommit, 0).keys()
     await stopping.stop(*training.seller_shifts)
     assert {training.seller_shifts.index(one) for one in stopping.finished} == (

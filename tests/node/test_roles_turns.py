@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from d2m_node.errors import TransactionReverted
-from d2m_node.roles.turns import Turn, Window, land, take_turn
+from d2m_node.roles.turns import Statement, Turn, Window, land, take_turn
 from protocol.market import MarketState
 from protocol.types import BlockNumber
 
@@ -39,6 +39,7 @@ class Sender:
     def __init__(self, chain: GrowingChain, refusals: int = 0) -> None:
         self.chain = chain
         self.blocks: list[int] = []
+        self.gathered: list[int] = []
         self.refusals = refusals
         self.is_done = False
 
@@ -88,6 +89,43 @@ async def test_a_refused_sender_tries_again_when_its_turn_comes_round() -> None:
     assert sender.blocks == [2, 5]
 
 
+def make_statement(sender: Sender, rank: int) -> Statement:
+    async def gather() -> None:
+        sender.gathered.append(sender.chain.state.block_number)
+
+    return Statement(
+        is_recorded=lambda: sender.is_done, gather=gather, rank=lambda: rank, send=sender.send
+    )
+
+
+async def test_others_are_asked_at_each_block_before_anything_is_sent() -> None:
+    chain = GrowingChain()
+    sender = Sender(chain)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: land(chain, Window(2, 6), make_statement(sender, rank=1)))
+        await drive(chain, 8)
+    assert (sender.gathered, sender.blocks) == ([2, 3, 4], [4])
+
+
+async def test_nobody_is_asked_for_what_is_recorded_already() -> None:
+    chain = GrowingChain()
+    sender = Sender(chain)
+    sender.is_done = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: land(chain, Window(2, 6), make_statement(sender, rank=0)))
+        await drive(chain, 8)
+    assert (sender.gathered, sender.blocks) == ([], [])
+
+
+async def test_nobody_is_asked_in_the_last_block() -> None:
+    chain = GrowingChain()
+    sender = Sender(chain)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: land(chain, Window(2, 4), make_statement(sender, rank=7)))
+        await drive(chain, 8)
+    assert (sender.gathered, sender.blocks) == ([2], [3])
+
+
 async def test_whoever_is_not_recorded_sends_in_the_last_block_left() -> None:
     chain = GrowingChain()
     sender = Sender(chain)
@@ -96,9 +134,7 @@ async def test_whoever_is_not_recorded_sends_in_the_last_block_left() -> None:
             lambda: land(
                 chain,
                 Window(2, 6),
-                is_recorded=lambda: sender.is_done,
-                rank=lambda: 7,
-                send=sender.send,
+                make_statement(sender, rank=7),
             )
         )
         await drive(chain, 8)
@@ -113,9 +149,7 @@ async def test_the_lowest_rank_sends_for_all_at_the_first_block() -> None:
             lambda: land(
                 chain,
                 Window(2, 6),
-                is_recorded=lambda: sender.is_done,
-                rank=lambda: 0,
-                send=sender.send,
+                make_statement(sender, rank=0),
             )
         )
         await drive(chain, 8)
@@ -127,11 +161,7 @@ async def list_sends(window: Window, rank: int) -> list[int]:
     chain = GrowingChain()
     sender = Sender(chain, refusals=99)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(
-            lambda: land(
-                chain, window, is_recorded=lambda: False, rank=lambda: rank, send=sender.send
-            )
-        )
+        nursery.start_soon(lambda: land(chain, window, make_statement(sender, rank)))
         await drive(chain, window.end_block)
     return sender.blocks
 

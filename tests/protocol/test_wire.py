@@ -1,5 +1,6 @@
 """The bytes of messages: one encoding each, bounded, and safe to decode from anybody."""
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import msgpack
@@ -10,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.errors import InvalidMessage
+from protocol.hashing import Domain
 from protocol.terms import MAX_SELLERS
 from protocol.types import Address, JobId
 from protocol.wire import messages as wire
@@ -20,7 +22,7 @@ from protocol.wire.codec import (
     encode_message,
 )
 from protocol.wire.messages import AnyMessage, GossipMessage, Message, MessageBatch, UpdateCommit
-from protocol.wire.topics import updates_topic, votes_topic
+from protocol.wire.topics import Topic, find_topic, name_topic, parse_topic
 
 KINDS: tuple[type[Any], ...] = get_args(AnyMessage)
 COMMIT = UpdateCommit(
@@ -212,13 +214,54 @@ def test_every_tag_is_used_once_and_listed_in_the_table() -> None:
 def test_topics_differ_by_chain_market_job_and_purpose() -> None:
     markets = [Address(bytes(19) + bytes([last])) for last in (1, 2)]
     topics = {
-        build(chain_id, market, JobId(job))
-        for build in (updates_topic, votes_topic)
+        name_topic(Domain(chain_id, market), JobId(job), topic)
+        for topic in Topic
         for chain_id in (1, 11)
         for market in markets
         for job in (1, 11)
     }
-    assert len(topics) == 16
+    assert len(topics) == 24
+
+
+@pytest.mark.parametrize("topic", Topic)
+@pytest.mark.parametrize("job", [0, 1, 2**62])
+def test_a_topic_is_found_behind_its_name(topic: Topic, job: int) -> None:
+    domain = Domain(1, Address(b"\x11" * 20))
+    assert parse_topic(domain, name_topic(domain, JobId(job), topic)) == (job, topic)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name: name.replace("/5/", "/05/"),
+        lambda name: name.replace("/5/", "/-5/"),
+        lambda name: name.replace("/5/", "/\u0665/"),
+        lambda name: name.replace("/5/", "/" + "9" * 5000 + "/"),
+        lambda name: name.replace("d2m/2/1/", "d2m/2/11/"),
+        lambda name: name.replace("d2m/2/", "d2m/1/"),
+        lambda name: name + "/",
+        lambda name: name + "\n",
+        lambda name: name.replace("votes", "Votes"),
+        lambda _: "",
+        lambda _: "5/votes",
+    ],
+)
+def test_a_name_that_is_not_exactly_a_topics_is_none(change: Callable[[str], str]) -> None:
+    domain = Domain(1, Address(b"\x11" * 20))
+    assert parse_topic(domain, change(name_topic(domain, JobId(5), Topic.VOTES))) is None
+
+
+@given(message=any_message.filter(lambda one: isinstance(one, GossipMessage)))
+def test_every_kind_of_gossip_has_one_topic(message: GossipMessage) -> None:
+    name = type(message).__name__
+    expected = (
+        Topic.UPDATES
+        if name.startswith("Update")
+        else Topic.VALIDATION
+        if name.startswith("Validation")
+        else Topic.VOTES
+    )
+    assert find_topic(message) is expected
 
 
 def test_a_batch_holds_both_commitments_of_every_seller_of_the_largest_job() -> None:

@@ -56,6 +56,14 @@ def test_a_job_runs_from_its_bid_to_its_payout(honest: Outcome) -> None:
     assert sum(honest.network_bytes) <= honest.network_bytes_total
 
 
+def test_a_job_without_any_gossip_ends_the_same_and_costs_the_same() -> None:
+    """Each phase ends with a pull: gossip only makes it quicker."""
+    heard, deaf = run(**SEVEN), run(network={"loss": 1.0}, **SEVEN)
+    assert deaf.ended == heard.ended == "ended"
+    assert (deaf.accuracy, deaf.votes) == (heard.accuracy, heard.votes)
+    assert deaf.gas == heard.gas, "one node sends for all, as ever"
+
+
 def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(honest: Outcome) -> None:
     assert forget_time(run()) == forget_time(honest)
     assert run(seed=2).log_digest != honest.log_digest

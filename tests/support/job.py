@@ -45,7 +45,7 @@ from protocol.types import NO_ACCOUNT, NO_DIGEST, BlockNumber, ConeIndex, JobId,
 from protocol.update import TensorKind, UpdateSecret, compute_update_commitment, encode_tensor
 from protocol.validation_set import compute_validation_root
 from protocol.wire import messages as wire
-from protocol.wire.topics import updates_topic
+from protocol.wire.topics import find_topic, name_topic
 from tests.support.market import DOMAIN, SAMPLES, Market, Node
 
 JOB = JobId(1)
@@ -222,7 +222,7 @@ class Cast:
 
     def say(self, message: Any, *listeners: Node) -> list[Any]:
         """Bring a message to some nodes first; who accepts it passes it on. Return verdicts."""
-        topic = updates_topic(DOMAIN.chain_id, DOMAIN.market, JOB)
+        topic = name_topic(DOMAIN, JOB, find_topic(message))
         return [node.network.deliver(topic, message) for node in listeners]
 
 

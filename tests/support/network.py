@@ -13,7 +13,7 @@ from libp2p.peer.id import ID
 from d2m_node.address_store import AddressStore, ReachedAddress
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import Library, Verdict
+from d2m_node.ports import Library, TopicPlace, Verdict
 from protocol.types import Digest
 from protocol.wire.messages import AvailabilityBitmap, GossipMessage, MessagesRequest
 
@@ -32,6 +32,11 @@ class Shelf:
         self.reads: list[bytes] = []
         self.asked: list[MessagesRequest] = []
         self.failure: Exception | None = None
+        self.places: dict[bytes, TopicPlace] = {}
+        """Of peers that are not of the audience of every topic."""
+
+    def place_in(self, topic: str, peer_id: bytes) -> TopicPlace:
+        return self.places.get(peer_id, TopicPlace.AUDIENCE)
 
     async def admits(self, peer_id: bytes, digest: Digest) -> bool:
         if self.failure is not None:

@@ -1,13 +1,15 @@
 """Nodes that cheat with what they say or serve: wrappers of a node's network, chain and library."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
 import msgspec
+import trio
 
 from d2m_node.calls import ContractCall, SubmitOpenings
-from d2m_node.ports import ChainPort, Library, NetworkPort, SignerPort
+from d2m_node.ports import ChainPort, Library, NetworkPort, SignerPort, Verdict
 from d2m_node.roles.statements import UNSIGNED, SignedMessage, signed_part
 from protocol.bitmap import decode_bitmap
 from protocol.hashing import Domain, hash_domain, word
@@ -56,6 +58,23 @@ class TwoFacedNetwork(_Around):
                 return msgspec.structs.replace(message, bitmap=word(0), signature=UNSIGNED)
             case _:
                 return None
+
+
+class SilentNetwork(_Around):
+    """Neither gossips nor listens: what it says must be asked for, and so must what it hears."""
+
+    @asynccontextmanager
+    async def join_topic(
+        self, topic: str, validate: Callable[[GossipMessage], Verdict]
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[GossipMessage]]:
+        """Wait at a channel that stays empty."""
+        del topic, validate
+        send, receive = trio.open_memory_channel[GossipMessage](0)
+        with send, receive:
+            yield receive
+
+    async def publish(self, topic: str, message: GossipMessage) -> None:
+        """Say nothing."""
 
 
 class WithholdingNetwork(_Around):

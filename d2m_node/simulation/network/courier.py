@@ -88,6 +88,9 @@ class Mailbox(Protocol):
     closed_at: float
     """When it ended; infinity before that."""
 
+    def may_tell(self, topic: str, reader: "Mailbox") -> bool:
+        """Tell whether another node is of a topic's audience, as far as this one knows."""
+
     def turns_away(self, sender: "Mailbox") -> bool:
         """Tell whether it takes nothing from another node."""
 
@@ -151,7 +154,8 @@ class Courier:
             departs_at=departs_at,
             chance=draw_word(b"gossip", self._options.seed, sender.peer_id, number),
         )
-        readers = [one for one in self._subscribers.get(topic, ()) if one is not sender]
+        subscribers = self._subscribers.get(topic, ())
+        readers = [one for one in subscribers if one is not sender and sender.may_tell(topic, one)]
         for reader in readers:
             is_meant = receivers is None or reader.peer_id in receivers
             if is_meant and self._links.is_open(sender.peer_id, reader.peer_id):

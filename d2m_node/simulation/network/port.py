@@ -14,7 +14,7 @@ from d2m_node.network.conduct import Conduct
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.fairness import Uplink
 from d2m_node.network.serving import MAX_BATCH_COUNT
-from d2m_node.ports import Library, PeerStatus, Verdict
+from d2m_node.ports import Library, PeerStatus, TopicPlace, Verdict
 from d2m_node.simulation.network.courier import (
     CheckedMessage,
     Courier,
@@ -160,6 +160,10 @@ class FabricPort:
                 readers.remove(subscription)
                 if not readers:
                     self._ground.courier.unsubscribe(topic, self)
+
+    def may_tell(self, topic: str, reader: Mailbox) -> bool:
+        """Tell whether another node is of a topic's audience, as far as this one knows."""
+        return self._library.place_in(topic, reader.peer_id) is TopicPlace.AUDIENCE
 
     def turns_away(self, sender: Mailbox) -> bool:
         """Tell whether nothing is taken from a node, because it is banned."""
