@@ -16,6 +16,8 @@ class RelaySettings:
     """Whether to be reached through relays; "auto" is when peers say that they cannot connect."""
     through: tuple[str, ...] = ()
     """Relays to use, with the peer id: /ip4/…/tcp/…/p2p/…. Without any, peers that serve as one."""
+    punch: bool = True
+    """Whether to try for a direct connection with who calls through a relay."""
     serve: bool = False
     """Whether to serve as one, for peers that the registry names."""
     reservations: Annotated[int, Meta(ge=1, le=4096)] = 128

@@ -32,7 +32,8 @@ from d2m_node.network.identity import load_or_create_identity
 from d2m_node.network.lan import Lan
 from d2m_node.network.lasting import Lasting
 from d2m_node.network.memory import AddressMemory
-from d2m_node.network.peers import offline_statuses, parse_bootstrap
+from d2m_node.network.naming import parse_bootstrap
+from d2m_node.network.peers import offline_statuses
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.network.stack import Stack
 from d2m_node.ports import Library, PeerStatus

@@ -196,6 +196,16 @@ class HardenedPubsub(Pubsub):
             # that took too long on a busy machine, the peer would be deaf for ever.
             raise SwarmException(f"no gossip stream to {peer_id}") from exc
 
+    def mend_stream(self, peer_id: ID) -> None:
+        """Open another gossip stream to a peer that is connected, if its stream is no more.
+
+        Of two connections the one with the stream may end. Stock notices when it next writes, and a
+        peer that only listens never does: it would have told its topics to nobody.
+        """
+        stream = self.peers.get(peer_id)
+        if stream is not None and stream.muxed_conn.is_closed:
+            self._handle_dead_peer(peer_id)
+
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Do nothing: the judge has delivered it. Stock's queue holds 32 and then drops."""
 

@@ -62,6 +62,7 @@ class Kademlia:
         self._records = Records()
         self._slots = trio.CapacityLimiter(MAX_SERVED)
         self._turn = trio.Lock()
+        self._moved = trio.Event()
         host.set_stream_handler(PROTOCOL, self._serve)
 
     async def run(self) -> None:
@@ -71,7 +72,13 @@ class Kademlia:
             await self.find(self._own_id.to_bytes())
             found = self._peers.list_connected()
             alone = self._settings.first_search_seconds
-            await trio.sleep(self._settings.search_seconds if found else alone)
+            with trio.move_on_after(self._settings.search_seconds if found else alone):
+                await self._moved.wait()
+            self._moved = trio.Event()
+
+    def tell_soon(self) -> None:
+        """Tell the others now: this node is to be found elsewhere."""
+        self._moved.set()
 
     async def find(self, peer_id: bytes) -> Sequence[str]:
         """Ask the network where a peer is; return the addresses that it signed last."""

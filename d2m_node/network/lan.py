@@ -19,7 +19,7 @@ from zeroconf import InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceListen
 
 from d2m_node.network.addresses import MAX_LENGTH, Source, is_anywhere, parse_endpoint
 from d2m_node.network.book import MAX_FOUND, AddressBook
-from d2m_node.network.peers import split_named
+from d2m_node.network.naming import split_named
 from d2m_node.network.settings import NetworkSettings
 
 log = structlog.get_logger(__name__)

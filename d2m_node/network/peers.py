@@ -16,7 +16,7 @@ from multiaddr import Multiaddr
 from d2m_node.errors import PeerUnreachable
 from d2m_node.logs import log_scope
 from d2m_node.network.addresses import Scope, Source, parse_endpoint, resolve, split_circuit
-from d2m_node.network.book import AddressBook, KnownPeer, is_peer_id
+from d2m_node.network.book import AddressBook, KnownPeer
 from d2m_node.network.lasting import Lasting
 from d2m_node.ports import DialFailure, PeerStatus
 
@@ -41,6 +41,7 @@ class Peers(INotifee):
         network = host.get_network()
         assert isinstance(network, Swarm)
         self._swarm = network
+        self._host = host
         self._settings = lasting.settings
         self._tasks = tasks
         self._conduct = lasting.conduct
@@ -53,6 +54,8 @@ class Peers(INotifee):
         self._queued: set[bytes] = set()
         self.search: Search | None = None
         """Asks other nodes where a peer is."""
+        self.on_fewer_connections: Callable[[ID], None] = lambda _: None
+        """Told when one of several connections with a peer has ended."""
         self.open_circuit: OpenCircuit | None = None
         """Connects with a peer through a relay that is connected."""
         network.register_notifee(self)
@@ -134,6 +137,22 @@ class Peers(INotifee):
         """Say whether all connections with a peer go through relays."""
         found = [c for c in self._swarm.connections.get(ID(peer_id), ()) if not c.is_closed]
         return bool(found) and all(_is_circuit(one) for one in found)
+
+    def is_direct(self, peer_id: bytes) -> bool:
+        """Say whether some connection with a peer goes through no relay."""
+        return self.is_connected(peer_id) and not self.is_relayed(peer_id)
+
+    async def close_circuits(self, peer_id: bytes) -> None:
+        """Close the connections with a peer that go through relays."""
+        for one in tuple(self._swarm.connections.get(ID(peer_id), ())):
+            if not one.is_closed and _is_circuit(one):
+                with trio.move_on_after(self._settings.close_seconds):
+                    await one.close()
+
+    @property
+    def listening(self) -> Sequence[str]:
+        """Where this host listens."""
+        return [str(address) for address in self._host.get_transport_addrs()]
 
     def find_dialled(self, peer_id: bytes) -> str | None:
         """Return where this node has reached a peer, if it has."""
@@ -323,7 +342,9 @@ class Peers(INotifee):
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002
         """Called by libp2p."""
         peer_id = conn.muxed_conn.peer_id.to_bytes()
-        if not self.is_connected(peer_id):
+        if self.is_connected(peer_id):
+            self.on_fewer_connections(conn.muxed_conn.peer_id)
+        else:
             self._book.note_disconnected(peer_id)
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
@@ -350,23 +371,6 @@ def offline_statuses(book: AddressBook, reason: str) -> Sequence[PeerStatus]:
         )
         for peer_id, known in sorted(book, key=lambda one: one[0])
     ]
-
-
-def parse_bootstrap(entries: Iterable[str]) -> dict[bytes, str]:
-    """Split ``/ip4/…/tcp/…/p2p/ID`` into peer id and address. Raises ValueError."""
-    return dict(split_named(entry) for entry in entries)
-
-
-def split_named(entry: str) -> tuple[bytes, str]:
-    """Split one address that ends with its peer's id. Raises ValueError."""
-    address, found, peer_id = entry.rpartition("/p2p/")
-    if not found:
-        raise ValueError(f"{entry} lacks /p2p/ and the peer's id")
-    parse_endpoint(address)
-    encoded = ID.from_string(peer_id).to_bytes()
-    if not is_peer_id(encoded):
-        raise ValueError(f"{entry} does not end with a peer's id")
-    return encoded, address
 
 
 def _is_circuit(connection: INetConn) -> bool:

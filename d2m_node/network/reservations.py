@@ -18,6 +18,7 @@ from multiaddr import Multiaddr
 
 from d2m_node.errors import PeerUnreachable, StreamTimeout, TransientError
 from d2m_node.measures import Reach
+from d2m_node.network.addresses import Scope
 from d2m_node.network.book import is_peer_id
 from d2m_node.network.circuits import (
     HOP,
@@ -29,7 +30,9 @@ from d2m_node.network.circuits import (
     receive_stop,
     send,
 )
-from d2m_node.network.peers import Peers, split_named
+from d2m_node.network.naming import split_named
+from d2m_node.network.peers import Peers
+from d2m_node.network.punch import Puncher
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage, ProtocolError
 
@@ -63,6 +66,7 @@ class Reservations:
         peers: Peers,
         settings: NetworkSettings,
         find_reach: Callable[[], Reach],
+        puncher: Puncher,
     ) -> None:
         network = host.get_network()
         assert isinstance(network, Swarm)
@@ -71,10 +75,12 @@ class Reservations:
         self._peers = peers
         self._settings = settings
         self._find_reach = find_reach
+        self._puncher = puncher
         self._own_id = host.get_id()
         self._through = dict(split_named(one) for one in settings.relay.through)
         self._places: dict[bytes, _Place] = {}
-        self.changed = trio.Event()
+        self.on_change: Callable[[], None] = lambda: None
+        """Told when this node is to be reached elsewhere."""
         host.set_stream_handler(STOP, self._take_call)
 
     def list_addresses(self) -> Sequence[str]:
@@ -100,8 +106,7 @@ class Reservations:
             is_short = self._is_wanted() and not self._places
             pause = min(2 * pause, MAX_PAUSE_SECONDS) if is_short else LOOK_SECONDS
             if set(self._places) != before:
-                self.changed.set()
-                self.changed = trio.Event()
+                self.on_change()
             await trio.sleep(pause)
 
     async def open_circuit(self, relay: ID, peer: ID) -> None:
@@ -144,6 +149,8 @@ class Reservations:
         self._places.pop(relay, None)
         named = self._through.get(relay)
         try:
+            if named is not None and not self._peers.is_connected(relay):
+                await self._puncher.dial_relay(ID(relay), named, Scope.ANY)
             await self._peers.reach_direct(relay, named)
             answer = await self._ask(ID(relay), HopMessage(type=HopMessage.RESERVE))
         except ProtocolError as exc:
@@ -212,5 +219,6 @@ class Reservations:
         peer = ID(call.peer.id)
         connection = make_connection(stream, relay=relay, peer=peer, is_initiator=False)
         address = Multiaddr(f"/p2p/{relay}/p2p-circuit")
+        self._puncher.start_when_connected(peer)
         # Returns when the connection has ended.
         await self._swarm.upgrade_inbound_raw_conn(connection, address)

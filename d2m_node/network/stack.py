@@ -18,6 +18,7 @@ from d2m_node.network.host import start_listening
 from d2m_node.network.kademlia import Kademlia
 from d2m_node.network.lasting import Lasting
 from d2m_node.network.peers import Peers
+from d2m_node.network.punch import Puncher
 from d2m_node.network.reach import DialBackServer, ReachCheck
 from d2m_node.network.records import sign_record
 from d2m_node.network.relay import Relay
@@ -42,12 +43,14 @@ class Stack:
             blame=conduct.blame,
             first_sequence=gossip.next_sequence,
         )
+        self.peers.on_fewer_connections = self.pubsub.mend_stream
         self.client = StreamClient(host, self.peers, settings, lasting.counts)
         self.reach = ReachCheck(
             self.peers, self.client.open_stream, settings, lambda: self.listening
         )
+        puncher = Puncher(host, self.peers, settings, tasks, self._list_direct)
         self.reservations = Reservations(
-            host, self.peers, settings, lambda: self.reach.result.reach
+            host, self.peers, settings, lambda: self.reach.result.reach, puncher
         )
         self.peers.open_circuit = self.reservations.open_circuit
         if settings.relay.serve:
@@ -56,6 +59,7 @@ class Stack:
         if settings.dht:
             self.kademlia = Kademlia(host, self.peers, settings, self._sign_own)
             self.peers.search = self.kademlia.find
+            self.reservations.on_change = self.kademlia.tell_soon
         DialBackServer(host, self.peers, settings, lasting.counts)
         self._lasting = lasting
         swarm = host.get_network()

@@ -1,6 +1,7 @@
 """Peers that are reached through a relay, over real hosts, and those who would abuse it."""
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from libp2p.relay.circuit_v2.protocol import CircuitV2Protocol
 from libp2p.relay.circuit_v2.resources import RelayLimits
 
 from d2m_node.errors import PeerUnreachable
+from d2m_node.network import punch as punch_module
 from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.network.circuits import HOP, STOP, receive_hop, receive_stop, send
+from d2m_node.network.punch import DCUTR, Puncher
 from d2m_node.relay_settings import RelaySettings
 from protocol.hashing import keccak
 from tests.support.network import (
@@ -56,10 +59,15 @@ async def start_relay(folder: Path, **limits: Any) -> AsyncIterator[Libp2pNetwor
 
 @asynccontextmanager
 async def start_hidden(
-    folder: Path, relay: Libp2pNetwork, shelf: Shelf | None = None, **changes: Any
+    folder: Path,
+    relay: Libp2pNetwork,
+    shelf: Shelf | None = None,
+    *,
+    is_punching: bool = False,
+    **changes: Any,
 ) -> AsyncIterator[Libp2pNetwork]:
     """Start a node that nobody is told an address of, with a place at the relay."""
-    settings = RelaySettings(use="always", through=(name(relay),))
+    settings = RelaySettings(use="always", through=(name(relay),), punch=is_punching)
     async with start_network(
         folder / "hidden", shelf, relay=settings, **{**QUIET, **changes}
     ) as hidden:
@@ -147,6 +155,106 @@ async def test_a_peer_behind_a_relay_must_prove_who_it_is(tmp_path: Path) -> Non
         with pytest.raises(PeerUnreachable, match="through the relay"):
             await node.stack.peers.reach(other)
         assert not node.stack.peers.is_connected(other)
+
+
+# --- from a relayed connection to a direct one
+
+
+async def test_a_relayed_connection_becomes_a_direct_one(tmp_path: Path) -> None:
+    async with (
+        start_relay(tmp_path) as relay,
+        start_hidden(tmp_path, relay, is_punching=True) as hidden,
+        start_network(tmp_path / "node", **QUIET) as node,
+        hidden.join_topic(TOPIC, accept) as heard,
+    ):
+        node.set_address_book({hidden.peer_id: circuit_to(relay)})
+        await wait_direct(node, hidden)
+        await wait_direct(hidden, node)
+        with trio.fail_after(PATIENCE_SECONDS):
+            for number in itertools.count():
+                # What is on its way while the connections change may be lost.
+                await node.publish(TOPIC, build_bitmap(number))
+                with trio.move_on_after(0.2):
+                    await heard.receive()
+                    break
+
+
+async def test_both_sides_dial_at_once_from_the_port_that_they_listen_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the first step, that of a caller whom everybody reaches."""
+
+    async def fail(_self: Puncher, _peer: ID, _address: str) -> None:
+        raise OSError("the caller is behind a router, too")
+
+    monkeypatch.setattr(Puncher, "_dial_plainly", fail)
+    async with (
+        start_relay(tmp_path) as relay,
+        start_hidden(tmp_path, relay, is_punching=True) as hidden,
+        start_network(tmp_path / "node", **QUIET) as node,
+    ):
+        node.set_address_book({hidden.peer_id: circuit_to(relay)})
+        await wait_direct(node, hidden)
+        await wait_direct(hidden, node)
+
+
+async def test_a_peer_that_cannot_be_reached_directly_stays_behind_the_relay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(punch_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(punch_module, "DIAL_SECONDS", 0.2)
+    tried = trio.Event()
+    stock = Puncher._lead
+
+    async def lead(self: Puncher, peer: ID) -> bool:
+        done = await stock(self, peer)
+        tried.set()
+        return done
+
+    monkeypatch.setattr(Puncher, "_lead", lead)
+    monkeypatch.setattr(Puncher, "_list_own", lambda _: [NOBODY])
+    async with (
+        start_relay(tmp_path) as relay,
+        start_hidden(tmp_path, relay, is_punching=True) as hidden,
+        start_network(tmp_path / "node", **QUIET) as node,
+    ):
+        node.set_address_book({hidden.peer_id: circuit_to(relay)})
+        with trio.fail_after(PATIENCE_SECONDS):
+            await tried.wait()
+        assert node.stack.peers.is_relayed(hidden.peer_id)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x01\xff", b"\xff\xff\xff\x7f", b"\x03\x08\xac\x02", b"\x07\x08\x64\x12\x03abc"]
+)
+async def test_garbage_instead_of_a_hole_punch_harms_nobody(tmp_path: Path, data: bytes) -> None:
+    async with (
+        start_network(tmp_path / "node", **QUIET) as node,
+        start_network(tmp_path / "liar", **QUIET) as liar,
+    ):
+        await connect(liar, node)
+        stream = await open_raw_stream(liar, node.peer_id, DCUTR)
+        await stream.write(data)
+        await wait_cut(stream)
+        assert node.stack.peers.is_connected(liar.peer_id)
+
+
+async def wait_direct(network: Libp2pNetwork, other: Libp2pNetwork) -> None:
+    """Wait until there is a direct connection, and no other one."""
+    peers = network.stack.peers
+    with trio.fail_after(PATIENCE_SECONDS):
+        while not peers.is_direct(other.peer_id) or _count_circuits(network, other):  # noqa: ASYNC110 - no event
+            await trio.sleep(0.02)
+
+
+def _count_circuits(network: Libp2pNetwork, other: Libp2pNetwork) -> int:
+    swarm = network.stack.peers._swarm
+    found = swarm.connections.get(ID(other.peer_id), ())
+    return sum(
+        "/p2p-circuit" in str(one)
+        for connection in found
+        for one in connection.get_transport_addresses()
+    )
 
 
 # --- who may be reached, and how often
