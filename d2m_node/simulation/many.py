@@ -39,6 +39,8 @@ class Verdict:
     ended: str = ""
     rounds: int = 0
     seconds: float = 0.0
+    met: tuple[str, ...] = ()
+    """Kinds of hostile nodes and of faults that were in it."""
 
 
 class SeedRange(click.ParamType[range]):
@@ -63,7 +65,8 @@ def run_seed(scenario: Path, data: Path | None, seed: int) -> Verdict:
     """Run one seed; whatever goes wrong is part of the verdict."""
     try:
         with silenced_logs():
-            outcome = run_scenario(read_scenario(scenario, Overrides(seed=seed)), data=data)
+            read = read_scenario(scenario, Overrides(seed=seed))
+            outcome = run_scenario(read, data=data)
     except InvariantViolated as violation:
         return Verdict(seed=seed, failure=str(violation))
     except Exception as error:  # noqa: BLE001 - the other seeds go on
@@ -77,6 +80,11 @@ def run_seed(scenario: Path, data: Path | None, seed: int) -> Verdict:
         ended=outcome.ended,
         rounds=len(outcome.accuracy),
         seconds=outcome.seconds,
+        met=(
+            *(f"cone {one.kind}" for one in read.hostile_cones if one.count),
+            *(f"seller {one.kind}" for one in read.hostile_sellers if one.count),
+            *outcome.faults,
+        ),
     )
 
 
@@ -107,6 +115,7 @@ def simulate_many(seeds: range, scenario: Path, jobs: int | None, data: Path | N
     read_scenario(scenario)  # what is wrong in the file is said once
     failures: list[int] = []
     endings: Counter[str] = Counter()
+    met: Counter[str] = Counter()
     rounds = done = 0
     with ProcessPoolExecutor(
         jobs or len(sched_getaffinity(0)), mp_context=get_context("spawn")
@@ -115,6 +124,7 @@ def simulate_many(seeds: range, scenario: Path, jobs: int | None, data: Path | N
             done += 1
             rounds += verdict.rounds
             endings[verdict.ended or "failed"] += 1
+            met.update(verdict.met)
             if verdict.failure is not None:
                 failures.append(verdict.seed)
                 click.echo(f"{verdict.trace}FAILED: {verdict.failure}")
@@ -122,6 +132,9 @@ def simulate_many(seeds: range, scenario: Path, jobs: int | None, data: Path | N
             if done % 25 == 0 or done == len(seeds):
                 click.echo(f"{done} of {len(seeds)} seeds, {len(failures)} failed")
     told = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+    if met:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(met.items()))
+        click.echo(f"seeds in which nodes were hostile or something went wrong: {kinds}")
     click.echo(f"{done} jobs ({told}), {rounds} rounds decided; failed seeds: {failures or 'none'}")
     if failures:
         raise SystemExit(1)

@@ -129,6 +129,15 @@ def test_a_seed_that_fails_is_printed_with_what_runs_it_again(
     assert "failed seeds: [8]" in ended.stdout
 
 
+def test_what_the_seeds_met_is_counted(file: Path) -> None:
+    hostile = "[[hostile.cones]]\nkind = 'stale'\ncount = 1\n"
+    faults = "[[faults]]\nkind = 'late-block'\nblock = 3\n"
+    file.write_text(SCENARIO + hostile + faults)
+    arguments = ["--seeds", "1-2", "--jobs", "1", "--scenario", str(file)]
+    ended = CliRunner().invoke(simulate_many, arguments)
+    assert "something went wrong: cone stale 2, late-block 2" in ended.stdout
+
+
 @pytest.mark.parametrize("seeds", ["x", "5-3", "-1", ""])
 def test_seeds_that_are_no_range_are_refused(seeds: str, file: Path) -> None:
     ended = CliRunner().invoke(simulate_many, [f"--seeds={seeds}", "--scenario", str(file)])

@@ -1,7 +1,7 @@
 """What a simulation came to: the record that `result.json` holds, and experiments read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +74,8 @@ class Outcome:
     """From the first bid to the last payout, by the simulated clock."""
     seconds: float
     """The same by the clock on the wall. It is no part of the log."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """What went wrong, by schedule or at random: how often, by kind."""
 
 
 def write_result(outcome: Outcome, folder: Path) -> Path:

@@ -44,6 +44,8 @@ class Director:
         self._unreachable: Counter[str] = Counter()
         self._suffered: dict[str, set[int]] = {}
         """Blocks in which each node suffered, by name."""
+        self.happened: Counter[str] = Counter()
+        """How often each kind of fault has begun."""
         self._opening_block = 0
         self._turned: set[int] = set()
         """Blocks that were taken back, more in a row than nodes wait."""
@@ -87,6 +89,7 @@ class Director:
         return any(block >= since for block in self._turned)
 
     async def _let_happen(self, fault: Fault) -> None:
+        self.happened[fault.kind] += 1
         self._record.note("fault", what=fault.kind, nodes=list(fault.nodes), blocks=fault.blocks)
         match fault.kind:
             case "reorganisation":

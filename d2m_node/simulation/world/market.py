@@ -157,7 +157,7 @@ async def _run_market(
         )
         for name, node in nodes.items():
             nursery.start_soon(node.run, name=name)
-        run = Run(scenario=scenario, nodes=nodes, observer=observer)
+        run = Run(scenario=scenario, nodes=nodes, observer=observer, faults=director.happened)
         outcome = await _see_through(run, director)
         nursery.cancel_scope.cancel()
     return outcome

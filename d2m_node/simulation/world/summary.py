@@ -27,6 +27,8 @@ class Run:
     scenario: Scenario
     nodes: Mapping[str, SimulatedNode]
     observer: Observer
+    faults: Mapping[str, int]
+    """How often each kind has happened so far."""
     began: float = 0.0
     """By the simulated clock; and by the clock on the wall."""
     began_really: float = 0.0
@@ -74,6 +76,7 @@ def sum_up(run: Run) -> Outcome:
         refused_calls=sum(call.is_reverted for call in calls),
         virtual_seconds=trio.current_time() - run.began,
         seconds=time.monotonic() - run.began_really,
+        faults=dict(sorted(run.faults.items())),
     )
 
 
