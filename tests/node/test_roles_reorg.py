@@ -18,7 +18,7 @@ from d2m_node.roles.seller import run_seller
 from d2m_node.roles.service import serve_jobs
 from protocol.events import CourseChanged, StakeLocked
 from protocol.job import JobState
-from protocol.types import BlockNumber, JobId, Wei
+from protocol.types import BlockNumber, Digest, JobId, Wei
 from protocol.wire import messages as wire
 from tests.support.decided import BEFORE
 from tests.support.job import JOB, OPENED, Cast, Offer, ticket_secret
@@ -209,3 +209,29 @@ async def test_a_round_that_another_branch_begins_earlier_gets_its_updates(
     show(training.cast, {JOB: replace(training.job, ballot=ballot)})
     await market.mine_to(OPENED.update_commit_end)
     assert sum(trainer.runs for trainer in training.trainers) > 0
+
+
+def list_commitments(training: Training) -> dict[int, Digest]:
+    """Return what is on record for the open ballot, by CONE index."""
+    return {index: told for batch in training.ballot.batches for index, told in batch.entries}
+
+
+async def test_a_vote_that_is_taken_back_is_given_again_and_never_another_one(
+    nursery: trio.Nursery,
+) -> None:
+    training = Training(nursery)
+    market = training.cast.market
+    market.apply(CourseChanged(job=JOB, course=BEFORE))
+    await training.start()
+    await market.mine_to(OPENED.seed_block + 2)
+    before = list_commitments(training)
+    assert before.keys() == training.drawn
+    # The other branch has another seed: the same nodes would draw and trace otherwise.
+    market.randomness[OPENED.seed_block] = bytes(32)
+    again = replace(training.ballot, batches=(), opened_at=(BlockNumber(1), 1))
+    show(training.cast, {JOB: replace(training.job, ballot=again)})
+    await market.mine_to(OPENED.commit_end)
+    after = list_commitments(training)
+    assert before.items() <= after.items()
+    await market.mine_to(OPENED.open_end)
+    assert before.keys() <= training.ballot.opened
