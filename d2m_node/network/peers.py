@@ -268,9 +268,11 @@ class Peers(INotifee):
                 self._book.add(Source.DHT, peer_id, *(address for _, address in news))
                 return
         self._counts.dials["failed"] += 1
+        if not failures:
+            reason = f"no address of peer {ID(peer_id)}"
+            failures.append(DialFailure(multiaddr="", source=Source.REGISTRY.value, reason=reason))
         known.failures = tuple(failures)
-        reasons = "; ".join(one.reason for one in failures)
-        raise PeerUnreachable(reasons or f"no address of peer {ID(peer_id)}")
+        raise PeerUnreachable("; ".join(one.reason for one in failures))
 
     async def _try_each(
         self, peer_id: bytes, addresses: list[tuple[Source, str]], failures: list[DialFailure]

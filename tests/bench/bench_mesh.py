@@ -105,7 +105,7 @@ def run(plan: Plan) -> list[Row]:
 
 def gossip(hosts: int, rate: float) -> Outcome:
     """Let hosts that are drawn say something, one after the other."""
-    draw = random.Random(hosts)  # noqa: S311 - not a secret
+    draw = random.Random(hosts)
     with tempfile.TemporaryDirectory(prefix="d2m-mesh-") as folder, ExitStack() as stack:
         count = hosts // PROCESSES
         processes = [
