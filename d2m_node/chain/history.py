@@ -8,7 +8,8 @@ from d2m_node.ports import UNTOLD, TakenBack
 from protocol.events import RecordedEvent
 from protocol.types import BlockNumber
 
-KEPT_EVENTS: Final = 10_000
+KEPT_EVENTS: Final = 4_000
+"""Of 800 bytes each: those of the last fifty jobs or so."""
 
 
 class History:

@@ -53,7 +53,7 @@ COMMANDS: Final = {
     "jobs": ("d2m_node.cli.jobs:jobs", "List the market's jobs."),
     "job": ("d2m_node.cli.jobs:job", "Describe a job, or save its model."),
     "earnings": ("d2m_node.cli.earnings:earnings", "Add up what this account earned and spent."),
-    "roles": ("d2m_node.cli.remote:roles", "List the roles, on or off."),
+    "roles": ("d2m_node.cli.remote:roles", "List the roles, and where each stands."),
     "role": ("d2m_node.cli.remote:role", "Switch a role on or off."),
     "request": ("d2m_node.cli.remote:request", "Submit a request for a model."),
     "rpc": ("d2m_node.cli.remote:rpc", "Call any method of the node's RPC."),

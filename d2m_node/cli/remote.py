@@ -51,7 +51,7 @@ def _find_socket() -> Path:
 @data_dir_option()
 @json_of(list[api.RoleView])
 def roles(*, as_json: bool) -> None:
-    """List the roles, on or off."""
+    """List the roles, and where each stands."""
     _show_roles(ask(api.LIST_ROLES, api.NoParams()), as_json=as_json)
 
 
