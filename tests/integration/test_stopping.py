@@ -191,3 +191,24 @@ async def test_a_cone_drains_on_a_real_chain_has_its_stake_back_and_stays_off(
                 await trio.sleep(0.1)
                 calls = {event["key"].split("/")[0] for event in node.events() if "key" in event}
             assert "stake" not in calls
+
+
+# --- a role that cannot start
+
+
+async def test_a_node_whose_role_cannot_start_stays_up_and_says_why(tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    async with open_market(0.5) as (url, market):
+        write_node(folder, url, market, stake="5000ether")  # more than the account has
+        with (folder / "config.toml").open("a") as config:
+            config.write("[roles.buyer]\nenabled = true\n")
+        async with run_node(folder) as node:
+            await node.wait_event("role_failed")
+            await node.wait_event("role_enabled")
+            async with AsyncRpcClient(folder / "rpc.sock") as client:
+                status = await client.call(api.NODE_STATUS, api.NoParams())
+                assert (status.roles["cone"], status.roles["buyer"]) == ("failed", "on")
+                assert "funds" in status.role_notes["cone"]
+            await stake(folder)
+            assert await ask_state(folder) == "on"
+            assert node.names().count("role_failed") == 1
