@@ -18,7 +18,7 @@ from d2m_node.roles.access import (
 )
 from d2m_node.roles.room import Room
 from protocol.job import JobState
-from protocol.market import Peer
+from protocol.market import MarketState, Peer
 from protocol.types import Address, Digest, JobId
 from protocol.wire.messages import GossipMessage, MessagesRequest
 from protocol.wire.topics import Topic, parse_topic
@@ -52,10 +52,16 @@ class NodeLibrary:
             return TopicPlace.OUTSIDE
         cast = self._casts.get(topic)
         if cast is None or not cast.is_of(job, state.peers):
-            if len(self._casts) >= MAX_CASTS:
-                del self._casts[next(iter(self._casts))]
+            self._forget_past(state)
             cast = self._casts[topic] = _Cast(found[1], job, state.peers)
         return cast.places.get(peer_id, TopicPlace.OUTSIDE)
+
+    def _forget_past(self, state: MarketState) -> None:
+        """Make room for a topic: those of past jobs go, or the one worked out longest ago."""
+        kept = {topic: cast for topic, cast in self._casts.items() if cast.job_id in state.jobs}
+        if len(kept) >= MAX_CASTS:
+            del kept[next(iter(kept))]
+        self._casts = kept
 
     async def admits(self, peer_id: bytes, digest: Digest) -> bool:
         """Say whether a blob is kept for a job and a purpose that admit the peer."""
@@ -100,6 +106,7 @@ class _Cast:
     """Who has a place in one topic: worked out once, for it is asked for each message and peer."""
 
     def __init__(self, topic: Topic, job: JobState, registry: Mapping[Address, Peer]) -> None:
+        self.job_id = job.job_id
         self._sources = (job.sellers, job.cones, registry)
         self._buyer = job.buyer
         accounts = [one.account for one in job.sellers] + [one.account for one in job.cones]

@@ -79,6 +79,8 @@ class _Service:
         return None
 
     def begin(self, job_id: JobId) -> None:
+        jobs = self._post.ports.chain.state.jobs
+        self._taken = {one for one in self._taken if one in jobs or one in self._at_work}
         self._taken.add(job_id)
         self._at_work.add(job_id)
 
@@ -94,8 +96,10 @@ class _Service:
             self._taken.discard(job_id)
 
     async def turn_down(self, turned: _Turned) -> None:
+        state = self._post.ports.chain.state
+        self._turned = {(one, code) for one, code in self._turned if one in state.jobs}
         self._turned.add((turned.job_id, turned.objection.code))
-        block = self._post.ports.chain.state.block_number
+        block = state.block_number
         await self._post.refusals.note(turned.job_id, turned.objection, block)
 
 

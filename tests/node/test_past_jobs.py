@@ -174,7 +174,7 @@ async def test_a_job_is_found_wherever_it_is() -> None:
 
 async def test_members_of_a_past_job_are_served_what_is_kept_of_it() -> None:
     market, ports = make_ports(CONES[0])
-    digest = await ports.store.blobs.put(b"parameters", Reference(Purpose.STATE, JobId(1)))
+    digest = await ports.store.blobs.put(b"1 model", Reference(Purpose.STATE, JobId(1)))
     for account in (BUYER, STRANGER):
         bound = PeerBound(account=account, peer_id=account, multiaddr=b"/ip4/127.0.0.1/tcp/1")
         market.state = WHOLE if account is BUYER else market.state
