@@ -14,7 +14,6 @@ import structlog
 import trio
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.network.connection.raw_connection import RawConnection
@@ -30,7 +29,7 @@ from d2m_node.network.addresses import Scope, parse_endpoint, resolve
 from d2m_node.network.circuits import MAX_MESSAGE_BYTES, end, send
 from d2m_node.network.peers import Peers
 from d2m_node.network.settings import NetworkSettings
-from protocol.errors import InvalidMessage, ProtocolError
+from protocol.errors import InvalidMessage
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +83,7 @@ class Puncher:
                 connection = await self._dial_from_port(found)
                 await self._swarm.upgrade_outbound_raw_conn(connection, relay)
                 self._seen_at = await self._ask_where(relay)
-        except (trio.TooSlowError, ValueError, OSError, BaseLibp2pError, ProtocolError) as exc:
+        except Exception as exc:  # noqa: BLE001 - dialling raises whatever the last layer raised
             log.debug("relay_not_dialled_from_port", peer=relay.to_bytes(), error=repr(exc))
 
     async def _ask_where(self, relay: ID) -> str:
@@ -114,7 +113,7 @@ class Puncher:
             for _ in range(ATTEMPTS):
                 if self._is_done(peer) or await self._lead(peer):
                     break
-        except (trio.TooSlowError, BaseLibp2pError, ProtocolError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - libp2p lets errors of any layer through
             log.info("hole_punch_failed", peer=peer.to_bytes(), error=repr(exc))
         finally:
             self._busy.discard(peer)
@@ -183,7 +182,7 @@ class Puncher:
     ) -> None:
         try:
             await dial(peer, address)  # type: ignore[misc]
-        except (OSError, BaseLibp2pError) as exc:
+        except Exception as exc:  # noqa: BLE001 - dialling raises whatever the last layer raised
             log.debug("hole_punch_dial_failed", address=address, error=repr(exc))
         if self._peers.is_direct(peer.to_bytes()):
             scope.cancel()
@@ -205,8 +204,10 @@ class Puncher:
 
     async def _hold(self, connection: RawConnection, address: Multiaddr) -> None:
         """Take a connection in, as one that was dialled to us. Returns when it has ended."""
-        with suppress(BaseLibp2pError):
+        try:
             await self._swarm.upgrade_inbound_raw_conn(connection, address)
+        except Exception as exc:  # noqa: BLE001 - libp2p lets errors of any layer through
+            log.debug("hole_punch_connection_ended", error=repr(exc))
 
     async def _dial_from_port(self, address: str) -> RawConnection:
         """Open a TCP connection from the port that we listen on. Raises OSError and libp2p's."""

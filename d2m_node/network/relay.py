@@ -13,7 +13,6 @@ from typing import Final
 import structlog
 import trio
 from libp2p.abc import INetStream
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import (
@@ -32,7 +31,7 @@ from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.fairness import Uplink
 from d2m_node.network.peers import Peers
 from d2m_node.network.settings import NetworkSettings
-from protocol.errors import InvalidMessage, ProtocolError
+from protocol.errors import InvalidMessage
 
 log = structlog.get_logger(__name__)
 
@@ -138,10 +137,13 @@ class Relay:
             question = StopMessage(type=StopMessage.CONNECT, peer=caller, limit=self._limit)
             await send(stream, question)
             answer = await receive_stop(stream)
-        except (BaseLibp2pError, ProtocolError) as exc:
-            log.info("relay_call_failed", peer=target, error=repr(exc))
+        except BaseException as exc:
             if stream is not None:
                 await end(stream)
+            if not isinstance(exc, Exception):
+                raise
+            # Whatever it is, the asker is not to blame.
+            log.info("relay_call_failed", peer=target, error=repr(exc))
             return None, Status.CONNECTION_FAILED
         if answer.status != Status.OK:
             await end(stream)
@@ -186,6 +188,6 @@ class Relay:
                 await self._uplink.take_turn(sender, len(data))
                 await target.write(data)
                 self._counts.relayed_bytes += len(data)
-        except BaseLibp2pError:
-            pass  # one end is gone: so is the circuit
+        except Exception as exc:  # noqa: BLE001 - one end is gone, in whatever way: so is the circuit
+            log.debug("relay_circuit_ended", peer=sender, error=repr(exc))
         scope.cancel()

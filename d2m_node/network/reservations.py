@@ -8,7 +8,6 @@ from typing import Final
 import structlog
 import trio
 from libp2p.abc import INetStream
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
@@ -117,7 +116,7 @@ class Reservations:
         connection = await self._call(relay, peer)
         try:
             await self._swarm.upgrade_outbound_raw_conn(connection, peer)
-        except BaseLibp2pError as exc:
+        except Exception as exc:  # libp2p lets errors of any layer through
             raise PeerUnreachable(f"through the relay {relay}: {exc}") from exc
 
     def _is_wanted(self) -> bool:
@@ -195,7 +194,8 @@ class Reservations:
                 await end(stream)
             if isinstance(exc, trio.TooSlowError):
                 raise StreamTimeout(f"the relay {relay} does not answer") from exc
-            if isinstance(exc, BaseLibp2pError):
+            if isinstance(exc, Exception) and not isinstance(exc, ProtocolError):
+                # libp2p lets errors of any layer through
                 raise PeerUnreachable(f"{relay} is no relay for us: {exc}") from exc
             raise
         return stream, answer

@@ -311,6 +311,27 @@ async def test_circuits_are_bounded(tmp_path: Path) -> None:
         assert answer.status == Status.RESOURCE_LIMIT_EXCEEDED
 
 
+@pytest.mark.parametrize("data", [b"\xff", b"\x05abcde", b"\x02\x08\x07"])
+async def test_a_called_peer_that_answers_nonsense_is_no_fault_of_the_caller(
+    tmp_path: Path, data: bytes
+) -> None:
+    async def answer(stream: INetStream) -> None:
+        await receive_stop(stream)
+        await stream.write(data)
+        await stream.close()
+
+    async with (
+        start_relay(tmp_path) as relay,
+        start_hidden(tmp_path, relay) as hidden,
+        start_network(tmp_path / "node", **QUIET) as node,
+    ):
+        hidden.stack.host.set_stream_handler(STOP, answer)
+        await connect(node, relay)
+        reply = await ask(node, relay, make_call(hidden.peer_id))
+        assert reply.status == Status.CONNECTION_FAILED
+        assert node.peer_id not in relay.conduct._penalties
+
+
 async def wait_cut(stream: INetStream) -> None:
     """Read until the stream ends."""
     with trio.fail_after(PATIENCE_SECONDS):
