@@ -3,11 +3,11 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import trio
@@ -19,7 +19,10 @@ from tests.fuzz.frames import BLOB, DIGEST, Arsenal
 from tests.fuzz.target import Target, start_target
 from tests.support.network import open_raw_stream, start_network
 
-ATTACKERS = 3
+Number = TypeVar("Number", int, float)
+
+ATTACKERS = 5
+MUXING_ATTACKERS = 1
 WARM_UP_SHARE = 0.1
 """Of the frames: then the memory is taken that later is compared with."""
 SETTLE_SECONDS = 20.0
@@ -27,9 +30,11 @@ HONEST_SECONDS = 60.0
 """For one fetch of the honest peer, on a machine that does nothing but attack."""
 GROWTH_BYTES = 32 * 2**20
 GROWTH_FDS = 16
-BURSTS = {"/meshsub/": 200, "/d2m/chunks": 20, "/ipfs/ping": 50, "multistream": 50}
+BURSTS = {"/meshsub/": 400, "/d2m/chunks": 40, "/ipfs/ping": 100, "multistream": 100}
 """Frames on one stream at most, where the node reads on after the first."""
-MUXED, RAW = "yamux", "bytes on the port"
+MUXED, RAW, NEGOTIATION = "yamux", "bytes on the port", "multistream"
+SHARES = {MUXED: 0.3, "/meshsub/": 0.3, "/d2m/chunks": 0.15, "/ipfs/ping": 0.1, NEGOTIATION: 0.1}
+"""Of all frames. The other ways, on which each frame costs a stream, share what is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ async def run_siege(
                         target,
                         report,
                         frames,
-                        is_muxing=number == 0,
+                        is_muxing=number < MUXING_ATTACKERS,
                     )
                     attack.start_soon(attacker.run, seed * ATTACKERS + number)
             nursery.cancel_scope.cancel()
@@ -177,7 +182,11 @@ class _Attacker:
         self._report = report
         self._frames = frames
         self._is_muxing = is_muxing
-        self._ways = [*target.protocols, "/multistream/1.0.0", "/libp2p/circuit/relay/0.2.0/hop"]
+        self._ways = [RAW, NEGOTIATION, *target.protocols]
+        self._shares = {way: _find(SHARES, way, 0.0) for way in self._ways}
+        rest = 1.0 - sum(SHARES.values())
+        few = [way for way, share in self._shares.items() if not share]
+        self._shares |= dict.fromkeys(few, rest / len(few))
 
     async def run(self, seed: int) -> None:
         """Attack until all attackers together have sent enough."""
@@ -191,34 +200,50 @@ class _Attacker:
                 with trio.move_on_after(5.0), suppress(Exception):
                     if self._is_muxing:
                         await self._send_muxed(network, arsenal)
-                    elif dice.randrange(20) == 0:
+                        continue
+                    way = self._choose(dice)
+                    if way == RAW:
                         await self._send_raw(arsenal)
-                    elif dice.randrange(4) == 0:
-                        await self._send(network, arsenal, "/meshsub/1.1.0")
                     else:
-                        await self._send(network, arsenal, dice.choice(self._ways))
+                        await self._send(network, arsenal, way)
                 await trio.lowlevel.checkpoint()
+
+    def _choose(self, dice: random.Random) -> str:
+        """Choose a way that has had less than its share so far."""
+        sent, total = self._report.frames, self._report.total
+        behind = [way for way in self._ways if sent[way] <= self._shares[way] * total]
+        return dice.choice(behind if behind and dice.randrange(4) else self._ways)
 
     async def _send(self, network: Libp2pNetwork, arsenal: Arsenal, protocol: str) -> None:
         """Send a burst of frames on a stream, whatever comes last being damaged or noise."""
         await network.stack.peers.reach(self._target.peer_id)
-        stream = await open_raw_stream(network, self._target.peer_id, protocol)
-        longest = next((most for part, most in BURSTS.items() if part in protocol), 2)
+        if protocol == NEGOTIATION:
+            stream: Any = await self._find_connection(network).open_stream()
+        else:
+            stream = await open_raw_stream(network, self._target.peer_id, protocol)
+        longest = _find(BURSTS, protocol, 2)
         frames = [arsenal.draw_whole(protocol) for _ in range(arsenal.dice.randrange(longest))]
         frames.append(arsenal.draw(protocol))
         await stream.write(b"".join(frames))
         self._report.frames[protocol] += len(frames)
         await (stream.close() if arsenal.dice.randrange(2) else stream.reset())
 
+    def _find_connection(self, network: Libp2pNetwork) -> Any:
+        swarm = network.stack.host.get_network()
+        (connection, *_) = swarm.connections[ID(self._target.peer_id)]
+        return connection.muxed_conn
+
     async def _send_muxed(self, network: Libp2pNetwork, arsenal: Arsenal) -> None:
         """Send yamux frames as they come, in an honest Noise session; some end the connection."""
+        if self._report.frames[MUXED] > SHARES[MUXED] * self._report.total + 1000:
+            await trio.sleep(0.1)
+            return
         swarm = network.stack.host.get_network()
         await swarm.close_peer(ID(self._target.peer_id))
         await network.stack.peers.reach(self._target.peer_id)
-        (connection, *_) = swarm.connections[ID(self._target.peer_id)]
-        muxed: Any = connection.muxed_conn
+        muxed = self._find_connection(network)
         for _ in range(arsenal.dice.randrange(20)):
-            frames = [arsenal.draw_muxed(list(muxed.streams)) for _ in range(50)]
+            frames = [arsenal.draw_muxed(list(muxed.streams)) for _ in range(200)]
             await muxed._write_frame(b"".join(frames))
             self._report.frames[MUXED] += len(frames)
         if arsenal.dice.randrange(4) == 0:  # a length that is a lie
@@ -232,3 +257,7 @@ class _Attacker:
             for _ in range(arsenal.dice.randrange(1, 6)):
                 await stream.send_all(arsenal.draw("/multistream/1.0.0"))
                 self._report.frames[RAW] += 1
+
+
+def _find(table: Mapping[str, Number], way: str, default: Number) -> Number:
+    return next((value for part, value in table.items() if part in way), default)
