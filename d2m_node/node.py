@@ -229,6 +229,7 @@ def _network_settings(settings: NodeSettings, first_sequence: int) -> NetworkSet
     """Return what the network adapter needs of the settings."""
     return NetworkSettings(
         identity_path=settings.data_dir / "peer.key",
+        partial_folder=settings.data_dir / "partials",
         listen=settings.network.listen,
         bootstrap=tuple(settings.network.bootstrap),
         announce=settings.network.announce,

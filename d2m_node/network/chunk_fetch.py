@@ -19,6 +19,7 @@ import trio
 
 from d2m_node.errors import PeerUnreachable, StreamTimeout, TransientError
 from d2m_node.network.fairness import PIECE_BYTES
+from d2m_node.network.partials import Partials
 from d2m_node.network.peer_stream import PeerStream
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage, ProtocolError, RuleViolation
@@ -99,10 +100,12 @@ class ChunkFetch:
         open_stream: OpenStream,
         blame: Callable[[bytes, str], None],
         settings: NetworkSettings,
+        partials: Partials,
     ) -> None:
         self._open_stream = open_stream
         self._blame = blame
         self._settings = settings
+        self._partials = partials
         self._claims: dict[ChunkList, list[bytes]] = {}
         self._too_large: list[bytes] = []
         """Sources that say that the blob is larger than it may be: a lie only if it is not."""
@@ -127,6 +130,7 @@ class ChunkFetch:
             if await trio.to_thread.run_sync(keccak, blob) == digest:
                 self._catch_others(chunks)
                 return blob
+            await self._partials.drop(digest)
             for source in claimants:
                 self._catch(source, "listed the chunks of another blob")
         return None
@@ -192,6 +196,7 @@ class ChunkFetch:
     ) -> bytes | None:
         """Fetch all chunks of one list from those who gave it; None if they fail."""
         assembly = self._assembly = _Assembly.begin(chunks, len(sources))
+        assembly.missing -= await self._partials.restore_chunks(digest, chunks, assembly.data)
         async with trio.open_nursery() as nursery:
             for source in sources:
                 nursery.start_soon(self._fetch_from, source, digest, assembly)
@@ -223,16 +228,21 @@ class ChunkFetch:
         """Fetch a run of chunks. Raises ProtocolError, TransientError."""
         assembly.asked.update(run)
         settings = self._settings
-        size = len(run) * CHUNK_BYTES
+        wanted_bytes = len(run) * CHUNK_BYTES
         try:
-            with trio.fail_after(settings.io_seconds + size / settings.min_bytes_per_second):
+            with trio.fail_after(
+                settings.io_seconds + wanted_bytes / settings.min_bytes_per_second
+            ):
                 await stream.send_message(
                     ChunkRequest(digest=digest, first=run.start, count=len(run))
                 )
                 await self._receive_header(stream, assembly, run)
                 for index in run:
-                    assembly.put(index, await _receive_chunk(stream, assembly, index))
+                    chunk = await _receive_chunk(stream, assembly, index)
+                    assembly.put(index, chunk)
                     assembly.wake()
+                    size = assembly.chunks.size_bytes
+                    await self._partials.keep_chunk(digest, index, chunk, size)
         except trio.TooSlowError as exc:
             raise StreamTimeout("too slow") from exc
         finally:

@@ -83,6 +83,10 @@ class NetworkSettings:
     """Blobs in memory to be served; more wait, unless one alone is larger."""
     upload_bytes_per_second: int = 0
     """Of blobs, shared by turns between the peers that ask; 0 is no limit."""
+    partial_folder: Path | None = None
+    """Where parts of large blobs are kept until they are whole; None keeps nothing."""
+    partial_bytes: int = 1024 * 1024 * 1024
+    """Of them together; the oldest go first."""
     max_fetches_per_peer: int = 4
     """Streams we open at once to one peer for blobs; more wait. As many for all else."""
 

@@ -100,6 +100,7 @@ class Stack:
             await self._gossip.attach(self.pubsub)
             self.tasks.start_soon(self._gossip.run_publisher, self.pubsub)
             self.tasks.start_soon(self._server.run)
+            self.tasks.start_soon(self.client.tidy)
             self.tasks.start_soon(self.peers.run)
             if self.kademlia is not None:
                 self.tasks.start_soon(self.kademlia.run)

@@ -22,6 +22,7 @@ from d2m_node.measures import Transfer
 from d2m_node.network.chunk_fetch import ChunkFetch
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.fairness import PIECE_BYTES, PeerSlots
+from d2m_node.network.partials import Partials
 from d2m_node.network.peer_stream import KINDS, PeerStream, open_peer_stream
 from d2m_node.network.peers import Peers
 from d2m_node.network.running_hash import RunningHash
@@ -43,6 +44,10 @@ log = structlog.get_logger(__name__)
 MAX_REQUEST_BYTES: Final = 128
 MIN_CHUNKED_BYTES: Final = 4 * 1024 * 1024
 """Smaller blobs are there before all sources have said what they have."""
+KEPT_AT_ONCE_BYTES: Final = 4 * 1024 * 1024
+"""So much at most is fetched again after a crash."""
+EARLIER_RUN: Final = b""
+"""Stands for the sources of what an earlier run of this node left: nobody knows them any more."""
 MIN_GAIN_BYTES: Final = 64 * 1024
 """What a source that breaks off must have given to be asked again: so attempts are bounded."""
 
@@ -60,6 +65,8 @@ class _Partial:
     hash: RunningHash = field(default_factory=RunningHash)
     size_bytes: int | None = None
     sources: list[bytes] = field(default_factory=list)
+    kept_bytes: int = 0
+    """Of the received ones, those that are on the disk."""
 
     @property
     def received_bytes(self) -> int:
@@ -76,8 +83,15 @@ class _Partial:
         self.data.write(piece)
         await self.hash.put(piece)
 
+    def take_news(self) -> bytes:
+        """Return what is to be put on the disk, and count it as being there."""
+        news = bytes(self.data.getbuffer()[self.kept_bytes : self.received_bytes])
+        self.kept_bytes = self.received_bytes
+        return news
+
     def clear(self) -> None:
         self.data = BytesIO()
+        self.kept_bytes = 0
         self.hash = RunningHash()
         self.sources.clear()
         self.size_bytes = None
@@ -105,9 +119,14 @@ class StreamClient:
     """Asks others; faults of theirs are blamed on them, and only the last failure is raised."""
 
     def __init__(
-        self, host: IHost, peers: Peers, settings: NetworkSettings, counts: NetworkCounts
+        self,
+        host: IHost,
+        peers: Peers,
+        settings: NetworkSettings,
+        counts: NetworkCounts,
     ) -> None:
         self._host = host
+        self._partials = Partials(settings.partial_folder, settings.partial_bytes)
         self._peers = peers
         self._settings = settings
         self._counts = counts
@@ -122,23 +141,34 @@ class StreamClient:
         """Fetch a blob; see `NetworkPort.fetch_blob`.
 
         A large one comes in chunks from all sources at once. What is left of it, and every small
-        one, comes from one source after another, each going on where the last one stopped.
+        one, comes from one source after another, each going on where the last one stopped. What
+        there is of a large one when the node ends is there when it asks again.
         """
         number = next(self._numbers)
         self._fetches[number] = fetch = _Fetch(digest, len(sources))
         try:
             if len(sources) > 1 and max_bytes >= MIN_CHUNKED_BYTES:
-                chunked = ChunkFetch(self.open_stream, self._peers.blame, self._settings)
+                chunked = ChunkFetch(
+                    self.open_stream, self._peers.blame, self._settings, self._partials
+                )
                 fetch.measure = chunked.measure
                 blob = await chunked.run(digest, sources, max_bytes)
                 if blob is not None:
+                    await self._partials.drop(digest)
                     return blob
                 sources = [source for source in sources if source not in chunked.liars]
             partial = _Partial()
             fetch.measure = partial.measure
-            return await self._fetch_by_turns(digest, sources, partial, max_bytes)
+            await self._resume(digest, partial, max_bytes)
+            blob = await self._fetch_by_turns(digest, sources, partial, max_bytes)
+            await self._partials.drop(digest)
+            return blob
         finally:
             del self._fetches[number]
+
+    async def tidy(self) -> None:
+        """Throw away what earlier runs left of blobs that nobody has asked for any more."""
+        await self._partials.tidy()
 
     def transfers(self) -> Sequence[Transfer]:
         """See `MeasuredNetwork.transfers`."""
@@ -159,11 +189,13 @@ class StreamClient:
                 await self._fetch_rest(source, digest, partial, max_bytes)
             except _Contradiction:
                 partial.clear()
+                await self._partials.drop(digest)
                 pending.appendleft(source)
             except PeerFault as fault:
                 self._peers.blame(source, str(fault.cause))
                 failures[source] = str(fault)
             except TransientError as exc:
+                await self._keep(digest, partial)
                 failures[source] = f"peer {ID(source)}: {exc}"
                 if resume and self._was_fast(partial.received_bytes - had_bytes, began):
                     pending.append(source)  # others may have been waiting for its turn
@@ -171,15 +203,34 @@ class StreamClient:
                 continue
             if await partial.hash.finish() == digest:
                 return partial.data.getvalue()
+            await self._partials.drop(digest)
             failures[source] = f"peer {ID(source)}: wrong bytes"
             if len(partial.sources) == 1:
                 self._peers.blame(source, "sent another blob than was asked for")
             else:  # One of several lied: ask each of them for all of it.
-                pending.extend(partial.sources)
+                pending.extend(one for one in partial.sources if one != EARLIER_RUN)
                 resume = False
             partial.clear()
         reasons = "; ".join(failures.values()) or "no source"
         raise PeerUnreachable(f"blob {digest.hex()}: {reasons}")
+
+    async def _resume(self, digest: Digest, partial: _Partial, max_bytes: int) -> None:
+        """Begin with what an earlier run of this node left of a blob."""
+        beginning = await self._partials.load_beginning(digest, max_bytes)
+        if not beginning:
+            return
+        async with partial.hash.keep_up():
+            for start in range(0, len(beginning), PIECE_BYTES):
+                await partial.put(beginning[start : start + PIECE_BYTES])
+        partial.kept_bytes = len(beginning)
+        partial.sources.append(EARLIER_RUN)
+
+    async def _keep(self, digest: Digest, partial: _Partial) -> None:
+        """Leave what has arrived to a later run."""
+        news = partial.take_news()
+        if news and partial.size_bytes is not None:
+            offset = partial.kept_bytes - len(news)
+            await self._partials.keep_beginning(digest, offset, news, partial.size_bytes)
 
     def _was_fast(self, arrived_bytes: int, began: float) -> bool:
         """Tell whether a source that broke off gave enough to be asked again."""
@@ -207,16 +258,18 @@ class StreamClient:
             async with self.open_stream(source, BLOB_PROTOCOL) as stream:
                 await stream.send_message(BlobRequest(digest=digest, offset=partial.received_bytes))
                 size = await _receive_header(stream, max_bytes)
-                if partial.size_bytes not in (None, size):
+                if partial.size_bytes not in (None, size) or partial.received_bytes > size:
                     raise _Contradiction(f"{partial.size_bytes} bytes or {size}")
                 partial.size_bytes = size
                 if source not in partial.sources:
                     partial.sources.append(source)
-                await self._receive_rest(stream, partial, size)
+                await self._receive_rest(stream, digest, partial, size)
         except ProtocolError as exc:
             raise PeerFault(source, exc) from exc
 
-    async def _receive_rest(self, stream: PeerStream, partial: _Partial, size: int) -> None:
+    async def _receive_rest(
+        self, stream: PeerStream, digest: Digest, partial: _Partial, size: int
+    ) -> None:
         settings = self._settings
         missing = size - partial.received_bytes
         try:
@@ -225,6 +278,8 @@ class StreamClient:
                     while partial.received_bytes < size:
                         wanted = min(PIECE_BYTES, size - partial.received_bytes)
                         await partial.put(await stream.receive_some(wanted))
+                        if partial.received_bytes - partial.kept_bytes >= KEPT_AT_ONCE_BYTES:
+                            await self._keep(digest, partial)
         except trio.TooSlowError as exc:
             raise StreamTimeout("too slow") from exc
 
