@@ -1,9 +1,12 @@
 """The exact evaluator of networks with one convolution on a processor, faster than numpy's.
 
 The integers are those of `protocol.operations`; why float64 holds them exactly, in any order, is
-proved in `protocol.bounds`. In the layout of `windows` the images are laid out once for several
-candidates, and a compiled loop does all that lies between the two layers with weights. It is for
-who evaluates on behalf of many nodes, as a simulation does: it takes torch, numba and all cores.
+proved in `protocol.bounds`. Float32 holds those of the convolution, if the weights of each filter
+are as small as they are in practice: all sums are integers below 2**24 then.
+
+In the layout of `windows` the images are laid out once for several candidates, and a compiled loop
+does all that lies between the two layers with weights. It is for who evaluates on behalf of many
+nodes, as a simulation does: it takes torch, numba and all cores.
 
 Source: MECHANISM 5, 12.1.
 """
@@ -18,9 +21,9 @@ import numba
 import numpy as np
 import torch
 
-from d2m_node.training.convolution import ConvolutionShape
+from d2m_node.training.convolution import ConvolutionShape, Tensors
 from d2m_node.training.exact import check_products
-from d2m_node.training.windows import UInt8Array, cut_batch
+from d2m_node.training.windows import FloatArray, Part, UInt8Array, cut_batch
 from protocol.bounds import HIDDEN_BITS, INPUT_SCALE, LOGIT_BITS, WEIGHT_BITS
 from protocol.evaluation import compute_logits_of_all
 from protocol.fixed_point import Float64, Int32, Int64
@@ -31,19 +34,30 @@ from protocol.samples import SampleArray, shape_samples
 _BATCH: Final = 64
 """Images that one thread takes at a time."""
 
-_MODELS_PER_PASS: Final = 16
+_MODELS_PER_PASS: Final = 64
+_PARAMETERS_PER_PASS: Final = 1 << 22
+"""Candidates share the images as they are laid out, but no more of them than 32 MiB."""
 
 _TO_HIDDEN: Final = 2.0 ** (HIDDEN_BITS - WEIGHT_BITS)
+
+_FLOAT32_EXACT: Final = 1 << 24
+"""Float32 holds all integers below."""
+
+_FLOAT32_PROBES: Final = (((64, 30), (30, 9216)), ((128, 72), (72, 1000)), ((18, 12), (12, 144)))
+"""Shapes of a convolution's factors, as `windows` multiplies them."""
 
 assert HIDDEN_BITS + WEIGHT_BITS == LOGIT_BITS, "a last layer's product needs no shift"
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """Parameters ready to multiply, float64: the weights Q12, the biases at their layer's scale."""
+    """Parameters ready to multiply: the weights Q12, the biases at their layer's scale.
+
+    Those of the convolution are float32 where that is exact, else float64, as the others are.
+    """
 
     matrix: torch.Tensor
-    bias: Float64
+    bias: FloatArray
     last_weight: torch.Tensor
     last_bias: torch.Tensor
 
@@ -57,6 +71,7 @@ class FastEvaluator:
     def __init__(self, threads: int) -> None:
         check_products(torch.device("cpu"))
         self._threads = threads
+        self._narrow = torch.float32 if _multiplies_float32_exactly() else torch.float64
 
     def __call__(
         self, model: ModelDescription, candidates: Iterable[Int32], samples: SampleArray
@@ -68,9 +83,12 @@ class FastEvaluator:
             return compute_logits_of_all(model, candidates, samples)
         images = shape_samples(model, samples).astype(np.uint8, copy=False)
         remaining = iter(candidates)
+        per_pass = max(1, min(_MODELS_PER_PASS, _PARAMETERS_PER_PASS // shape.parameter_count))
         results: list[Int64] = [np.zeros((0, len(images), model.outputs), dtype=np.int64)]
         with self._open_pool() as pool:
-            while group := [_prepare(shape, one) for one in islice(remaining, _MODELS_PER_PASS)]:
+            while group := [
+                _prepare(shape, one, self._narrow) for one in islice(remaining, per_pass)
+            ]:
                 logits = np.empty((len(group), len(images), model.outputs), dtype=np.int64)
                 work = [
                     pool.submit(_evaluate, shape, group, images[batch], logits[:, batch])
@@ -94,20 +112,43 @@ def _cut(count: int) -> Iterator[slice]:
         yield slice(start, start + _BATCH)
 
 
-def _prepare(shape: ConvolutionShape, parameters: Int32) -> _Candidate:
+def _prepare(shape: ConvolutionShape, parameters: Int32, narrow: torch.dtype) -> _Candidate:
     if parameters.shape != (shape.parameter_count,):
         raise ValueError(f"{parameters.shape} is not the shape of the model's parameters")
     q12 = shape.split(torch.from_numpy(round_to_q12(parameters).astype(np.float64)))
     q20 = shape.split(torch.from_numpy(parameters.astype(np.float64)))
-    matrix = torch.zeros(shape.matrix_shape, dtype=torch.float64)
+    dtype = narrow if _bound_convolution(q12) < _FLOAT32_EXACT else torch.float64
+    matrix = torch.zeros(shape.matrix_shape, dtype=dtype)
     for view in shape.split_matrix(matrix):
         view.copy_(q12.weight.transpose(1, 2))
     return _Candidate(
         matrix=matrix,
-        bias=(q12.bias * INPUT_SCALE).numpy(),
+        bias=(q12.bias * INPUT_SCALE).to(dtype).numpy(),
         last_weight=q12.last_weight.t(),
         last_bias=q20.last_bias * INPUT_SCALE,
     )
+
+
+def _bound_convolution(q12: Tensors) -> float:
+    """Return what no sum of any filter's products and bias exceeds, in whatever order."""
+    largest = q12.weight.abs().sum(dim=(1, 2, 3)) + q12.bias.abs()
+    return float(largest.max()) * INPUT_SCALE
+
+
+def _multiplies_float32_exactly() -> bool:
+    """Tell whether products of integers are, whose sums need all 24 bits of float32.
+
+    Libraries may be told, or built, to multiply float32 in fewer bits.
+    """
+    generator = np.random.Generator(np.random.PCG64(1))
+    for left, right in _FLOAT32_PROBES:
+        pixels = generator.integers(INPUT_SCALE * 3 // 4, INPUT_SCALE, right)
+        largest = (_FLOAT32_EXACT - 1) // (INPUT_SCALE * left[-1])
+        weights = generator.integers(largest * 3 // 4, largest, left)
+        one, other = (torch.from_numpy(array.astype(np.float32)) for array in (weights, pixels))
+        if not np.array_equal(torch.mm(one, other).numpy(), weights @ pixels):
+            return False
+    return True
 
 
 def _evaluate(
@@ -116,19 +157,23 @@ def _evaluate(
     """Fill the logits of some images, shape (models, n, outputs)."""
     hidden = np.empty((len(images), shape.filters, shape.windows))
     features = torch.from_numpy(hidden).view(len(images), -1)
-    parts = cut_batch(shape, len(images), torch.float64)
-    for part in parts:
-        part.load(images, 1)
+    cut: dict[torch.dtype, Sequence[Part]] = {}
+    for dtype in {one.matrix.dtype for one in candidates}:
+        cut[dtype] = cut_batch(shape, len(images), dtype)
+        for part in cut[dtype]:
+            part.load(images, 1)
     for index, one in enumerate(candidates):
-        for part in parts:
+        for part in cut[one.matrix.dtype]:
             part.convolve(one.matrix)
             _pool(part.values, one.bias, hidden[part.images])
         logits[index] = torch.addmm(one.last_bias, features, one.last_weight).numpy()
 
 
 @numba.njit(nogil=True)
-def _pool(values: Float64, bias: Float64, hidden: Float64) -> None:
+def _pool(values: FloatArray, bias: FloatArray, hidden: Float64) -> None:
     """Take the largest of each window; then bias, relu, and the shift to HIDDEN_BITS."""
+    kind = values.dtype.type
+    zero, to_hidden = kind(0), kind(_TO_HIDDEN)
     count, filters, windows = hidden.shape
     for one in range(filters):
         for index in range(count):
@@ -137,5 +182,4 @@ def _pool(values: Float64, bias: Float64, hidden: Float64) -> None:
                 for member in range(1, 4):
                     best = max(best, values[member, one, index, place])
                 # A power of two: the product is exact, the floor is that of the integer.
-                best = np.floor(max(best + bias[one], 0.0) * _TO_HIDDEN)
-                hidden[index, one, place] = best
+                hidden[index, one, place] = np.floor(max(best + bias[one], zero) * to_hidden)

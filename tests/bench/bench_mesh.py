@@ -1,7 +1,7 @@
 """How gossip fares among real hosts: delivery, delay, processor time and memory.
 
 Each host is the node's whole network adapter over loopback TCP, with five or six connections to
-hosts drawn at random. Half of the hosts share a process: what a process needs once is counted apart.
+hosts drawn at random. Half of the hosts share a process; what that needs once is counted apart.
 All of them take one topic; judging is left out but for decoding, as it is the roles' part.
 """
 

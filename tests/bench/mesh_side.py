@@ -1,8 +1,8 @@
 """Some hosts of a gossip mesh, in a process of their own: ``python -m tests.bench.mesh_side``.
 
-Each host is the node's whole network adapter: its own identity, port, connections and queues. It is
-told what to do by lines on the standard input and answers each with a line of JSON. Times are of the
-system's monotonic clock, which all processes of a machine share.
+Each host is the node's whole network adapter: its own identity, port, connections and queues. The
+process is told what to do by lines on its standard input, and answers each with a line of JSON.
+Times are of the system's monotonic clock, which all processes of a machine share.
 """
 
 import argparse
@@ -74,7 +74,7 @@ class Side:
             addresses = {bytes.fromhex(peer): address for peer, address in book.items()}
             network.set_address_book(addresses)
         for network, expected in zip(self._networks, peers, strict=True):
-            while len(network.stack.pubsub.peer_topics.get(TOPIC, ())) < expected:
+            while len(network.stack.pubsub.peer_topics.get(TOPIC, ())) < expected:  # noqa: ASYNC110
                 await trio.sleep(STEP_SECONDS)
 
     async def publish(self, index: int, number: int) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from d2m_node.training import fast_exact
 from d2m_node.training.convolution import ConvolutionShape
@@ -68,6 +69,68 @@ def test_the_largest_parameters_and_pixels_are_exact(model: ModelDescription, si
     assert np.array_equal(logits, evaluate_by_reference(model, candidates, samples))
 
 
+MODEL = MODELS["3x3"]
+
+
+def fill_filters(weight_q12: int, bias_q12: int) -> Int32:
+    """Let every weight of the convolution be the same, so that sums are as large as may be."""
+    parameters = np.zeros(count_parameters(MODEL), dtype=np.int32)
+    weights = 9 * 9
+    parameters[:weights] = weight_q12 << 8
+    parameters[weights : weights + 9] = bias_q12 << 8
+    parameters[weights + 9 :] = 1 << 12
+    return parameters
+
+
+NARROWEST = (1 << 24) // 255 // 9
+"""The largest weight of nine that float32 sums exactly, over pixels of 255."""
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("weight", "bias", "dtype"),
+    [
+        (NARROWEST, 0, torch.float32),
+        (NARROWEST - 1, 9, torch.float32),
+        (NARROWEST, 9, torch.float64),
+        (NARROWEST + 1, 0, torch.float64),
+    ],
+)
+def test_float32_takes_what_it_sums_exactly_and_no_more(
+    weight: int, bias: int, sign: int, dtype: torch.dtype
+) -> None:
+    parameters = fill_filters(sign * weight, sign * bias)
+    shape = ConvolutionShape.read(MODEL)
+    assert shape is not None
+    assert fast_exact._prepare(shape, parameters, torch.float32).matrix.dtype == dtype
+    samples = draw_samples("bright", MODEL, 5)
+    samples[0] = 255
+    samples[1, ..., ::2] = 254
+    logits = EVALUATOR(MODEL, [parameters], samples)
+    assert np.array_equal(logits, evaluate_by_reference(MODEL, [parameters], samples))
+
+
+def test_small_and_large_candidates_are_evaluated_side_by_side() -> None:
+    candidates = [draw_parameters(f"one {bits}", MODEL, 1 << bits) for bits in (14, 22, 18, 23)]
+    samples = draw_samples("mixed", MODEL, 70)
+    logits = EVALUATOR(MODEL, candidates, samples)
+    assert np.array_equal(logits, evaluate_by_reference(MODEL, candidates, samples))
+
+
+def test_a_processor_that_rounds_float32_products_gets_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    multiply = torch.mm
+
+    def round_off(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return multiply(one.bfloat16().float(), other)
+
+    monkeypatch.setattr(torch, "mm", round_off)
+    assert not fast_exact._multiplies_float32_exactly()
+    monkeypatch.undo()
+    assert fast_exact._multiplies_float32_exactly()
+
+
 def test_candidates_are_consumed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast_exact, "_MODELS_PER_PASS", 2)
     model = MODELS["3x3"]
@@ -75,9 +138,9 @@ def test_candidates_are_consumed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     drawn, ahead = 0, []
     prepare = fast_exact._prepare
 
-    def watch(shape: ConvolutionShape, parameters: Int32) -> object:
+    def watch(shape: ConvolutionShape, parameters: Int32, narrow: torch.dtype) -> object:
         ahead.append(drawn)
-        return prepare(shape, parameters)
+        return prepare(shape, parameters, narrow)
 
     def draw_all():
         nonlocal drawn
