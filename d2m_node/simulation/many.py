@@ -19,8 +19,10 @@ import click
 
 from d2m_node.errors import NodeError
 from d2m_node.simulation.checks.invariants import InvariantViolated
+from d2m_node.simulation.report.outcome import Outcome
 from d2m_node.simulation.scenario.file import read_scenario
 from d2m_node.simulation.scenario.overrides import Overrides
+from d2m_node.simulation.scenario.plan import Scenario
 from d2m_node.simulation.world.market import run_scenario
 from d2m_node.simulation.world.quiet import silenced_logs
 
@@ -80,12 +82,15 @@ def run_seed(scenario: Path, data: Path | None, seed: int) -> Verdict:
         ended=outcome.ended,
         rounds=len(outcome.accuracy),
         seconds=outcome.seconds,
-        met=(
-            *(f"cone {one.kind}" for one in read.hostile_cones if one.count),
-            *(f"seller {one.kind}" for one in read.hostile_sellers if one.count),
-            *outcome.faults,
-        ),
+        met=_list_kinds(read, outcome),
     )
+
+
+def _list_kinds(scenario: Scenario, outcome: Outcome) -> tuple[str, ...]:
+    """List kinds of hostile nodes and of faults, each once."""
+    cones = {f"cone {one.kind}" for one in scenario.hostile_cones if one.count}
+    sellers = {f"seller {one.kind}" for one in scenario.hostile_sellers if one.count}
+    return tuple(sorted(cones | sellers | outcome.faults.keys()))
 
 
 @click.command()

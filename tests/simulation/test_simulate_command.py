@@ -130,7 +130,7 @@ def test_a_seed_that_fails_is_printed_with_what_runs_it_again(
 
 
 def test_what_the_seeds_met_is_counted(file: Path) -> None:
-    hostile = "[[hostile.cones]]\nkind = 'stale'\ncount = 1\n"
+    hostile = "[[hostile.cones]]\nkind = 'stale'\ncount = 1\n" * 2
     faults = "[[faults]]\nkind = 'late-block'\nblock = 3\n"
     file.write_text(SCENARIO + hostile + faults)
     arguments = ["--seeds", "1-2", "--jobs", "1", "--scenario", str(file)]
