@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 ADDRESS_SECONDS = 3600
 LONGEST_NAP_SECONDS: Final = 60.0
+SHORTEST_DIAL_SECONDS: Final = 2.0
 
 
 Search = Callable[[bytes], Awaitable[Sequence[str]]]
@@ -97,11 +98,13 @@ class Peers(INotifee):
         return any(not c.is_closed for c in self._swarm.connections.get(ID(peer_id), ()))
 
     async def reach(self, peer_id: bytes) -> None:
-        """Connect unless connected; ask others where the peer is if need be.
+        """Connect unless connected. Raises PeerUnreachable.
 
-        Raises PeerUnreachable.
+        Others are asked where the peer is, unless that is done in the background anyway: a round
+        must not wait for it.
         """
-        await self._connect(peer_id, self._book.find(peer_id) or KnownPeer(), self.search)
+        known = self._book.find(peer_id) or KnownPeer()
+        await self._connect(peer_id, known, None if known.is_kept else self.search)
 
     async def reach_at(self, peer_id: bytes, addresses: tuple[str, ...]) -> bool:
         """Connect where others say that a peer is, if it is not known from elsewhere.
@@ -261,8 +264,9 @@ class Peers(INotifee):
             return
         if search is not None and trio.current_time() >= known.next_search_at:
             known.next_search_at = trio.current_time() + self._settings.search_pause_seconds
-            found = [(Source.DHT, address) for address in await search(peer_id)]
-            news = [one for one in found if one[1] not in {address for _, address in tried}]
+            found = await search(peer_id)
+            old = {address for _, address in tried}
+            news = [(Source.DHT, address) for address in found if address not in old]
             if await self._try_each(peer_id, news, failures):
                 known.failures = ()
                 self._book.add(Source.DHT, peer_id, *(address for _, address in news))
@@ -277,10 +281,16 @@ class Peers(INotifee):
     async def _try_each(
         self, peer_id: bytes, addresses: list[tuple[Source, str]], failures: list[DialFailure]
     ) -> bool:
-        """Dial until one answers; what did not is added to the failures."""
+        """Dial until one answers; what did not is added to the failures.
+
+        They share the time for a dial: many addresses take little longer than one.
+        """
+        longest = self._settings.dial_seconds
+        share = longest / max(1, len(addresses))
+        seconds = max(share, min(longest, SHORTEST_DIAL_SECONDS))
         for source, address in addresses:
             try:
-                await self._dial(peer_id, address, self._scope_of(source))
+                await self._dial(peer_id, address, self._scope_of(source), seconds)
             except PeerUnreachable as exc:
                 failures.append(
                     DialFailure(multiaddr=address, source=source.value, reason=str(exc))
@@ -296,10 +306,10 @@ class Peers(INotifee):
             return Scope.ANY
         return Scope.PRIVATE if source is Source.LAN else Scope.PUBLIC
 
-    async def _dial(self, peer_id: bytes, multiaddr: str, scope: Scope) -> None:
+    async def _dial(self, peer_id: bytes, multiaddr: str, scope: Scope, seconds: float) -> None:
         target = ID(peer_id)
         try:
-            with trio.fail_after(self._settings.dial_seconds):
+            with trio.fail_after(seconds):
                 circuit = split_circuit(multiaddr)
                 if circuit is not None:
                     await self._dial_through(*circuit, target, scope)

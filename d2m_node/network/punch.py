@@ -2,12 +2,13 @@
 
 Both ends tell each other where they might be dialled. Who was called dials first, for the caller
 may be on a public address. Then both dial at the same moment, from the port that they listen on, so
-that each side's router takes the other's packets for answers. Messages and the dial from a port are
-py-libp2p's; its service is not used, for it dials whatever address the other end names.
+that each side's router takes the other's packets for answers. Messages are py-libp2p's; its service
+is not used, for it dials whatever address the other end names.
 """
 
+import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import structlog
@@ -16,17 +17,17 @@ from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
-from libp2p.transport.tcp.tcp import TCP
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
 from d2m_node.errors import StreamTimeout
 from d2m_node.network.addresses import Scope, parse_endpoint, resolve
-from d2m_node.network.circuits import MAX_MESSAGE_BYTES, end, send
+from d2m_node.network.circuits import CLOSE_SECONDS, MAX_MESSAGE_BYTES, end, send
 from d2m_node.network.peers import Peers
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage
@@ -81,7 +82,7 @@ class Puncher:
             with trio.fail_after(DIAL_SECONDS):
                 found, *_ = await resolve(parse_endpoint(address), scope)
                 connection = await self._dial_from_port(found)
-                await self._swarm.upgrade_outbound_raw_conn(connection, relay)
+                await self._upgrade_outbound(connection, relay)
                 self._seen_at = await self._ask_where(relay)
         except Exception as exc:  # noqa: BLE001 - dialling raises whatever the last layer raised
             log.debug("relay_not_dialled_from_port", peer=relay.to_bytes(), error=repr(exc))
@@ -191,8 +192,16 @@ class Puncher:
         await self._swarm.dial_addr(Multiaddr(address), peer)
 
     async def _dial_as_client(self, peer: ID, address: str) -> None:
-        connection = await self._dial_from_port(address)
-        await self._swarm.upgrade_outbound_raw_conn(connection, peer)
+        await self._upgrade_outbound(await self._dial_from_port(address), peer)
+
+    async def _upgrade_outbound(self, connection: RawConnection, peer: ID) -> None:
+        """Let both ends prove themselves. Stock leaves the socket open if that takes too long."""
+        try:
+            await self._swarm.upgrade_outbound_raw_conn(connection, peer)
+        except BaseException:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await connection.close()
+            raise
 
     async def _dial_as_server(self, peer: ID, address: str) -> None:
         """Both sides have dialled, and one of them has to take the other for the dialler."""
@@ -210,14 +219,18 @@ class Puncher:
             log.debug("hole_punch_connection_ended", error=repr(exc))
 
     async def _dial_from_port(self, address: str) -> RawConnection:
-        """Open a TCP connection from the port that we listen on. Raises OSError and libp2p's."""
-        target = Multiaddr(address)
-        transport = self._swarm.transport_manager.transport_for_dialing(target)
-        assert isinstance(transport, TCP)
-        own = parse_endpoint(self._peers.listening[0])
-        connection = await transport.dial_with_source(target, (own.host, own.port))
-        assert isinstance(connection, RawConnection)
-        return connection
+        """Open a TCP connection from the port that we listen on. Raises OSError."""
+        own, target = parse_endpoint(self._peers.listening[0]), parse_endpoint(address)
+        family = socket.AF_INET if target.protocol == "ip4" else socket.AF_INET6
+        # Stock's own way leaves the socket open if it is cancelled, as it is where nobody answers.
+        with ExitStack() as undo:
+            opened = undo.enter_context(trio.socket.socket(family, socket.SOCK_STREAM))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            await opened.bind((own.host, own.port))
+            await opened.connect((target.host, target.port))
+            undo.pop_all()
+        return RawConnection(TrioTCPStream(trio.SocketStream(opened)), initiator=True)
 
 
 async def _receive(stream: INetStream, wanted: int) -> HolePunch:

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from d2m_node.errors import PeerUnreachable, UserError
 from d2m_node.logs import log_scope
+from d2m_node.relay_settings import RelaySettings
 from protocol.hashing import keccak
 from tests.support.network import (
     PATIENCE_SECONDS,
@@ -128,6 +129,13 @@ async def test_a_wrong_bootstrap_entry_is_one_clear_line(tmp_path: Path, entry: 
     with pytest.raises(UserError, match=r"network\.bootstrap"):
         async with start_network(tmp_path / "node", bootstrap=(entry,)):
             pytest.fail("bootstraps from nonsense")
+
+
+async def test_a_wrong_relay_is_one_clear_line(tmp_path: Path) -> None:
+    relay = RelaySettings(through=("/ip4/1.2.3.4/tcp/1",))
+    with pytest.raises(UserError, match=r"network\.relay\.through: .* lacks /p2p/"):
+        async with start_network(tmp_path / "node", relay=relay):
+            pytest.fail("is reached through nonsense")
 
 
 async def test_a_wrong_peer_id_to_deny_is_one_clear_line(tmp_path: Path) -> None:

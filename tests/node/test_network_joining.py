@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from d2m_node.network import book as book_module
 from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.network.addresses import Source
 from d2m_node.network.book import MAX_FOUND, AddressBook
+from d2m_node.network.peers import Peers
 from d2m_node.ports import PeerStatus
 from d2m_node.storage.database import open_store
 from tests.support.network import (
@@ -239,6 +241,26 @@ async def test_a_node_that_reaches_nobody_stays_up_and_says_which_dials_failed_a
         assert status.last_error is not None
         assert "/ip4/127.0.0.1/tcp/9" in status.last_error
         await wait_until(lambda: find(node, registered).next_dial_seconds is not None)
+
+
+async def test_many_dead_addresses_take_little_longer_than_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    peer_id = make_peer_id(1)
+    async with start_network(tmp_path / "node", dial_seconds=8.0, peers_target=1) as node:
+        stock = Peers._dial
+
+        async def watch(self: Peers, *arguments: Any) -> None:
+            asked.append(arguments[-1])
+            await stock(self, *arguments)
+
+        monkeypatch.setattr(Peers, "_dial", watch)
+        found = [(Source.DHT, f"/ip4/127.0.0.1/tcp/{port}") for port in (7, 8, 9, 10)]
+        assert not await node.stack.peers._try_each(peer_id, found, [])
+        assert not await node.stack.peers._try_each(peer_id, found[:1], [])
+    assert asked == [2.0, 2.0, 2.0, 2.0, 8.0]
 
 
 async def test_a_peer_that_comes_up_late_is_found(tmp_path: Path) -> None:

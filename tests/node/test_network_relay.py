@@ -179,25 +179,6 @@ async def test_a_relayed_connection_becomes_a_direct_one(tmp_path: Path) -> None
                     break
 
 
-async def test_both_sides_dial_at_once_from_the_port_that_they_listen_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without the first step, that of a caller whom everybody reaches."""
-
-    async def fail(_self: Puncher, _peer: ID, _address: str) -> None:
-        raise OSError("the caller is behind a router, too")
-
-    monkeypatch.setattr(Puncher, "_dial_plainly", fail)
-    async with (
-        start_relay(tmp_path) as relay,
-        start_hidden(tmp_path, relay, is_punching=True) as hidden,
-        start_network(tmp_path / "node", **QUIET) as node,
-    ):
-        node.set_address_book({hidden.peer_id: circuit_to(relay)})
-        await wait_direct(node, hidden)
-        await wait_direct(hidden, node)
-
-
 async def test_a_peer_that_cannot_be_reached_directly_stays_behind_the_relay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

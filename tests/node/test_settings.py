@@ -199,6 +199,7 @@ def test_what_must_be_set_is_asked_for(tmp_path: Path) -> None:
         (("roles.seller.enabled", "true"), "roles.seller.dataset"),
         (("roles.cone.stake_wei", "0"), "roles.cone.stake_wei"),
         (("chain.rpc_urls", ""), "chain.rpc_urls"),
+        (("network.lan_interfaces", "eth0"), "network.lan_interfaces: 'eth0' is no IPv4 address"),
         (("chain.confirmations", "63"), "chain.reorg_blocks: .* at most 126 together"),
         (("chain.rpc_urls", "127.0.0.1:8545"), "http://"),
     ],
