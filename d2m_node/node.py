@@ -34,7 +34,7 @@ from d2m_node.measures import MeasuredChain
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.past_jobs import PastJobs
-from d2m_node.ports import ChainPort, Library, NetworkPort, Ports, SignerPort, TrainerPort
+from d2m_node.ports import ChainPort, Library, Ports, SignerPort, TrainerPort
 from d2m_node.privacy_ledger import make_policy
 from d2m_node.request_file import METRICS
 from d2m_node.role_control import RoleOptions
@@ -188,7 +188,7 @@ async def run_node(
 
 
 def _gather_ports(
-    chain: ChainPort, network: NetworkPort, store: Store, signer: SignerPort, herald: Herald
+    chain: ChainPort, network: Libp2pNetwork, store: Store, signer: SignerPort, herald: Herald
 ) -> Ports:
     return Ports(
         chain=chain,
@@ -197,6 +197,7 @@ def _gather_ports(
         signer=signer,
         datasets=LocalDatasets(_find_data_folder()),
         herald=herald,
+        seal=network.seal,
     )
 
 

@@ -25,7 +25,7 @@ from protocol.params import ProtocolParams
 from protocol.request import TrainingSpec, compute_rate_nanos
 from protocol.samples import SampleArray
 from protocol.types import Address, BlockNumber, Digest, JobId, RoundIndex
-from protocol.wire.messages import GossipMessage, MessagesRequest
+from protocol.wire.messages import GossipMessage, MessagesRequest, PulledMessage
 
 Found = TypeVar("Found")
 Int32Array = npt.NDArray[np.int32]
@@ -149,7 +149,7 @@ class Library(Protocol):
 
     async def read_messages(
         self, peer_id: bytes, request: MessagesRequest
-    ) -> Sequence[GossipMessage]:
+    ) -> Sequence[PulledMessage]:
         """Return the messages of a job's step that this peer may have."""
 
 
@@ -218,7 +218,7 @@ class NetworkPort(Protocol):
 
     async def fetch_messages(
         self, peer_id: bytes, request: MessagesRequest
-    ) -> Sequence[GossipMessage]:
+    ) -> Sequence[PulledMessage]:
         """Pull a peer's messages of one step. Raises PeerUnreachable, StreamTimeout."""
 
 
@@ -467,6 +467,13 @@ class SignerPort(Protocol):
         """Sign an EIP-712 digest; 65 bytes ``r | s | v`` with v 27 or 28."""
 
 
+class SealPort(Protocol):
+    """What is sealed to this node's peer identity. The key never leaves the adapter."""
+
+    def open_key(self, box: bytes, binding: bytes) -> bytes:
+        """Return a key that was boxed for this node and this use. Raises SealBroken."""
+
+
 class EntropyPort(Protocol):
     """Where salts, secrets and seeds come from. The noise of a private training does not."""
 
@@ -484,4 +491,5 @@ class Ports:
     signer: SignerPort
     datasets: DatasetPort
     herald: HeraldPort
+    seal: SealPort
     entropy: EntropyPort = secrets

@@ -30,7 +30,7 @@ from protocol.metrics import MAX_CROSS_ENTROPY_BITS, MAX_SQUARED_ERROR, validate
 from protocol.model import ModelDescription
 from protocol.osmd import DEFAULT_ETA_Q16
 from protocol.profiles import STANDARD, Goal, Profile, select_profile
-from protocol.request import PPM, SamplingSpec, Tag, TrainingSpec, compute_rate_nanos
+from protocol.request import PPM, ModelAccess, SamplingSpec, Tag, TrainingSpec, compute_rate_nanos
 from protocol.step import MAX_LENGTH, MAX_LENGTHS, ONE_STEP, StepSpec
 from protocol.terms import MAX_CONES, JobTerms, Metric, TermLimits, validate_terms
 from protocol.types import RoundIndex, Wei
@@ -48,6 +48,12 @@ MODES: Final = {
     "sealed": AuctionMode.SEALED,
     "second-price": AuctionMode.SECOND_PRICE,
     "open": AuctionMode.OPEN,
+}
+
+MODEL_ACCESS: Final = {
+    "participants": ModelAccess.PARTICIPANTS,
+    "buyer-only": ModelAccess.BUYER_ONLY,
+    "public": ModelAccess.PUBLIC,
 }
 
 TARGET_RANGES: Final = {
@@ -88,6 +94,7 @@ class RequestFile:
     training: TrainingSpec
     sampling: SamplingSpec
     step: StepSpec
+    model_access: ModelAccess = ModelAccess.PARTICIPANTS
     validation_dataset: str
     """Absolute path of a dataset.toml."""
     validation_final_count: int
@@ -130,6 +137,11 @@ class _StepTable(_Table, frozen=True, kw_only=True):
     momentum: Decimal = Decimal(0)
 
 
+class _DeliveryTable(_Table, frozen=True, kw_only=True):
+    model: Literal["participants", "buyer-only", "public"] = "participants"
+    """Who may have the model in the end, besides the buyer and the CONE nodes."""
+
+
 class _ValidationTable(_Table, frozen=True, kw_only=True):
     dataset: Annotated[str, Meta(min_length=1)]
     final_count: Annotated[int, Meta(ge=1, le=999_999)]
@@ -150,6 +162,7 @@ class _RequestTable(_Table, frozen=True, kw_only=True):
     """
     sampling: _SamplingTable = _SamplingTable()
     step: _StepTable = _StepTable()
+    delivery: _DeliveryTable = _DeliveryTable()
 
 
 def read_request(path: Path) -> RequestFile:
@@ -187,6 +200,7 @@ def parse_request(table: Mapping[str, object], folder: Path) -> RequestFile:
         training=_read_training(written.training, terms.rounds_max),
         sampling=_read_sampling(written.sampling, terms.metric),
         step=_read_step(written.step),
+        model_access=MODEL_ACCESS[written.delivery.model],
         validation_dataset=str(folder / _read_path(written.validation.dataset)),
         validation_final_count=written.validation.final_count,
         validation_subset_count=written.validation.subset_count,

@@ -4,6 +4,7 @@ The terms that the contracts act on are `protocol.terms.JobTerms`. Everything he
 strings and bytes, so that the body has one encoding.
 """
 
+from enum import IntEnum
 from math import prod
 from typing import Annotated, Final
 
@@ -75,6 +76,17 @@ class ValidationSpec(
     """Largest number of samples that a round is evaluated on."""
 
 
+class ModelAccess(IntEnum):
+    """Who may have the model that a job ends with, besides its CONE nodes and its buyer."""
+
+    PARTICIPANTS = 0
+    """The job's sellers, once it is settled."""
+    BUYER_ONLY = 1
+    """Nobody. States travel sealed to who may have them, and the buyer keeps its copy sealed."""
+    PUBLIC = 2
+    """Everybody, once the job is settled."""
+
+
 class RequestBody(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
     """What a buyer wants trained, apart from the terms on chain."""
 
@@ -87,6 +99,7 @@ class RequestBody(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     sampling: SamplingSpec
     validation: ValidationSpec
     step: StepSpec = PLAIN_STEP
+    model_access: ModelAccess = ModelAccess.PARTICIPANTS
 
 
 _TRAINING: Final = RequestBody.__struct_fields__.index("training")

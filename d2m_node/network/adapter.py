@@ -36,9 +36,10 @@ from d2m_node.network.naming import parse_bootstrap
 from d2m_node.network.peers import offline_statuses
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.network.stack import Stack
-from d2m_node.ports import Library, PeerStatus
+from d2m_node.ports import Library, PeerStatus, SealPort
+from d2m_node.sealing import IdentitySeal
 from protocol.types import Digest
-from protocol.wire.messages import GossipMessage, MessagesRequest
+from protocol.wire.messages import GossipMessage, MessagesRequest, PulledMessage
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Libp2pNetwork:
         addresses: AddressStore,
     ) -> None:
         self._key_pair = key_pair
+        self._seal = IdentitySeal(key_pair.private_key.to_bytes())
         self._settings = settings
         self._peer_id = ID.from_pubkey(key_pair.public_key).to_bytes()
         _check_denied(settings)
@@ -181,6 +183,11 @@ class Libp2pNetwork:
             yield stack
 
     @property
+    def seal(self) -> SealPort:
+        """Opens what is sealed to this node's identity."""
+        return self._seal
+
+    @property
     def peer_id(self) -> bytes:
         """This node's libp2p identity."""
         return self._peer_id
@@ -234,7 +241,7 @@ class Libp2pNetwork:
 
     async def fetch_messages(
         self, peer_id: bytes, request: MessagesRequest
-    ) -> Sequence[GossipMessage]:
+    ) -> Sequence[PulledMessage]:
         """See `NetworkPort.fetch_messages`."""
         with self._borrow() as stack:
             return await stack.client.fetch_messages(peer_id, request)

@@ -33,9 +33,9 @@ from protocol.wire.codec import MAX_BATCH_BYTES, decode_message
 from protocol.wire.messages import (
     BlobHeader,
     BlobRequest,
-    GossipMessage,
     MessageBatch,
     MessagesRequest,
+    PulledMessage,
 )
 from protocol.wire.topics import BLOB_PROTOCOL, MESSAGES_PROTOCOL
 
@@ -239,7 +239,7 @@ class StreamClient:
 
     async def fetch_messages(
         self, peer_id: bytes, request: MessagesRequest
-    ) -> Sequence[GossipMessage]:
+    ) -> Sequence[PulledMessage]:
         """Pull a peer's messages of one step; see `NetworkPort.fetch_messages`."""
         try:
             async with self.open_stream(peer_id, MESSAGES_PROTOCOL) as stream:
@@ -314,14 +314,14 @@ async def _receive_header(stream: PeerStream, max_bytes: int) -> int:
     return header.size_bytes
 
 
-def _decode_batch(batch: object, request: MessagesRequest) -> Sequence[GossipMessage]:
+def _decode_batch(batch: object, request: MessagesRequest) -> Sequence[PulledMessage]:
     """Decode the answer to a request. Raises InvalidMessage."""
     if not isinstance(batch, MessageBatch):
         raise InvalidMessage(f"{type(batch).__name__} where a batch belongs")
     messages = []
     for encoded in batch.messages:
         message = decode_message(encoded)
-        if not isinstance(message, GossipMessage):
+        if not isinstance(message, PulledMessage):
             raise InvalidMessage(f"{type(message).__name__} in a batch")
         kind = message.__struct_config__.tag
         if (kind, message.job_id) != (request.kind, request.job_id):

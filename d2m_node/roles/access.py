@@ -12,6 +12,7 @@ from typing import Final
 from d2m_node.ports import Purpose, Reference, TopicPlace
 from protocol.digest import RoundHeader
 from protocol.job import OVER, JobPhase, JobState
+from protocol.request import ModelAccess
 from protocol.sortition import BallotKind
 from protocol.types import Address, Digest
 from protocol.wire import messages as wire
@@ -65,7 +66,14 @@ READERS: Final[Mapping[Matter, frozenset[Standing]]] = {
     Matter.SETTLED_MODEL: _POOL | {Standing.BUYER, Standing.SELLER},
     Matter.OWN_FILE: _NOBODY,
 }
-"""Who may have a blob."""
+"""Who may have a blob, unless the request says otherwise."""
+
+SETTLED_READERS: Final[Mapping[ModelAccess, frozenset[Standing]]] = {
+    ModelAccess.PARTICIPANTS: READERS[Matter.SETTLED_MODEL],
+    ModelAccess.BUYER_ONLY: READERS[Matter.NEW_MODEL],
+    ModelAccess.PUBLIC: READERS[Matter.SETTLED_MODEL] | {Standing.ANYBODY},
+}
+"""Who may have the model of a settled job, by what its request says."""
 
 
 TOPIC_SPEAKERS: Final[Mapping[Topic, frozenset[Standing]]] = {
@@ -124,9 +132,15 @@ def _find_state(digest: Digest, job: JobState) -> Matter:
     return Matter.ROUND_STATE if is_newest else Matter.OTHER_STATE
 
 
-def may_read(matter: Matter, standings: frozenset[Standing]) -> bool:
-    """Tell whether a peer may have a blob."""
-    return not READERS[matter].isdisjoint(standings)
+def may_read(
+    matter: Matter,
+    standings: frozenset[Standing],
+    model_access: ModelAccess = ModelAccess.PARTICIPANTS,
+) -> bool:
+    """Tell whether a peer may have a blob, in the clear or, if the job wants that, sealed."""
+    is_settled = matter is Matter.SETTLED_MODEL
+    readers = SETTLED_READERS[model_access] if is_settled else READERS[matter]
+    return not readers.isdisjoint(standings)
 
 
 def may_pull(message: GossipMessage, job: JobState, accounts: frozenset[Address]) -> bool:

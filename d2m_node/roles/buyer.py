@@ -24,6 +24,7 @@ from d2m_node.roles.bids import (
     recall_bid,
 )
 from d2m_node.roles.boundary import run_to_failure
+from d2m_node.roles.delivery import is_delivered, keep_model
 from d2m_node.roles.desk import BuyerDesk
 from d2m_node.roles.jobs import check_closed, check_place, job_in
 from d2m_node.roles.post import Post
@@ -31,7 +32,7 @@ from d2m_node.roles.refusals import Objection
 from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import OVER, Rooms
 from d2m_node.roles.service import serve_jobs
-from d2m_node.roles.sources import fetch, load_body
+from d2m_node.roles.sources import fetch_result, load_body
 from d2m_node.roles.statements import UNSIGNED
 from d2m_node.roles.transitions import (
     close_enrolment_in_turn,
@@ -43,14 +44,10 @@ from d2m_node.roles.turns import Turn
 from d2m_node.roles.validation import FINAL_PART, SELECTION_PART, load_split
 from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
-from protocol.model import count_parameters
-from protocol.request import (
-    RequestBody,
-)
+from protocol.request import ModelAccess, RequestBody
 from protocol.samples import encode_samples
 from protocol.sortition import BallotKind
-from protocol.types import Address, Digest, JobId
-from protocol.update import TENSOR_HEADER_BYTES, TensorKind, decode_tensor
+from protocol.types import Address, JobId
 from protocol.validation_set import compute_validation_root, encode_part, select_part
 from protocol.wire import messages as wire
 
@@ -106,7 +103,7 @@ async def _take_missed_models(post: Post) -> None:
     async with trio.open_nursery() as nursery:
         async for job in each_past_job(ports.chain.state, ports.store, (Tie.BUYER,)):
             is_made = job.ended is not None and job.decided_rounds
-            if is_made and not await _is_delivered(ports, job.job_id):
+            if is_made and not await is_delivered(ports, job.job_id):
                 nursery.start_soon(_take_missed_model, post, job)
 
 
@@ -143,7 +140,7 @@ async def _see_job(ports: Ports, rooms: Rooms, job_id: JobId) -> None:
     def turn_from(block: int) -> Turn:
         return turn_after_pool(job(), me, block)
 
-    if job().phase in OVER and await _is_delivered(ports, job_id):
+    if job().phase in OVER and await is_delivered(ports, job_id):
         return
     room = await rooms.enter(job_id)
     await close_enrolment_in_turn(chain, job, turn_from)
@@ -232,27 +229,13 @@ async def _serve_part(
     log.info("validation_part_offered", part=part, size_bytes=len(data))
 
 
-async def _is_delivered(ports: Ports, job_id: JobId) -> bool:
-    """Tell whether the model is here; one that the disk has lost is fetched again."""
-    digest = await ports.store.journal.recall("model", str(job_id))
-    return digest is not None and await ports.store.blobs.get(Digest(digest)) is not None
-
-
 async def _take_model(ports: Ports, job: JobState, body: RequestBody) -> None:
     """Fetch the final parameters by the digest on chain, and keep them as a model file."""
     assert job.ended is not None
-    size = count_parameters(body.model)
-    data = await fetch(
-        ports,
-        job.ended.model_digest,
-        [cone.account for cone in job.cones],
-        max_bytes=TENSOR_HEADER_BYTES + 4 * size,
-        reference=Reference(Purpose.STATE, job.job_id),
-    )
-    parameters = decode_tensor(data, TensorKind.PARAMETERS, size)
+    parameters = await fetch_result(ports, job, body)
     file = encode_model_file(
         parameters, domain=ports.chain.domain, job=job.job_id, model=body.model
     )
-    digest = await ports.store.blobs.put(file, Reference(Purpose.MODEL, job.job_id))
-    await ports.store.journal.remember("model", str(job.job_id), digest)
+    is_sealed = body.model_access is ModelAccess.BUYER_ONLY
+    await keep_model(ports, job.job_id, file, is_sealed=is_sealed)
     log.info("model_delivered", digest=job.ended.model_digest.hex())

@@ -15,6 +15,7 @@ from d2m_node.roles.bids import (
     find_open_auction,
     refuse_unknown_bids,
 )
+from d2m_node.roles.delivery import open_model
 from protocol.auction import AuctionMode
 from protocol.deposits import validate_seller_deposit
 from protocol.errors import InvalidParams, RuleViolation
@@ -167,6 +168,7 @@ class BuyerDesk:
             training=request.training,
             sampling=request.sampling,
             step=request.step,
+            model_access=request.model_access,
             validation=ValidationSpec(
                 root=compute_validation_root(encode_samples(samples.inputs), samples.labels),
                 sample_count=len(samples.inputs),
@@ -230,15 +232,6 @@ class BuyerDesk:
     async def model(self, job_id: JobId) -> bytes | None:
         """Return a delivered model as a safetensors file, or None if there is none (yet).
 
-        Raises UserError if it was delivered, and the disk has lost it.
+        Raises UserError if it was delivered, and the disk has lost it or it does not open.
         """
-        digest = await self._ports.store.journal.recall("model", str(job_id))
-        if digest is None:
-            return None
-        file = await self._ports.store.blobs.get(Digest(digest))
-        if file is None:
-            raise UserError(
-                f"job {job_id}: the model was delivered, and its file is damaged or gone; restart"
-                " the node with the buyer role on, and it is fetched from the job's CONE nodes"
-            )
-        return file
+        return await open_model(self._ports, job_id)

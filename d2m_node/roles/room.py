@@ -244,7 +244,8 @@ class Room:
                 log.info("pull_failed", error=str(error))
                 return
         for message in received:
-            self.validate(message)
+            if isinstance(message, GossipMessage):
+                self.validate(message)
 
     def serve(self, request: MessagesRequest) -> list[GossipMessage]:
         """Return the kept messages that a peer asks for, both sides of an equivocation too."""

@@ -8,6 +8,7 @@ from d2m_node.offload import offload
 from d2m_node.ports import Ports, Purpose, Reference
 from d2m_node.roles.access import covers
 from d2m_node.roles.jobs import buyer_of, job_in, terms_of
+from d2m_node.roles.sealed_states import WantedState, fetch_sealed
 from protocol.aggregation import RoundRules
 from protocol.digest import RoundHeader, decode_sampler_state
 from protocol.errors import ProtocolError
@@ -15,7 +16,7 @@ from protocol.fixed_point import Int32
 from protocol.job import JobPhase, JobState
 from protocol.metrics import validate_metric
 from protocol.model import count_parameters, initial_parameters
-from protocol.request import MAX_BODY_BYTES, RequestBody, decode_body, validate_work
+from protocol.request import MAX_BODY_BYTES, ModelAccess, RequestBody, decode_body, validate_work
 from protocol.round import ModelState, apply_header, compute_initial_state
 from protocol.terms import Metric
 from protocol.types import NO_DIGEST, Address, Digest, JobId
@@ -119,15 +120,10 @@ async def load_model_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
         return await offload(
             compute_initial_state, round_rules(job, body), Digest(body.initial_seed), seller_count
         )
-    sampler = await fetch(
-        ports,
-        headers[-1].sampler_digest,
-        [cone.account for cone in job.cones],
-        max_bytes=8 * seller_count,
-        reference=Reference(Purpose.STATE, job.job_id),
-    )
+    last = headers[-1]
+    sampler = await _fetch_state(ports, job, body, last, last.sampler_digest, 8 * seller_count)
     state = ModelState(
-        parameters=await _fetch_parameters(ports, job, body, headers[-1].model_digest),
+        parameters=await _fetch_parameters(ports, job, body, last),
         sampler=decode_sampler_state(sampler, seller_count),
         credits=(0,) * seller_count,
         misses=(0,) * seller_count,
@@ -151,7 +147,7 @@ async def load_round_state(ports: Ports, job: JobState, body: RequestBody) -> Mo
     if len(headers) == 1:
         previous = await offload(initial_parameters, body.model, Digest(body.initial_seed))
     else:
-        previous = await _fetch_parameters(ports, job, body, headers[-2].model_digest)
+        previous = await _fetch_parameters(ports, job, body, headers[-2])
     return replace(state, previous_parameters=previous)
 
 
@@ -160,15 +156,53 @@ def _read_headers(job: JobState) -> list[RoundHeader]:
 
 
 async def _fetch_parameters(
-    ports: Ports, job: JobState, body: RequestBody, digest: Digest
+    ports: Ports, job: JobState, body: RequestBody, header: RoundHeader
 ) -> Int32:
     """Fetch parameters that a decided header names."""
     size = count_parameters(body.model)
-    tensor = await fetch(
-        ports,
-        digest,
-        [cone.account for cone in job.cones],
-        max_bytes=TENSOR_HEADER_BYTES + 4 * size,
-        reference=Reference(Purpose.STATE, job.job_id),
+    tensor = await _fetch_state(
+        ports, job, body, header, header.model_digest, TENSOR_HEADER_BYTES + 4 * size
     )
     return decode_tensor(tensor, TensorKind.PARAMETERS, size)
+
+
+async def fetch_result(ports: Ports, job: JobState, body: RequestBody) -> Int32:
+    """Fetch the parameters with which training ended, for who asked for them.
+
+    What travels sealed is not kept in the clear. Raises PeerUnreachable.
+    """
+    assert job.ended is not None
+    size = count_parameters(body.model)
+    digest, max_bytes = job.ended.model_digest, TENSOR_HEADER_BYTES + 4 * size
+    accounts = [cone.account for cone in job.cones]
+    if body.model_access is ModelAccess.BUYER_ONLY:
+        last = _read_headers(job)[-1].round_index
+        wanted = WantedState(
+            job_id=job.job_id, round_index=last, digest=digest, max_bytes=max_bytes
+        )
+        data = await fetch_sealed(ports, wanted, peers_of(ports, accounts))
+    else:
+        reference = Reference(Purpose.STATE, job.job_id)
+        data = await fetch(ports, digest, accounts, max_bytes=max_bytes, reference=reference)
+    return decode_tensor(data, TensorKind.PARAMETERS, size)
+
+
+async def _fetch_state(  # noqa: PLR0913 - one blob of a state, and whose it is
+    ports: Ports,
+    job: JobState,
+    body: RequestBody,
+    header: RoundHeader,
+    digest: Digest,
+    max_bytes: int,
+) -> bytes:
+    """Fetch one blob of a decided state and keep it, sealed on the way if the job wants that."""
+    accounts = [cone.account for cone in job.cones]
+    reference = Reference(Purpose.STATE, job.job_id)
+    if body.model_access is not ModelAccess.BUYER_ONLY:
+        return await fetch(ports, digest, accounts, max_bytes=max_bytes, reference=reference)
+    wanted = WantedState(
+        job_id=job.job_id, round_index=header.round_index, digest=digest, max_bytes=max_bytes
+    )
+    data = await fetch_sealed(ports, wanted, peers_of(ports, accounts))
+    await ports.store.blobs.put(data, reference, digest=digest)
+    return data

@@ -11,9 +11,10 @@ tag    message                where
 3      AvailabilityBitmap     gossip, job topic ``votes``
 4      VoteCommit             gossip, job topic ``votes``
 5      retired                a vote's opening with a salt of its own
-6      ValidationOffer        gossip, job topic ``votes``
-7      ValidationReceipt      gossip, job topic ``votes``
+6      ValidationOffer        gossip, topic ``validation``
+7      ValidationReceipt      gossip, topic ``validation``
 8      VoteOpening            gossip, job topic ``votes``
+9      StateKey               in a ``MessageBatch`` alone
 32     BlobRequest            stream ``blob``, client to server
 33     BlobHeader             stream ``blob``, server to client
 34     MessagesRequest        stream ``messages``, client to server
@@ -127,6 +128,22 @@ class ValidationReceipt(Message, frozen=True, array_like=True, kw_only=True, tag
     signature: Signature
 
 
+class StateKey(Message, frozen=True, array_like=True, kw_only=True, tag=9):
+    """What opens one blob of a state that travels sealed, for the peer that asks (`ModelAccess`).
+
+    No signature: the digest on the chain tells whether the key was right.
+    """
+
+    job_id: Number
+    round_index: Number
+    digest: Bytes32
+    """Keccak-256 of the blob itself."""
+    sealed_digest: Bytes32
+    """Keccak-256 of the sealed blob, under which it is served."""
+    box: Annotated[bytes, Meta(max_length=256)]
+    """Its key, sealed to the peer that asks."""
+
+
 class BlobRequest(Message, frozen=True, array_like=True, kw_only=True, tag=32):
     """Ask for a blob by its Keccak-256, from ``offset`` to its end."""
 
@@ -149,7 +166,7 @@ class MessagesRequest(Message, frozen=True, array_like=True, kw_only=True, tag=3
 
     job_id: Number
     kind: Index
-    """Tag of the messages wanted, 1 to 7."""
+    """Tag of the messages wanted, 1 to 9."""
     step: Number
     """Round for updates, ``mini`` for votes, part for validation; as in `step_of`."""
 
@@ -214,8 +231,11 @@ GossipMessage = (
     | ValidationReceipt
 )
 
+PulledMessage = GossipMessage | StateKey
+"""What a `MessageBatch` may hold."""
+
 AnyMessage = (
-    GossipMessage
+    PulledMessage
     | BlobRequest
     | BlobHeader
     | MessagesRequest

@@ -2,18 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from d2m_node.errors import PeerUnreachable
 from d2m_node.network.adapter import Libp2pNetwork
+from d2m_node.roles.sealed_states import WantedState, fetch_sealed
 from protocol.events import PeerBound
 from protocol.hashing import keccak
+from protocol.request import ModelAccess
 from protocol.types import Digest
 from protocol.wire import messages as wire
-from tests.support.access import ASKERS, BLOBS, Stage
+from tests.support.access import ASKERS, BLOBS, PARAMETERS, Stage
 from tests.support.job import JOB, Offer
 from tests.support.network import start_network
 
@@ -39,9 +41,11 @@ class Town:
 
 
 @asynccontextmanager
-async def open_town(folder: Path, point: str) -> AsyncIterator[Town]:
+async def open_town(
+    folder: Path, point: str, model_access: ModelAccess = ModelAccess.PARTICIPANTS
+) -> AsyncIterator[Town]:
     """Start real hosts, and let the registry name all but the stranger's."""
-    stage = Stage(point)
+    stage = Stage(point, model_access)
     async with AsyncExitStack() as all_of_them:
         server = await all_of_them.enter_async_context(
             start_network(folder / "server", stage.server.library)
@@ -95,3 +99,21 @@ async def test_gossip_is_pulled_by_the_pool_alone_over_a_socket(tmp_path: Path) 
             for asker, host in town.hosts.items()
         }
     assert {asker for asker, messages in found.items() if messages} == {"cone", "other cone"}
+
+
+async def test_a_sealed_state_is_opened_over_a_socket_by_who_may_have_it(tmp_path: Path) -> None:
+    state = WantedState(job_id=JOB, round_index=0, digest=keccak(PARAMETERS), max_bytes=1000)
+    opened = set()
+    async with open_town(tmp_path, "second round", ModelAccess.BUYER_ONLY) as town:
+        for asker, host in town.hosts.items():
+            own = town.stage.peers[asker].ports
+            ports = replace(own, network=host, seal=host.seal)
+            try:
+                assert await fetch_sealed(ports, state, [town.server.peer_id]) == PARAMETERS
+            except PeerUnreachable:
+                continue
+            opened.add(asker)
+        clear = {await town.ask(asker, state.digest) for asker in ASKERS}
+        absent = {await town.ask(asker, NOWHERE) for asker in ASKERS}
+    assert opened == {"cone", "other cone", "seller"}
+    assert clear == absent, "not even the pool has it in the clear"

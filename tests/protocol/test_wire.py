@@ -39,6 +39,7 @@ def build_messages(kind: type[Any]) -> st.SearchStrategy[Any]:
         wire.Index: st.integers(0, 255),
         wire.BlobSize: st.integers(0, 2**31),
         bool: st.booleans(),
+        wire.StateKey.__annotations__["box"]: st.binary(max_size=256),
         wire.ChunkCount: st.integers(0, 2048),
         wire.DialBackAnswer.__annotations__["outcome"]: st.integers(0, 2),
         wire.ChunkList.__annotations__["hashes"]: st.binary(max_size=256),

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from d2m_node.ports import Purpose, Reference
 from protocol.bitmap import encode_bitmap
 from protocol.digest import NO_UTILITY, RoundHeader
 from protocol.events import AttemptOpened, PeerBound, TrainingEnded
 from protocol.hashing import keccak
 from protocol.job import JobPhase
+from protocol.request import ModelAccess, encode_body
 from protocol.sortition import BallotKind
 from protocol.types import BlockNumber, Digest, JobId, RoundIndex, UtilityQ20
 from tests.support.decided import decide_first_round, open_second_round
-from tests.support.job import JOB, Cast
+from tests.support.job import BODY, JOB, Cast
 from tests.support.market import DOMAIN, Node
 
 POINTS = ("first round", "second round", "final evaluation", "ended", "settled", "cancelled")
@@ -72,10 +75,12 @@ def make_header() -> RoundHeader:
 class Stage:
     """One CONE node that keeps a blob of each kind, and peers that ask it."""
 
-    def __init__(self, point: str) -> None:
+    def __init__(self, point: str, model_access: ModelAccess = ModelAccess.PARTICIPANTS) -> None:
         self.cast = Cast()
         self.cast.start()
         self.server = self.cast.cones[0]
+        self.body = msgspec.structs.replace(BODY, model_access=model_access)
+        self._request(encode_body(self.body))
         for kept in BLOBS.values():
             self.server.store.blobs.keep(kept.data, Reference(kept.purpose, kept.job_id))
         self.peers = {
@@ -89,6 +94,14 @@ class Stage:
         }
         self._turn_to(point)
         self._add_others()
+
+    def _request(self, body: bytes) -> None:
+        """Let the job be about a request that all its nodes have."""
+        market = self.cast.market
+        for node in (self.cast.buyer, *self.cast.sellers, *self.cast.cones):
+            node.store.blobs.keep(body, Reference(Purpose.REQUEST, JOB))
+        job = replace(market.state.jobs[JOB], body_hash=keccak(body))
+        market.state = replace(market.state, jobs={JOB: job})
 
     def _turn_to(self, point: str) -> None:
         market = self.cast.market

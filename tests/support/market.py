@@ -27,6 +27,7 @@ from d2m_node.roles.room import Room
 from d2m_node.roles.rooms import Rooms
 from d2m_node.roles.shift import Shift
 from d2m_node.rpc.herald import Herald
+from d2m_node.sealing import IdentitySeal
 from d2m_node.simulation.nodes.memory import MemoryPastJobs
 from protocol.events import (
     Event,
@@ -331,7 +332,8 @@ class Node:
     def __init__(self, market: Market, name: str) -> None:
         self.name = name
         self.signer = Signer(name)
-        self.peer_id = b"peer " + name.encode()
+        self.seal = IdentitySeal(keccak(b"peer " + name.encode()))
+        self.peer_id = self.seal.peer_id
         self.network = Network(market, self.peer_id)
         self.store = Store()
         self.chain = NodeChain(market, self.signer.address)
@@ -345,6 +347,7 @@ class Node:
             signer=self.signer,
             datasets=Datasets(),
             herald=Herald(MemoryFacts()),
+            seal=self.seal,
         )
         market.nodes[self.peer_id] = self
 

@@ -227,6 +227,7 @@ class FakeNode:
             signer=cast(Any, FakeSigner(self.account)),
             datasets=cast(Any, None),
             herald=self.herald,
+            seal=cast(Any, None),
         )
         return RpcContext(
             ports=ports,

@@ -22,7 +22,7 @@ from d2m_node.ports import Verdict
 from d2m_node.simulation.network.links import FabricOptions, Links, as_fraction, draw_word, mix
 from protocol.errors import InvalidMessage
 from protocol.wire.codec import decode_message, encode_message
-from protocol.wire.messages import GossipMessage
+from protocol.wire.messages import GossipMessage, PulledMessage
 
 MESSAGES_KEPT: Final = 4096
 
@@ -43,21 +43,21 @@ Outgoing = Callable[[str, GossipMessage], Sequence[GossipMessage | Whisper]]
 class CheckedMessage:
     """A message as it arrives: encoded and decoded, or what is wrong with it."""
 
-    message: GossipMessage | None
+    message: PulledMessage | None
     size_bytes: int
     fault: str = ""
 
 
 @lru_cache(maxsize=MESSAGES_KEPT)
-def check_message(message: GossipMessage) -> CheckedMessage:
+def check_message(message: PulledMessage) -> CheckedMessage:
     """Send a message through the codec, once for all who get it: messages never change."""
     data = encode_message(message)
     try:
         decoded = decode_message(data)
     except InvalidMessage as error:
         return CheckedMessage(None, len(data), str(error))
-    if not isinstance(decoded, GossipMessage):
-        return CheckedMessage(None, len(data), f"{type(decoded).__name__} is not for gossip")
+    if not isinstance(decoded, PulledMessage):
+        return CheckedMessage(None, len(data), f"{type(decoded).__name__} is no answer")
     return CheckedMessage(decoded, len(data))
 
 

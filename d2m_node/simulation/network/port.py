@@ -26,7 +26,7 @@ from d2m_node.simulation.network.courier import (
 from d2m_node.simulation.network.links import FabricOptions, Links, draw_word
 from d2m_node.simulation.nodes.memory import hash_blob
 from protocol.types import Digest
-from protocol.wire.messages import GossipMessage, MessagesRequest
+from protocol.wire.messages import GossipMessage, MessagesRequest, PulledMessage
 
 Validate = Callable[[GossipMessage], Verdict]
 
@@ -181,8 +181,9 @@ class FabricPort:
         if not readers:
             return Verdict.IGNORE
         message = content.message
-        if message is None:
-            self._conduct.blame(sender.peer_id, content.fault)
+        if not isinstance(message, GossipMessage):
+            fault = content.fault or f"{type(message).__name__} is not for gossip"
+            self._conduct.blame(sender.peer_id, fault)
             return Verdict.REJECT
         verdicts = [reader.judge(message) for reader in readers]
         if Verdict.REJECT in verdicts:
@@ -238,7 +239,7 @@ class FabricPort:
 
     async def fetch_messages(
         self, peer_id: bytes, request: MessagesRequest
-    ) -> Sequence[GossipMessage]:
+    ) -> Sequence[PulledMessage]:
         """See `NetworkPort.fetch_messages`."""
         server = await self._reach(peer_id)
         with self._stream_to(server):

@@ -6,11 +6,9 @@ Nothing here guards anything. Whoever knows the seed knows all of it.
 from dataclasses import dataclass
 
 from d2m_node.keys import LocalSigner
+from d2m_node.sealing import IdentitySeal
 from protocol.hashing import hash_domain, word
 from protocol.types import Address
-
-_MULTIHASH_SHA256 = bytes([0x12, 0x20])
-"""Peer ids of libp2p begin with the code of their hash and its length."""
 
 
 class SeededEntropy:
@@ -35,9 +33,14 @@ class Identity:
 
     name: str
     signer: LocalSigner
-    peer_id: bytes
+    seal: IdentitySeal
     secret: bytes
     """What the node's own randomness comes from."""
+
+    @property
+    def peer_id(self) -> bytes:
+        """Its name in the network."""
+        return self.seal.peer_id
 
     @property
     def account(self) -> Address:
@@ -51,7 +54,7 @@ def make_identity(seed: int, name: str) -> Identity:
     return Identity(
         name=name,
         signer=LocalSigner(hash_domain("account", root)),
-        peer_id=_MULTIHASH_SHA256 + hash_domain("peer", root),
+        seal=IdentitySeal(hash_domain("peer", root)),
         secret=hash_domain("secret", root),
     )
 

@@ -213,6 +213,7 @@ class SimulatedNode:
             signer=self.identity.signer,
             datasets=self._equipment.datasets,
             herald=herald,
+            seal=self.identity.seal,
             entropy=self._entropy,
         )
 
