@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Final
 
 import structlog
@@ -50,7 +51,8 @@ class _Assembly:
     """A blob that is being put together after one list."""
 
     chunks: ChunkList
-    data: bytearray
+    data: BytesIO
+    """As large as the blob from the start, and in the end the blob itself, without a copy."""
     missing: set[int]
     workers: int
     """Sources that are still at it."""
@@ -60,7 +62,7 @@ class _Assembly:
     @classmethod
     def begin(cls, chunks: ChunkList, workers: int) -> "_Assembly":
         count = count_chunks(chunks.size_bytes)
-        return cls(chunks, bytearray(chunks.size_bytes), set(range(count)), workers)
+        return cls(chunks, BytesIO(bytes(chunks.size_bytes)), set(range(count)), workers)
 
     def choose_run(self) -> range:
         """Choose the next chunks that fewest sources are fetching; empty if all have enough."""
@@ -83,7 +85,8 @@ class _Assembly:
         expected = self.chunks.hashes[HASH_BYTES * index : HASH_BYTES * (index + 1)]
         if hash_chunk(chunk) != expected:
             raise RuleViolation(f"chunk {index} is not the one in its own list")
-        self.data[index * CHUNK_BYTES : index * CHUNK_BYTES + len(chunk)] = chunk
+        self.data.seek(index * CHUNK_BYTES)
+        self.data.write(chunk)
         self.missing.discard(index)
 
     def wake(self) -> None:
@@ -203,7 +206,7 @@ class ChunkFetch:
             while assembly.missing and assembly.workers:
                 await assembly.changed.wait()
             nursery.cancel_scope.cancel()
-        return None if assembly.missing else bytes(assembly.data)
+        return None if assembly.missing else assembly.data.getvalue()
 
     async def _fetch_from(self, source: bytes, digest: Digest, assembly: _Assembly) -> None:
         try:

@@ -8,6 +8,7 @@ fetched again. A disk that takes no more ends the keeping, not the fetch.
 import os
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,7 @@ class Partials:
         """Return the first bytes of a blob, which may be wrong; none if nothing is kept."""
         return await trio.to_thread.run_sync(self._load_beginning, digest, max_bytes)
 
-    async def restore_chunks(self, digest: Digest, chunks: ChunkList, data: bytearray) -> set[int]:
+    async def restore_chunks(self, digest: Digest, chunks: ChunkList, data: BytesIO) -> set[int]:
         """Put chunks that are kept and belong to a list in their places; return which."""
         return await trio.to_thread.run_sync(self._restore_chunks, digest, chunks, data)
 
@@ -95,7 +96,7 @@ class Partials:
         except OSError:
             return b""
 
-    def _restore_chunks(self, digest: Digest, chunks: ChunkList, data: bytearray) -> set[int]:
+    def _restore_chunks(self, digest: Digest, chunks: ChunkList, data: BytesIO) -> set[int]:
         found: set[int] = set()
         for path in self._paths(digest):
             try:
@@ -124,13 +125,14 @@ class Partials:
                 path.unlink(missing_ok=True)
 
 
-def _read_chunks(descriptor: int, chunks: ChunkList, data: bytearray, known: set[int]) -> set[int]:
+def _read_chunks(descriptor: int, chunks: ChunkList, data: BytesIO, known: set[int]) -> set[int]:
     found = set()
     for index in set(range(count_chunks(chunks.size_bytes))) - known:
         start = index * CHUNK_BYTES
         chunk = os.pread(descriptor, min(CHUNK_BYTES, chunks.size_bytes - start), start)
         expected = chunks.hashes[HASH_BYTES * index : HASH_BYTES * (index + 1)]
         if hash_chunk(chunk) == expected:
-            data[start : start + len(chunk)] = chunk
+            data.seek(start)
+            data.write(chunk)
             found.add(index)
     return found
