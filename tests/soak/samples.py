@@ -23,8 +23,9 @@ LIMITS: Final = MappingProxyType(
         "threads": 0.05,
     }
 )
-"""Flat is what grows by at most so much per job: of memory the folded state of the job's events, a
-few dozen KiB, and what an allocator keeps of it; of descriptors and threads one in twenty jobs."""
+"""Flat is what grows by at most so much per job: of memory what the first fifty jobs or so add to
+the events that are kept for subscribers, about 80 KiB a job, and what an allocator keeps of jobs
+that have left the state; of descriptors and threads one in twenty jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
