@@ -33,9 +33,9 @@ from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.ports import ChainPort, Library, Purpose, Reference, StorePort
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.storage.database import open_store
-from protocol.hashing import keccak
+from protocol.hashing import Domain, keccak
 from protocol.market import MarketState
-from protocol.types import Digest, JobId
+from protocol.types import Address, Digest, JobId
 from tests.support.network import PATIENCE_SECONDS, Notebook, Shelf, build_settings
 
 PIECE_BYTES = 1024 * 1024
@@ -81,7 +81,8 @@ async def give(arguments: argparse.Namespace) -> None:
             else:
                 await store.blobs.put(data, KEPT_FOR)
             del data
-        chain = cast(ChainPort, SimpleNamespace(state=MarketState()))
+        domain = Domain(1, Address(bytes(20)))
+        chain = cast(ChainPort, SimpleNamespace(state=MarketState(), domain=domain))
         library: Library = NodeLibrary(cast(StorePort, store), chain, {})
         if arguments.keeps:
             library = shelf
