@@ -11,7 +11,7 @@ from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.kad_dht.pb import kademlia_pb2
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
-from libp2p.relay.circuit_v2.pb import circuit_pb2
+from libp2p.relay.circuit_v2.pb import circuit_pb2, dcutr_pb2
 from libp2p.utils.varint import encode_uvarint
 
 from protocol.hashing import keccak
@@ -127,6 +127,15 @@ def _build_relay() -> list[bytes]:
     return [prefix_varint(one.SerializeToString()) for one in found]
 
 
+def _build_punches() -> list[bytes]:
+    found = [
+        dcutr_pb2.HolePunch(type=kind, ObsAddrs=[bytes.fromhex("047f000001060009")] * count)
+        for kind in (dcutr_pb2.HolePunch.CONNECT, dcutr_pb2.HolePunch.SYNC)
+        for count in (0, 1, 100)
+    ]
+    return [prefix_varint(one.SerializeToString()) for one in found]
+
+
 def _build_identities() -> list[bytes]:
     told = Identify(
         protocol_version="x" * 100,
@@ -153,6 +162,7 @@ class Arsenal:
                 "/ipfs/id": _build_identities(),
                 "/ipfs/ping": [bytes(32)],
                 "circuit": _build_relay(),
+                "dcutr": _build_punches(),
                 "multistream": [prefix_varint(name) for name in names],
             }
         )

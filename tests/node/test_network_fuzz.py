@@ -47,6 +47,8 @@ PROTOCOLS = [
     GOSSIP_PROTOCOL,
     "/multistream/1.0.0",
     "/d2m/kad/1",
+    "/libp2p/circuit/relay/0.2.0/stop",
+    "/libp2p/dcutr",
     "/ipfs/id/1.0.0",
     "/ipfs/id/push/1.0.0",
     "/ipfs/ping/1.0.0",
