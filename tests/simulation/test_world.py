@@ -61,7 +61,8 @@ def test_a_job_without_any_gossip_ends_the_same_and_costs_the_same() -> None:
     heard, deaf = run(**SEVEN), run(network={"loss": 1.0}, **SEVEN)
     assert deaf.ended == heard.ended == "ended"
     assert (deaf.accuracy, deaf.votes) == (heard.accuracy, heard.votes)
-    assert deaf.gas == heard.gas, "one node sends for all, as ever"
+    # One node sends for all, as ever. A zero byte in a signature is cheaper than another one.
+    assert deaf.gas == pytest.approx(heard.gas, rel=1e-3)
 
 
 def test_a_job_whose_model_is_for_its_buyer_only_is_decided_the_same(honest: Outcome) -> None:
