@@ -51,7 +51,7 @@ BALANCE_WEI = Wei(1000 * 10**18)
 BID_WEI = 10 * 10**18
 BID_STEP_WEI = 10**18
 """Each further buyer bids this much more."""
-JOIN_SECONDS = 90.0
+JOIN_SECONDS = 180.0
 JOB_SECONDS = 900.0
 PARAMS_FILE = Path(__file__).parents[2] / "configs" / "params" / "dev.toml"
 
@@ -238,7 +238,9 @@ async def _wait_joined(chain: ChainPort, options: DevnetOptions, show: Show) -> 
         return
     state = chain.state
     raise NodeError(
-        f"only {len(state.peers)} of {count} nodes joined within {JOIN_SECONDS:.0f} seconds"
+        f"after {JOIN_SECONDS:.0f} seconds only {len(state.peers)} of {count} nodes, "
+        f"{len(state.datasets)} of {options.sellers} datasets and {len(state.stakes)} of "
+        f"{options.cones} stakes are registered"
     )
 
 
