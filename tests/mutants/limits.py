@@ -38,8 +38,8 @@ LIMITS = (
     Mutant(
         bug="a round evaluates its candidates only",
         file="request.py",
-        old="sellers_per_round + 2,",
-        new="sellers_per_round,",
+        old="1 + sellers_per_round + len(body.step.lengths_q16)",
+        new="sellers_per_round",
         killed_by=(_WORK,),
     ),
     Mutant(

@@ -37,8 +37,10 @@ from protocol.events import PeerBound
 from protocol.job import JobPhase
 from protocol.market import MarketState, advance, apply_event
 from protocol.past import let_go, list_quiet
+from protocol.request import encode_body
 from protocol.types import Address, BlockNumber, JobId
 from tests.node.test_storage_retention import KEPT, RULES, list_kept, put_all
+from tests.support.job import BODY
 from tests.support.market import Market, Node
 from tests.support.old_jobs import (
     BUYER,
@@ -174,11 +176,13 @@ async def test_a_job_is_found_wherever_it_is() -> None:
 
 async def test_members_of_a_past_job_are_served_what_is_kept_of_it() -> None:
     market, ports = make_ports(CONES[0])
-    digest = await ports.store.blobs.put(b"1 model", Reference(Purpose.STATE, JobId(1)))
+    blobs, job_id = ports.store.blobs, JobId(1)
+    digest = await blobs.put(b"1 model", Reference(Purpose.STATE, job_id))
+    body_hash = await blobs.put(encode_body(BODY), Reference(Purpose.REQUEST, job_id))
+    bought = replace(WHOLE.jobs[job_id], body_hash=body_hash)
+    market.state = replace(WHOLE, jobs={**WHOLE.jobs, job_id: bought})
     for account in (BUYER, STRANGER):
-        bound = PeerBound(account=account, peer_id=account, multiaddr=b"/ip4/127.0.0.1/tcp/1")
-        market.state = WHOLE if account is BUYER else market.state
-        market.apply(bound)
+        market.apply(PeerBound(account=account, peer_id=account, multiaddr=b"/ip4/127.0.0.1/tcp/1"))
     market.state = await let_all_go(market.state, past_of(ports), CONES[0])
     library = NodeLibrary(ports.store, ports.chain, {})
     assert await library.admits(BUYER, digest)
