@@ -42,6 +42,8 @@ HURRY_SECONDS: Final = 1.0
 """The same once the writer is cancelled: nobody waits long for a peer that takes nothing."""
 
 _stock_new_stream = SwarmConn.new_stream
+_stock_finalize = Yamux._finalize_stream_locked
+_stock_reset = YamuxStream.reset
 _connections: weakref.WeakSet[Yamux] = weakref.WeakSet()
 
 
@@ -148,6 +150,23 @@ async def _open_whole_stream(self: SwarmConn) -> NetStream:
         return await _stock_new_stream(self)
 
 
+def _forget_unreadable(self: Yamux, stream: YamuxStream, *, fully_closed: bool) -> None:
+    """Forget a stream that its peer reset: unless the peer had ended it before, none may read."""
+    if fully_closed and stream.reset_received and not stream.recv_closed:
+        self.stream_buffers[stream.stream_id] = bytearray()
+    _stock_finalize(self, stream, fully_closed=fully_closed)
+
+
+async def _reset_and_forget(self: YamuxStream) -> None:
+    """Reset a stream, and forget it: whoever resets reads no more."""
+    await _stock_reset(self)
+    connection = self.conn
+    async with connection.streams_lock:
+        if connection.streams.get(self.stream_id) is self:
+            connection.stream_buffers[self.stream_id] = bytearray()
+            _stock_finalize(connection, self, fully_closed=True)
+
+
 MUXING_PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     # A full frame of 65536 bytes does not fit one Noise message and travels as two.
     (yamux, "MAX_MESSAGE_SIZE", 65519),
@@ -157,6 +176,9 @@ MUXING_PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     (YamuxStream, "recv_window", property(_get_window, _set_window)),
     # Stock takes frames of 16 MiB, and any number of unread bytes.
     (Yamux, "_read_data_body", _bounded_read_body),
+    # Stock keeps a stream that was reset, with all that nobody will read, for up to 90 seconds.
+    (Yamux, "_finalize_stream_locked", _forget_unreadable),
+    (YamuxStream, "reset", _reset_and_forget),
     # Stock pings, but a peer that never answers stays connected for over a minute.
     (Yamux, "_measure_rtt_loop", _keep_alive),
     # Stock lets a cancelled task leave half a frame, or a gap in the numbers of the encrypted

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import trio
 from libp2p import new_host
+from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
@@ -40,6 +42,7 @@ from tests.support.network import (
     accept,
     build_bitmap,
     connect,
+    open_raw_stream,
     start_network,
     start_networks,
     wait_gossiping,
@@ -112,6 +115,58 @@ async def test_who_holds_more_than_a_window_goes_when_all_together_hold_too_much
         await flooded.flood(30)
         assert flooded.is_cut_off
         assert flooded.most_unread <= 2**20 + 65000
+
+
+@pytest.mark.parametrize("who", ["the peer", "we"])
+@pytest.mark.parametrize(("unpatched", "kept"), [(False, 0), (True, 5000)])
+async def test_what_nobody_will_read_of_a_reset_stream_is_forgotten(
+    tmp_path: Path, stock: Unpatched, unpatched: bool, kept: int, who: str
+) -> None:
+    if unpatched:
+        stock.restore("_finalize_stream_locked", "reset")
+    arrived: list[INetStream] = []
+    async with start_networks(tmp_path, ["hostile_seller", "cone"]) as (seller, cone):
+
+        async def never_read(stream: INetStream) -> None:
+            arrived.append(stream)
+            await trio.sleep_forever()
+
+        cone.stack.host.set_stream_handler(TProtocol("/test"), never_read)
+        sent = await open_raw_stream(seller, cone.peer_id, "/test")
+        await sent.write(bytes(5000))
+        if who == "the peer":
+            await sent.reset()
+        # A stream opened after all of it: its answer says that the rest has been taken in.
+        await open_raw_stream(seller, cone.peer_id, "/test")
+        first: Any = arrived[0]
+        if who == "we":
+            await first.reset()
+        muxed = first.muxed_stream.conn
+        stream_id = first.muxed_stream.stream_id
+        assert len(muxed.stream_buffers.get(stream_id, b"")) == kept
+        assert (stream_id in muxed.streams) == bool(kept)
+
+
+async def test_what_came_before_the_end_is_read_though_a_reset_follows(tmp_path: Path) -> None:
+    came: list[bytes] = []
+    may_read, has_read = trio.Event(), trio.Event()
+    async with start_networks(tmp_path, ["seller", "cone"]) as (seller, cone):
+
+        async def read_late(stream: INetStream) -> None:
+            await may_read.wait()
+            came.append(await stream.read(5000))
+            has_read.set()
+
+        cone.stack.host.set_stream_handler(TProtocol("/test"), read_late)
+        sent = await open_raw_stream(seller, cone.peer_id, "/test")
+        await sent.write(bytes(5000))
+        await sent.close()
+        await sent.reset()
+        await open_raw_stream(seller, cone.peer_id, "/test")
+        may_read.set()
+        with trio.fail_after(PATIENCE_SECONDS):
+            await has_read.wait()
+    assert came[0] == bytes(5000)
 
 
 async def test_a_full_frame_fits_one_noise_message() -> None:
