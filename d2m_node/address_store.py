@@ -1,4 +1,4 @@
-"""What the network remembers across restarts: where it reached whom."""
+"""What the network remembers across restarts: where it reached whom, and whom it banned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 ADDRESSES_KEPT: Final = 512
 ADDRESS_DAYS: Final = 30
+BANS_KEPT: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +19,18 @@ class ReachedAddress:
     """Seconds since 1970."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBan:
+    """A peer that this node talks to no more until the ban ends."""
+
+    peer_id: bytes
+    reason: str
+    ends_at: int
+    """Seconds since 1970."""
+
+
 class AddressStore(Protocol):
-    """The addresses of one node. The storage adapter implements it.
+    """The addresses and bans of one node. The storage adapter implements it.
 
     Methods raise StoreCorrupted and FatalError.
     """
@@ -29,3 +40,9 @@ class AddressStore(Protocol):
 
     async def save(self, reached: Sequence[ReachedAddress]) -> None:
         """Keep addresses, one for each peer; the oldest of all give way where there are many."""
+
+    async def load_bans(self) -> Sequence[KeptBan]:
+        """Return the bans that have not ended, the first to end first: at most 1024."""
+
+    async def save_bans(self, bans: Sequence[KeptBan]) -> None:
+        """Keep bans, one for each peer; those that end first give way where there are many."""

@@ -115,8 +115,9 @@ class Libp2pNetwork:
             pause = min(2 * pause, self._settings.max_restart_seconds)
 
     async def remember(self, tasks: trio.Nursery) -> None:
-        """Read the address cache, and keep it from now on. Raises FatalError."""
+        """Read addresses and bans, and keep them from now on. Raises FatalError."""
         await self._memory.load(self._book)
+        await self._memory.load_bans(self._conduct)
         tasks.start_soon(self._memory.run)
 
     async def run_lan(self) -> None:
@@ -263,7 +264,7 @@ async def open_network(
     UserError
         If `listen`, an entry of `bootstrap` or one of `deny` is malformed, or the port is taken.
     FatalError
-        What the library raises while it serves a peer, or the store of addresses.
+        What the library raises while it serves a peer, or the store of addresses and bans.
     """
     key_pair = load_or_create_identity(settings.identity_path)
     network = Libp2pNetwork(key_pair, settings, library, addresses)

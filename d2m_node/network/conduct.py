@@ -27,6 +27,8 @@ class Conduct:
         self._denied = frozenset(ID.from_string(entry).to_bytes() for entry in settings.deny)
         self.on_ban: Callable[[bytes], None] = lambda _: None
         """Disconnects a peer."""
+        self.keep_ban: Callable[[bytes, str, float], None] = lambda *_: None
+        """Keeps a ban over the end of the node: the peer, the reason, the seconds."""
 
     def blame(self, peer_id: bytes, reason: str) -> None:
         """Count a fault; one too many and the peer is disconnected and banned for a while."""
@@ -42,14 +44,23 @@ class Conduct:
 
     def ban(self, peer_id: bytes, reason: str) -> None:
         """Disconnect a peer, and talk to it no more for a while."""
-        now = trio.current_time()
+        seconds = self._settings.ban_seconds
         self._penalties.pop(peer_id, None)
         self._counts.bans += 1
+        self._put_ban(peer_id, reason, seconds)
+        log.warning("peer_banned", peer=peer_id, reason=reason, seconds=seconds)
+        self.keep_ban(peer_id, reason, seconds)
+        self.on_ban(peer_id)
+
+    def resume_ban(self, peer_id: bytes, reason: str, seconds_left: float) -> None:
+        """Go on with a ban of an earlier run: never longer than a new one, if clocks were set."""
+        self._put_ban(peer_id, reason, min(seconds_left, self._settings.ban_seconds))
+
+    def _put_ban(self, peer_id: bytes, reason: str, seconds: float) -> None:
+        now = trio.current_time()
         self._bans = {peer: ban for peer, ban in self._bans.items() if ban[0] > now}
         _forget_oldest(self._bans)
-        self._bans[peer_id] = now + self._settings.ban_seconds, reason
-        log.warning("peer_banned", peer=peer_id, reason=reason, seconds=self._settings.ban_seconds)
-        self.on_ban(peer_id)
+        self._bans[peer_id] = now + seconds, reason
 
     def is_banned(self, peer_id: bytes) -> bool:
         """Say whether the peer has to wait before we talk to it again."""

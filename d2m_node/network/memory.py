@@ -1,19 +1,26 @@
-"""The address cache: where peers were reached, kept on disk, for a start without any other help."""
+"""What is kept on disk of peers: where they were reached, and who is banned until when.
 
+The address cache is for a start without any other help.
+"""
+
+import math
 import time
 from typing import Final
 
 import trio
 
-from d2m_node.address_store import AddressStore, ReachedAddress
+from d2m_node.address_store import BANS_KEPT, AddressStore, KeptBan, ReachedAddress
 from d2m_node.network.addresses import Source, check_address
 from d2m_node.network.book import AddressBook
+from d2m_node.network.conduct import Conduct
 
 FRESH_SECONDS: Final = 3600
 """An address that was noted so shortly ago is not written again."""
 GATHER_SECONDS: Final = 2.0
 """Addresses of so long are written at once: each write is synced to the disk."""
 MAX_NOTED: Final = 4096
+MAX_REASON: Final = 200
+"""Characters kept of why a peer was banned; some reasons quote it."""
 
 
 class AddressMemory:
@@ -23,6 +30,7 @@ class AddressMemory:
         self._store = store
         self._noted: dict[bytes, ReachedAddress] = {}
         self._unsaved: set[bytes] = set()
+        self._unsaved_bans: dict[bytes, KeptBan] = {}
         self._news = trio.Event()
         self._stop = trio.Event()
 
@@ -35,6 +43,22 @@ class AddressMemory:
                 continue  # an older version may have dialled what this one does not
             self._noted[reached.peer_id] = reached
             book.add(Source.CACHE, reached.peer_id, reached.multiaddr)
+
+    async def load_bans(self, conduct: Conduct) -> None:
+        """Go on with bans of earlier runs, and keep new ones. Raises StoreCorrupted, FatalError."""
+        now = time.time()
+        for ban in await self._store.load_bans():
+            conduct.resume_ban(ban.peer_id, ban.reason, ban.ends_at - now)
+        conduct.keep_ban = self.note_ban
+
+    def note_ban(self, peer_id: bytes, reason: str, seconds: float) -> None:
+        """Note that a peer is banned for so long."""
+        if len(self._unsaved_bans) >= BANS_KEPT:
+            del self._unsaved_bans[next(iter(self._unsaved_bans))]
+        ends_at = math.ceil(time.time() + seconds)
+        ban = KeptBan(peer_id=peer_id, reason=reason[:MAX_REASON], ends_at=ends_at)
+        self._unsaved_bans[peer_id] = ban
+        self._news.set()
 
     def find(self, peer_id: bytes) -> str | None:
         """Return where a peer was reached last."""
@@ -71,5 +95,8 @@ class AddressMemory:
     async def _save(self) -> None:
         unsaved, self._unsaved, self._news = self._unsaved, set(), trio.Event()
         reached = [self._noted[peer_id] for peer_id in unsaved if peer_id in self._noted]
+        bans, self._unsaved_bans = list(self._unsaved_bans.values()), {}
         if reached:
             await self._store.save(reached)
+        if bans:
+            await self._store.save_bans(bans)

@@ -1,11 +1,17 @@
-"""Where peers were reached; what is old or too much gives way."""
+"""Where peers were reached, and who is banned; what is old or too much gives way."""
 
 import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from d2m_node.address_store import ADDRESS_DAYS, ADDRESSES_KEPT, ReachedAddress
+from d2m_node.address_store import (
+    ADDRESS_DAYS,
+    ADDRESSES_KEPT,
+    BANS_KEPT,
+    KeptBan,
+    ReachedAddress,
+)
 from d2m_node.storage.journal import RunInTransaction
 
 _DAY_SECONDS: Final = 86_400
@@ -14,8 +20,11 @@ _DAY_SECONDS: Final = 86_400
 class Addresses:
     """`AddressStore` on SQLite. Methods raise StoreCorrupted and FatalError."""
 
-    def __init__(self, run: RunInTransaction, kept: int = ADDRESSES_KEPT) -> None:
+    def __init__(
+        self, run: RunInTransaction, kept: int = ADDRESSES_KEPT, bans_kept: int = BANS_KEPT
+    ) -> None:
         self._run = run
+        self._bans_kept = bans_kept
         self._kept = kept
 
     async def load(self) -> Sequence[ReachedAddress]:
@@ -49,6 +58,40 @@ class Addresses:
                 " (SELECT peer_id FROM peer_addresses"
                 "  ORDER BY reached_at DESC, peer_id LIMIT ?)",
                 (int(time.time()) - ADDRESS_DAYS * _DAY_SECONDS, self._kept),
+            )
+
+        await self._run(work)
+
+    async def load_bans(self) -> Sequence[KeptBan]:
+        """See `AddressStore.load_bans`."""
+
+        def work(connection: sqlite3.Connection) -> Sequence[KeptBan]:
+            rows = connection.execute(
+                "SELECT peer_id, reason, ends_at FROM"
+                " (SELECT * FROM peer_bans WHERE ends_at > ?"
+                "  ORDER BY ends_at DESC, peer_id LIMIT ?) ORDER BY ends_at, peer_id",
+                (int(time.time()), self._bans_kept),
+            )
+            return [
+                KeptBan(peer_id=peer_id, reason=reason, ends_at=ends_at)
+                for peer_id, reason, ends_at in rows
+            ]
+
+        return await self._run(work)
+
+    async def save_bans(self, bans: Sequence[KeptBan]) -> None:
+        """See `AddressStore.save_bans`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT INTO peer_bans (peer_id, reason, ends_at) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET reason = excluded.reason, ends_at = excluded.ends_at",
+                [(one.peer_id, one.reason, one.ends_at) for one in bans],
+            )
+            connection.execute(
+                "DELETE FROM peer_bans WHERE ends_at <= ? OR peer_id NOT IN"
+                " (SELECT peer_id FROM peer_bans ORDER BY ends_at DESC, peer_id LIMIT ?)",
+                (int(time.time()), self._bans_kept),
             )
 
         await self._run(work)

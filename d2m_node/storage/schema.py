@@ -117,6 +117,14 @@ MIGRATIONS: Final = (
         reached_at INTEGER NOT NULL -- seconds since 1970
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- Whom this node talks to no more, and until when.
+    CREATE TABLE peer_bans (
+        peer_id BLOB NOT NULL PRIMARY KEY,
+        reason TEXT NOT NULL,
+        ends_at INTEGER NOT NULL -- seconds since 1970
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -1,17 +1,22 @@
 """A network whose libp2p stack fails: it comes back as the same peer, and its users go on."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 from libp2p.custom_types import TProtocol
 
+from d2m_node.address_store import KeptBan
 from d2m_node.errors import PeerUnreachable
 from d2m_node.network.adapter import Libp2pNetwork
+from d2m_node.storage.database import Store, open_store
 from protocol.hashing import keccak
 from protocol.wire.topics import BLOB_PROTOCOL
 from tests.support.network import (
     PATIENCE_SECONDS,
+    Notebook,
     Shelf,
     accept,
     build_bitmap,
@@ -162,6 +167,45 @@ async def test_bans_outlive_a_restart(tmp_path: Path) -> None:
         await break_stack(node)
         with pytest.raises(PeerUnreachable, match=r"banned for another .* s: test"):
             await node.stack.peers.reach(peer.peer_id)
+
+
+async def test_bans_outlive_the_process_until_they_end(tmp_path: Path) -> None:
+    async with start_network(tmp_path / "peer") as peer:
+        async with (
+            open_store(tmp_path / "store") as store,
+            start_network(tmp_path / "node", addresses=store.addresses) as node,
+        ):
+            node.conduct.ban(peer.peer_id, "test")
+        async with (
+            open_store(tmp_path / "store") as store,
+            start_network(tmp_path / "node", addresses=store.addresses) as node,
+        ):
+            node.set_address_book({peer.peer_id: peer.listening[0]})
+            with pytest.raises(PeerUnreachable, match=r"banned for another .* s: test"):
+                await node.stack.peers.reach(peer.peer_id)
+            (status,) = node.peers()
+            assert not status.connected
+            await end_bans(store)
+        async with (
+            open_store(tmp_path / "store") as store,
+            start_network(tmp_path / "node", addresses=store.addresses) as node,
+        ):
+            assert not node.conduct.is_banned(peer.peer_id)
+            await connect(node, peer)
+
+
+async def end_bans(store: Store) -> None:
+    """Let all bans have ended a second ago."""
+    (ban,) = await store.addresses.load_bans()
+    await store.addresses.save_bans([replace(ban, ends_at=int(time.time()) - 1)])
+
+
+async def test_a_clock_that_was_set_back_makes_no_ban_longer(tmp_path: Path) -> None:
+    notebook = Notebook()
+    ahead = int(time.time()) + 10**9
+    await notebook.save_bans([KeptBan(peer_id=b"peer", reason="test", ends_at=ahead)])
+    async with start_network(tmp_path / "node", addresses=notebook, ban_seconds=5.0) as node:
+        assert node.conduct.explain_ban(b"peer") == "banned for another 5 s: test"
 
 
 async def test_a_port_that_another_took_meanwhile_is_waited_for(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from d2m_node.address_store import ADDRESS_DAYS, ReachedAddress
+from d2m_node.address_store import ADDRESS_DAYS, KeptBan, ReachedAddress
 from d2m_node.storage.addresses import Addresses
 from d2m_node.storage.database import open_store
 
@@ -52,3 +52,25 @@ async def test_what_is_too_old_is_neither_read_nor_kept(tmp_path: Path) -> None:
             lambda connection: connection.execute("SELECT count(*) FROM peer_addresses").fetchone()
         )
         assert count == (2,)
+
+
+def ban(number: int, *, seconds: int = 600) -> KeptBan:
+    return KeptBan(
+        peer_id=b"peer %d" % number, reason=f"fault {number}", ends_at=int(time.time()) + seconds
+    )
+
+
+async def test_bans_are_there_after_a_restart_the_first_to_end_first(tmp_path: Path) -> None:
+    late, soon, over = ban(1, seconds=900), ban(2), ban(3, seconds=-1)
+    async with open_store(tmp_path) as store:
+        await store.addresses.save_bans([late, soon, over])
+        await store.addresses.save_bans([later := ban(1, seconds=950)])
+    async with open_store(tmp_path) as store:
+        assert await store.addresses.load_bans() == [soon, later]
+
+
+async def test_bans_that_end_first_give_way_where_there_are_many(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        few = Addresses(store.run, bans_kept=2)
+        await few.save_bans([ban(number, seconds=100 * number) for number in range(1, 5)])
+        assert [one.peer_id for one in await store.addresses.load_bans()] == [b"peer 3", b"peer 4"]

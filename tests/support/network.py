@@ -10,7 +10,7 @@ from libp2p.abc import INetConn, INetwork
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
-from d2m_node.address_store import AddressStore, ReachedAddress
+from d2m_node.address_store import AddressStore, KeptBan, ReachedAddress
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Library, TopicPlace, Verdict
@@ -57,16 +57,23 @@ class Shelf:
 
 
 class Notebook:
-    """A store of addresses that lasts as long as the test."""
+    """A store of addresses and bans that lasts as long as the test."""
 
     def __init__(self) -> None:
         self.kept: dict[bytes, ReachedAddress] = {}
+        self.bans: dict[bytes, KeptBan] = {}
 
     async def load(self) -> Sequence[ReachedAddress]:
         return sorted(self.kept.values(), key=lambda one: -one.reached_at)
 
     async def save(self, reached: Sequence[ReachedAddress]) -> None:
         self.kept |= {one.peer_id: one for one in reached}
+
+    async def load_bans(self) -> Sequence[KeptBan]:
+        return list(self.bans.values())
+
+    async def save_bans(self, bans: Sequence[KeptBan]) -> None:
+        self.bans |= {one.peer_id: one for one in bans}
 
 
 def accept(_message: GossipMessage) -> Verdict:
