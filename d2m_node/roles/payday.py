@@ -49,7 +49,7 @@ async def run_payday(ports: Ports) -> None:
     what a job that failed at this node left behind. Kinds of money do not wait for each other.
     """
     async with trio.open_nursery() as nursery:
-        for find in _FINDERS:
+        for find in EXITS:
             nursery.start_soon(_pull, ports, find)
 
 
@@ -168,7 +168,7 @@ def find_seller_claim(state: MarketState, account: Address) -> Exit | None:
     return None
 
 
-_FINDERS: Final = (
+EXITS: Final = (
     find_payout,
     find_bond,
     find_stake,
@@ -179,3 +179,4 @@ _FINDERS: Final = (
     find_cone_claim,
     find_seller_claim,
 )
+"""Each finds what an account can pull of one kind of money."""

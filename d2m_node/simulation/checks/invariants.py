@@ -16,16 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from d2m_node.errors import NodeError
-from d2m_node.roles.payday import (
-    find_bid,
-    find_bond,
-    find_cone_claim,
-    find_deposit,
-    find_escrow,
-    find_lock,
-    find_payout,
-    find_seller_claim,
-)
+from d2m_node.roles.payday import EXITS, find_stake
 from d2m_node.roles.rooms import OVER
 from d2m_node.roles.validation import FINAL_PART, SELECTION_PART
 from d2m_node.simulation.chain.blocks import MinedBlock
@@ -55,17 +46,8 @@ from protocol.windows import compute_longest_ballot
 
 NOT_OPENED: Final = 2
 """Reason of a slash: committed and did not open."""
-EXITS: Final = (
-    find_payout,
-    find_bond,
-    find_lock,
-    find_deposit,
-    find_bid,
-    find_escrow,
-    find_cone_claim,
-    find_seller_claim,
-)
-"""Of all money that an account can pull without leaving the market."""
+PULLED: Final = tuple(find for find in EXITS if find is not find_stake)
+"""Exits of all money that an account has without leaving the market."""
 SLACK_BLOCKS: Final = 20
 """For each step that somebody has to take: late blocks of turns, orphaned calls."""
 
@@ -340,7 +322,7 @@ def compute_agreed_inputs(
 def find_unpaid(state: MarketState, accounts: Iterable[Address]) -> tuple[Address, str] | None:
     """Find an account that has money to pull, and the name of what it is; None if none has."""
     for account in accounts:
-        for find in EXITS:
+        for find in PULLED:
             found = find(state, account)
             if found is not None:
                 return account, found.key
