@@ -36,6 +36,7 @@ from tests.faults.switchboard import Switchboard, Wire
 from tests.faults.table import Cell
 from tests.faults.token import deploy_token, mint
 from tests.support.anvil import find_free_port
+from tests.support.devnets import make_honest_options, show_nothing
 from tests.support.small_request import SmallJob, write_small_request
 
 BUYERS = 2
@@ -107,7 +108,7 @@ async def open_faulty_market(
             params_of=params_of,
             on_started=director.open,
         )
-        async with open_devnet(options, _show_nothing, staging) as devnet:
+        async with open_devnet(options, show_nothing, staging) as devnet:
             url = f"http://127.0.0.1:{options.chain_port}"
             token = devnet.chain.params.token
             if setup.in_token:
@@ -124,23 +125,13 @@ async def open_faulty_market(
 
 
 def _make_options(folder: Path, setup: Setup, block_seconds: float) -> DevnetOptions:
-    return DevnetOptions(
+    return make_honest_options(
+        folder,
         buyers=BUYERS,
         sellers=setup.sellers,
         cones=setup.cones,
-        byzantine_cones=0,
-        attack="collude",
-        malicious_sellers=0,
-        seed=1,
-        chain_port=find_free_port(),
         block_seconds=block_seconds,
-        folder=folder,
-        stay_up=False,
     )
-
-
-def _show_nothing(_: dict[str, Any]) -> None:
-    """The harness tells of jobs itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,19 @@ import os
 import random
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
 from d2m_node.devnet.launcher import Devnet, Staging, open_devnet
 from d2m_node.devnet.layout import NodePlan
-from d2m_node.devnet.options import DevnetOptions
 from d2m_node.devnet.processes import OUTPUT_NAME
-from protocol.job import JobPhase, JobState
+from protocol.job import OVER, JobPhase, JobState
 from protocol.market import MarketState
 from protocol.types import JobId, Wei
 from tests.faults.pace import measure_block_seconds
-from tests.support.anvil import find_free_port
-from tests.support.small_request import SmallJob, write_small_request
+from tests.support.devnets import make_honest_options, show_nothing, submit_small_job
+from tests.support.small_request import SmallJob
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.slow]
 
@@ -32,31 +29,13 @@ BROKEN = ("buyer-1", "cone-4", "seller-2")
 JOB_SECONDS = 400.0
 UP_BLOCKS = (12, 30)
 """For how many blocks a node is left alone."""
-OVER = (JobPhase.SETTLED, JobPhase.CANCELLED)
-
-
-def show_nothing(_: dict[str, Any]) -> None:
-    pass
+WISH = SmallJob(
+    bid_wei=Wei(10**18), sellers=SELLERS, sellers_min=SELLERS - 1, cones=CONES, rounds=2
+)
 
 
 def command_of(plan: NodePlan) -> list[str]:
     return ["-m", "tests.support.breakable_node", "--data-dir", str(plan.folder), "run"]
-
-
-def make_options(folder: Path) -> DevnetOptions:
-    return DevnetOptions(
-        buyers=1,
-        sellers=SELLERS,
-        cones=CONES,
-        byzantine_cones=0,
-        attack="collude",
-        malicious_sellers=0,
-        seed=1,
-        chain_port=find_free_port(),
-        block_seconds=measure_block_seconds(),
-        folder=folder,
-        stay_up=False,
-    )
 
 
 class Churn:
@@ -97,16 +76,6 @@ class Churn:
             self.breaks[name] += 1
 
 
-async def submit(devnet: Devnet) -> None:
-    buyer = next(plan for plan in devnet.plans if plan.role == "buyer")
-    wish = SmallJob(
-        bid_wei=Wei(10**18), sellers=SELLERS, sellers_min=SELLERS - 1, cones=CONES, rounds=2
-    )
-    path = write_small_request(buyer.folder, wish)
-    async with AsyncRpcClient(buyer.folder / "rpc.sock") as client:
-        await client.call(SUBMIT_REQUEST, SubmitRequestParams(path=str(path), idempotency_key="x"))
-
-
 async def wait_over(devnet: Devnet) -> JobState:
     def find(state: MarketState) -> JobState | None:
         job = state.jobs.get(JOB)
@@ -122,13 +91,15 @@ def count_restarts(plan: NodePlan) -> int:
 
 
 async def run_job(folder: Path) -> None:
-    options = make_options(folder)
+    options = make_honest_options(
+        folder, sellers=SELLERS, cones=CONES, block_seconds=measure_block_seconds()
+    )
     staging = Staging(command_of=command_of)
     async with (
         open_devnet(options, show_nothing, staging) as devnet,
         trio.open_nursery() as nursery,
     ):
-        await submit(devnet)
+        await submit_small_job(devnet, WISH)
         churn = Churn(devnet, options.block_seconds)
         nursery.start_soon(churn.run)
         job = await wait_over(devnet)

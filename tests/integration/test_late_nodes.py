@@ -4,21 +4,18 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
 from d2m_node.devnet.launcher import Devnet, open_devnet
 from d2m_node.devnet.layout import NodePlan
-from d2m_node.devnet.options import DevnetOptions
 from d2m_node.storage.database import BLOB_FOLDER
-from protocol.job import JobPhase, JobState
+from protocol.job import OVER, JobPhase, JobState
 from protocol.market import MarketState
 from protocol.types import BlockNumber, JobId, Wei
-from tests.support.anvil import find_free_port
-from tests.support.small_request import SmallJob, write_small_request
+from tests.support.devnets import make_honest_options, show_nothing, submit_small_job
+from tests.support.small_request import SmallJob
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -26,27 +23,14 @@ JOB = JobId(1)
 SELLERS, CONES, ROUNDS = 4, 7, 5
 KEYS = ("account.json", "password", "peer.key", "config.toml")
 JOB_SECONDS = 420.0
-OVER = (JobPhase.SETTLED, JobPhase.CANCELLED)
-
-
-def make_options(folder: Path) -> DevnetOptions:
-    return DevnetOptions(
-        buyers=1,
-        sellers=SELLERS,
-        cones=CONES,
-        byzantine_cones=0,
-        attack="collude",
-        malicious_sellers=0,
-        seed=1,
-        chain_port=find_free_port(),
-        block_seconds=0.5,
-        folder=folder,
-        stay_up=False,
-    )
-
-
-def show_nothing(_: dict[str, Any]) -> None:
-    pass
+WISH = SmallJob(
+    bid_wei=Wei(10**19),
+    sellers=SELLERS,
+    sellers_min=SELLERS - 1,
+    cones=CONES,
+    rounds=ROUNDS,
+    first_set_size=5,
+)
 
 
 def find_plan(devnet: Devnet, name: str) -> NodePlan:
@@ -59,23 +43,6 @@ async def wait_job(devnet: Devnet, is_so: Callable[[JobState], bool]) -> JobStat
         return job if job is not None and is_so(job) else None
 
     return await devnet.chain.wait_for(find)
-
-
-async def submit(devnet: Devnet) -> None:
-    buyer = find_plan(devnet, "buyer-1")
-    wish = SmallJob(
-        bid_wei=Wei(10**19),
-        sellers=SELLERS,
-        sellers_min=SELLERS - 1,
-        cones=CONES,
-        rounds=ROUNDS,
-        first_set_size=5,
-    )
-    params = SubmitRequestParams(
-        path=str(write_small_request(buyer.folder, wish)), idempotency_key="late"
-    )
-    async with AsyncRpcClient(buyer.folder / "rpc.sock") as client:
-        await client.call(SUBMIT_REQUEST, params)
 
 
 def empty_blobs(folder: Path) -> None:
@@ -98,8 +65,9 @@ def votes_after(job: JobState, index: int, block: BlockNumber) -> list[bool]:
 
 
 async def run_job_with_late_nodes(folder: Path) -> None:
-    async with open_devnet(make_options(folder), show_nothing) as devnet:
-        await submit(devnet)
+    options = make_honest_options(folder, sellers=SELLERS, cones=CONES)
+    async with open_devnet(options, show_nothing) as devnet:
+        await submit_small_job(devnet, WISH)
         await wait_job(devnet, lambda job: job.ballot is not None)
         blobless, amnesiac = (find_plan(devnet, f"cone-{number}") for number in (CONES - 1, CONES))
         for plan in (blobless, amnesiac):
@@ -111,9 +79,7 @@ async def run_job_with_late_nodes(folder: Path) -> None:
         for plan in (blobless, amnesiac):
             await devnet.processes.start(plan)
         back = devnet.chain.state.block_number
-        job = await wait_job(
-            devnet, lambda job: job.phase in (JobPhase.SETTLED, JobPhase.CANCELLED)
-        )
+        job = await wait_job(devnet, lambda job: job.phase in OVER)
         assert job.phase is JobPhase.SETTLED
         assert len(job.decided_rounds) == ROUNDS
         first, second = (job.cone_index(plan.account) for plan in (blobless, amnesiac))

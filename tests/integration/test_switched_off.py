@@ -1,7 +1,6 @@
 """A CONE node that is switched off in the middle of a vote loses nothing by it."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -9,58 +8,24 @@ import trio
 from d2m_node.client import (
     DISABLE_ROLE,
     LIST_ROLES,
-    SUBMIT_REQUEST,
     AsyncRpcClient,
     DisableRoleParams,
     NoParams,
-    SubmitRequestParams,
 )
-from d2m_node.devnet.launcher import Devnet, open_devnet
+from d2m_node.devnet.launcher import open_devnet
 from d2m_node.devnet.layout import NodePlan
-from d2m_node.devnet.options import DevnetOptions
 from protocol.job import OVER, JobState
 from protocol.market import MarketState
 from protocol.types import JobId, Wei
-from tests.support.anvil import find_free_port
-from tests.support.small_request import SmallJob, write_small_request
+from tests.support.devnets import make_honest_options, show_nothing, submit_small_job
+from tests.support.small_request import SmallJob
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 JOB = JobId(1)
 SELLERS, CONES = 4, 4
 JOB_SECONDS = 420.0
-
-
-def make_options(folder: Path) -> DevnetOptions:
-    return DevnetOptions(
-        buyers=1,
-        sellers=SELLERS,
-        cones=CONES,
-        byzantine_cones=0,
-        attack="collude",
-        malicious_sellers=0,
-        seed=1,
-        chain_port=find_free_port(),
-        block_seconds=0.5,
-        folder=folder,
-        stay_up=False,
-    )
-
-
-def show_nothing(_: dict[str, Any]) -> None:
-    pass
-
-
-async def submit(devnet: Devnet) -> None:
-    buyer = next(one for one in devnet.plans if one.role == "buyer")
-    wish = SmallJob(
-        bid_wei=Wei(10**19), sellers=SELLERS, sellers_min=SELLERS, cones=CONES, rounds=1
-    )
-    params = SubmitRequestParams(
-        path=str(write_small_request(buyer.folder, wish)), idempotency_key="off"
-    )
-    async with AsyncRpcClient(buyer.folder / "rpc.sock") as client:
-        await client.call(SUBMIT_REQUEST, params)
+WISH = SmallJob(bid_wei=Wei(10**19), sellers=SELLERS, sellers_min=SELLERS, cones=CONES, rounds=1)
 
 
 def find_committed(state: MarketState) -> JobState | None:
@@ -83,9 +48,10 @@ async def state_of(plan: NodePlan) -> str:
 
 
 async def test_a_voter_that_is_switched_off_opens_its_vote_first(tmp_path: Path) -> None:
+    options = make_honest_options(tmp_path / "market", sellers=SELLERS, cones=CONES)
     with trio.fail_after(JOB_SECONDS):
-        async with open_devnet(make_options(tmp_path / "market"), show_nothing) as devnet:
-            await submit(devnet)
+        async with open_devnet(options, show_nothing) as devnet:
+            await submit_small_job(devnet, WISH)
             job = await devnet.chain.wait_for(find_committed)
             assert job.ballot is not None
             index = min(job.ballot.committed)

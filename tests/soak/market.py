@@ -11,13 +11,12 @@ import trio
 
 from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
 from d2m_node.devnet.launcher import Devnet, open_devnet
-from d2m_node.devnet.options import DevnetOptions
 from d2m_node.errors import NodeError
-from protocol.job import JobPhase
+from protocol.job import OVER, JobPhase
 from protocol.market import MarketState
 from protocol.types import JobId, Wei
 from tests.soak.samples import Sample, take_sample, write_csv
-from tests.support.anvil import find_free_port
+from tests.support.devnets import make_honest_options, show_nothing
 from tests.support.sizes import measure_bytes
 from tests.support.small_request import (
     BRISK_WINDOWS,
@@ -28,7 +27,6 @@ from tests.support.small_request import (
 
 SAMPLE_SECONDS = 5.0
 JOB_SECONDS = 300.0
-OVER = (JobPhase.SETTLED, JobPhase.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +72,15 @@ class SoakRun:
 async def run_soak(run: SoakRun, say: Callable[[str], None]) -> None:
     """Do job after job until the time or the number is reached."""
     plan = run.plan
-    options = DevnetOptions(
-        buyers=1,
+    options = make_honest_options(
+        plan.folder / "market",
         sellers=plan.sellers,
         cones=plan.cones,
-        byzantine_cones=0,
-        attack="collude",
-        malicious_sellers=0,
         seed=plan.seed,
-        chain_port=find_free_port(),
         block_seconds=plan.block_seconds,
-        folder=plan.folder / "market",
-        stay_up=False,
     )
     async with (
-        open_devnet(options, lambda _: None) as devnet,
+        open_devnet(options, show_nothing) as devnet,
         trio.open_nursery() as nursery,
     ):
         run.lives = dict.fromkeys((one.name for one in devnet.plans), 1)
