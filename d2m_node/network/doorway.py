@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -79,6 +79,8 @@ class Doorway(INotifee):
         self._counts = counts
         self._max_strangers = max_strangers
         self._is_known = is_known
+        self._leaving: WeakSet[INetConn] = WeakSet()
+        """Told to go, and not gone yet: drawn twice, one would leave two places' worth of peers."""
         # The library counts who shakes hands as one who is in; those are counted here.
         swarm._inbound_limiter.total_tokens += 2 * MAX_HANDSHAKES
         handshakes_of(swarm).on_refused = lambda: counts.refuse("handshakes")
@@ -88,12 +90,16 @@ class Doorway(INotifee):
         """Called by libp2p."""
         if not self._is_stranger(conn):
             return
-        strangers = [one for one in self._swarm.get_connections() if self._is_stranger(one)]
-        if len(strangers) > self._max_strangers:
-            others = [one for one in strangers if one is not conn]
+        staying = [one for one in self._swarm.get_connections() if self._is_stranger(one)]
+        staying = [one for one in staying if one not in self._leaving]
+        if len(staying) > self._max_strangers:
             self._counts.refuse("strangers")
-            unlucky = random.choice(others)  # noqa: S311
-            self._drop(unlucky.muxed_conn.peer_id.to_bytes())
+            self._part_with(random.choice([one for one in staying if one is not conn]))  # noqa: S311
+
+    def _part_with(self, unlucky: INetConn) -> None:
+        peer_id = unlucky.muxed_conn.peer_id
+        self._leaving.update(self._swarm.connections.get(peer_id, ()))
+        self._drop(peer_id.to_bytes())
 
     def _is_stranger(self, conn: INetConn) -> bool:
         muxed = conn.muxed_conn

@@ -11,6 +11,7 @@ import trio
 
 from d2m_node.network import doorway
 from d2m_node.network.adapter import Libp2pNetwork
+from d2m_node.network.peers import Peers
 from protocol.hashing import keccak
 from protocol.types import Digest
 from protocol.wire.codec import encode_message
@@ -128,6 +129,28 @@ async def test_strangers_make_room_for_each_other_but_not_for_those_we_know(tmp_
                 await trio.sleep(0.01)
         assert node.stack.peers.is_connected(known.peer_id)
         assert node.measure().refusals["strangers"] >= 2
+
+
+async def test_one_who_takes_long_to_leave_makes_room_but_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the goodbyes held up, each of the strangers over the number is another's loss."""
+    leaving: list[bytes] = []
+
+    async def take_long(_peers: Peers, peer_id: bytes) -> None:
+        leaving.append(peer_id)
+
+    monkeypatch.setattr(Peers, "_disconnect", take_long)
+    async with (
+        start_network(tmp_path / "node", max_strangers=2) as node,
+        AsyncExitStack() as strangers,
+    ):
+        for number in range(8):
+            stranger = await strangers.enter_async_context(
+                start_network(tmp_path / f"stranger_{number}")
+            )
+            await connect(stranger, node)
+        assert node.measure().refusals["strangers"] == len(set(leaving)) == len(leaving) == 6
 
 
 async def test_strangers_may_fill_no_more_than_their_share(tmp_path: Path) -> None:
