@@ -44,6 +44,7 @@ from d2m_node.roles.buyer import run_buyer
 from d2m_node.roles.cone import run_cone
 from d2m_node.roles.desk import BuyerDesk
 from d2m_node.roles.executor import Executor, HonestExecutor
+from d2m_node.roles.handout import ModelDesk
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.payday import run_payday
 from d2m_node.roles.policies import ConePolicy, JobLimits, SellerPolicy
@@ -154,6 +155,7 @@ async def run_node(
             context = RpcContext(
                 ports=ports,
                 buyer=desk,
+                models=ModelDesk(ports),
                 roles=runner,
                 stop=stop,
                 once=OnceDesk(store.journal),

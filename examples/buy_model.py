@@ -73,7 +73,7 @@ async def fetch(node: AsyncRpcClient, job: int) -> bytes | None:
     try:
         return (await node.call(JOB_MODEL, JobParams(job=job))).safetensors
     except CallRefused as refusal:
-        if refusal.code == ErrorCode.USER_ERROR:  # not delivered yet
+        if refusal.code in (ErrorCode.USER_ERROR, ErrorCode.UNAVAILABLE):  # not there yet
             return None
         raise
 

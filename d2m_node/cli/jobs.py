@@ -138,13 +138,25 @@ def _show_money(found: api.JobView) -> None:
 )
 @json_of(SavedModel)
 def job_model(*, job_id: int, output: Path, as_json: bool) -> None:
-    """Save the model that a job delivered to this buyer."""
+    """Save the model of a job.
+
+    A buyer's node has it delivered. Any other fetches it from the job's nodes once the job is
+    settled, if the request lets its account have it (`delivery.model`), and checks it against the
+    digest on the chain.
+    """
     model = ask(api.JOB_MODEL, api.JobParams(job=job_id))
     try:
         output.write_bytes(model.safetensors)
     except OSError as exc:
         raise UserError(f"{output}: cannot be written: {exc.strerror}") from exc
+    size_bytes = len(model.safetensors)
     if as_json:
-        print_result(SavedModel(job=job_id, path=str(output), size_bytes=len(model.safetensors)))
+        saved = SavedModel(
+            job=job_id,
+            path=str(output),
+            size_bytes=size_bytes,
+            is_delivered=model.is_delivered,
+        )
+        print_result(saved)
     else:
-        click.echo(f"{output}: {len(model.safetensors)} bytes")
+        click.echo(f"{output}: {size_bytes} bytes")

@@ -74,6 +74,8 @@ class SavedModel(Shape, frozen=True, kw_only=True):
     job: int
     path: str
     size_bytes: int
+    is_delivered: bool
+    """The copy of the buyer that paid for it; else it was fetched from the job's nodes."""
 
 
 class ReadyLine(Shape, frozen=True, kw_only=True):

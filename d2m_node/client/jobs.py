@@ -97,6 +97,8 @@ class JobView(Result, frozen=True, kw_only=True):
 class ModelFile(Result, frozen=True, kw_only=True):
     job: int
     safetensors: bytes
+    is_delivered: bool = False
+    """The copy of the buyer that paid for it. Any other was fetched for this call."""
 
 
 LIST_JOBS: Final = Method(
@@ -106,5 +108,9 @@ GET_JOB: Final = Method(
     "jobs.get", JobParams, JobView, "all that the chain says about a job", scope=Scope.READ
 )
 JOB_MODEL: Final = Method(
-    "job.model", JobParams, ModelFile, "the model a job delivered to us", scope=Scope.BUY
+    "job.model",
+    JobParams,
+    ModelFile,
+    "the model of a job: what was delivered to us, or what its request lets us fetch from peers",
+    scope=Scope.BUY,
 )

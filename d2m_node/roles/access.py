@@ -75,6 +75,13 @@ SETTLED_READERS: Final[Mapping[ModelAccess, frozenset[Standing]]] = {
 }
 """Who may have the model of a settled job, by what its request says."""
 
+HANDED_TO: Final[Mapping[ModelAccess, frozenset[Standing]]] = {
+    ModelAccess.PARTICIPANTS: SETTLED_READERS[ModelAccess.PARTICIPANTS],
+    # CONE nodes compute with the model. That makes it no file for their operators.
+    ModelAccess.BUYER_ONLY: frozenset({Standing.BUYER}),
+    ModelAccess.PUBLIC: SETTLED_READERS[ModelAccess.PUBLIC],
+}
+"""To whose operator a node hands the final model as a file."""
 
 TOPIC_SPEAKERS: Final[Mapping[Topic, frozenset[Standing]]] = {
     Topic.UPDATES: frozenset({Standing.SELLER}),
@@ -141,6 +148,11 @@ def may_read(
     is_settled = matter is Matter.SETTLED_MODEL
     readers = SETTLED_READERS[model_access] if is_settled else READERS[matter]
     return not readers.isdisjoint(standings)
+
+
+def may_be_handed(standings: frozenset[Standing], model_access: ModelAccess) -> bool:
+    """Tell whether an operator's account may have the final model as a file."""
+    return not HANDED_TO[model_access].isdisjoint(standings)
 
 
 def may_pull(message: GossipMessage, job: JobState, accounts: frozenset[Address]) -> bool:

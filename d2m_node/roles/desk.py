@@ -1,4 +1,4 @@
-"""Where the operator's requests become bids, and delivered models are handed out."""
+"""Where the operator's requests become bids."""
 
 from collections.abc import Collection
 
@@ -15,7 +15,6 @@ from d2m_node.roles.bids import (
     find_open_auction,
     refuse_unknown_bids,
 )
-from d2m_node.roles.delivery import open_model
 from protocol.auction import AuctionMode
 from protocol.deposits import validate_seller_deposit
 from protocol.errors import InvalidParams, RuleViolation
@@ -43,7 +42,7 @@ OUTBID = "raise too small"
 
 
 class BuyerDesk:
-    """Takes the operator's requests and hands out the models they paid for."""
+    """Takes the operator's requests."""
 
     def __init__(
         self, ports: Ports, known_bids: Collection[int] = (), *, lag_blocks: int = 0
@@ -228,10 +227,3 @@ class BuyerDesk:
         state = self._ports.chain.state
         joined = find_open_auction(state, wish)
         return JobId(state.job_count + 1) if joined is None else joined.job_id, False
-
-    async def model(self, job_id: JobId) -> bytes | None:
-        """Return a delivered model as a safetensors file, or None if there is none (yet).
-
-        Raises UserError if it was delivered, and the disk has lost it or it does not open.
-        """
-        return await open_model(self._ports, job_id)

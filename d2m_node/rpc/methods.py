@@ -43,7 +43,7 @@ STATUS_REFUSALS: Final = 5
 
 
 class BuyerDesk(Protocol):
-    """Takes the operator's requests, and hands out what they paid for."""
+    """Takes the operator's requests."""
 
     async def submit(self, request: RequestFile, *, idempotency_key: str) -> JobId:
         """Open an auction for a request or join one; the same key never bids twice.
@@ -51,8 +51,18 @@ class BuyerDesk(Protocol):
         Raises UserError, TransactionReverted, ChainUnavailable.
         """
 
-    async def model(self, job_id: JobId) -> bytes | None:
-        """Return a delivered model as a safetensors file, or None while there is none."""
+
+class ModelDesk(Protocol):
+    """Hands out the models of jobs."""
+
+    async def delivered(self, job_id: JobId) -> bytes | None:
+        """Return the model that a job delivered to us, as a safetensors file. Raises UserError."""
+
+    async def fetch(self, job_id: JobId) -> bytes:
+        """Return the model of any job whose request lets us have it, from the store or from peers.
+
+        Raises UserError if there is none for us, PeerUnreachable if nobody has it any more.
+        """
 
 
 class RoleControl(Protocol):
@@ -80,6 +90,7 @@ class RpcContext:
 
     ports: Ports
     buyer: BuyerDesk
+    models: ModelDesk
     roles: RoleControl
     stop: trio.Event
     once: OnceDesk
@@ -229,11 +240,12 @@ async def submit_request(
 
 
 async def job_model(context: RpcContext, params: api.JobParams) -> api.ModelFile:
-    """Return a delivered model. Raises UserError while there is none."""
-    data = await context.buyer.model(JobId(params.job))
+    """Return a model. Raises what the desk raises."""
+    data = await context.models.delivered(JobId(params.job))
+    is_delivered = data is not None
     if data is None:
-        raise UserError(f"job {params.job}: no model has been delivered to this node")
-    return api.ModelFile(job=params.job, safetensors=data)
+        data = await context.models.fetch(JobId(params.job))
+    return api.ModelFile(job=params.job, safetensors=data, is_delivered=is_delivered)
 
 
 async def rotate_tokens(context: RpcContext, params: api.RotateTokensParams) -> list[api.TokenView]:

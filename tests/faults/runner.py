@@ -131,8 +131,11 @@ async def _check_model(market: FaultyMarket, job: JobState) -> list[str]:
         while True:
             try:
                 async with AsyncRpcClient(winner.folder / "rpc.sock") as client:
-                    data = (await client.call(JOB_MODEL, JobParams(job=job.job_id))).safetensors
-                parameters = read_parameters(data)
+                    model = await client.call(JOB_MODEL, JobParams(job=job.job_id))
+                if not model.is_delivered:  # its buyer role has not taken it yet
+                    await trio.sleep(0.3)
+                    continue
+                parameters = read_parameters(model.safetensors)
                 digest = compute_tensor_digest(TensorKind.PARAMETERS, parameters)
                 is_same = digest == job.settled.model_digest
                 return [] if is_same else ["the delivered model is not the one that was settled"]

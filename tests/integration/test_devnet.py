@@ -150,11 +150,19 @@ def test_one_job_goes_from_bid_to_payout_and_programs_follow_it(tmp_path: Path) 
         assert purchase is not None
         story = finish_example(purchase)
         switch_roles_of_a_node(folder / "buyer-1" / "rpc.sock")
+        fetched = tmp_path / "fetched.safetensors"
+        saved_here = json.loads(save_model(folder / "seller-1", fetched, code=0).stdout)
+        assert (saved_here["job"], saved_here["is_delivered"]) == (1, False)
+        refused = save_model(folder / "buyer-1", tmp_path / "refused", code=3)
         devnet.send_signal(signal.SIGINT)
         assert devnet.wait(timeout=60) == 0
     check_market(events)
     saved = next(event for event in events if event["event"] == "model_saved")
     assert (tmp_path / "bought.safetensors").read_bytes() == Path(saved["path"]).read_bytes()
+    assert fetched.read_bytes() == Path(saved["path"]).read_bytes(), "a seller may have it too"
+    assert b"its request gives the model to the job's buyer, sellers" in refused.stderr
+    assert refused.stderr.count(b"\n") == 1
+    assert not (tmp_path / "refused").exists()
     decided = [line for line in story.splitlines() if "round.decided" in line]
     assert len(decided) == len([one for one in events if one["event"] == "round_decided"])
 
@@ -164,6 +172,16 @@ def buy_again(folder: Path, output: Path) -> subprocess.Popen[str]:
     buyer = folder / "buyer-2"
     places = (buyer / "rpc.sock", buyer / "request.toml", "--key", "devnet-1", "-o", output)
     return start_example("buy_model.py", *places)
+
+
+def save_model(node: Path, output: Path, *, code: int) -> "subprocess.CompletedProcess[bytes]":
+    """Ask a node for the model of the first job, as its operator does."""
+    command = [sys.executable, "-m", "d2m_node", "--data-dir", str(node), "job", "model", "1"]
+    finished = subprocess.run(
+        [*command, "-o", str(output), "--json"], capture_output=True, timeout=60, check=False
+    )
+    assert finished.returncode == code, finished.stderr.decode()
+    return finished
 
 
 def switch_roles_of_a_node(socket: Path) -> None:

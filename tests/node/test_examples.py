@@ -49,7 +49,7 @@ async def test_a_model_is_bought_and_bought_once(tmp_path: Path) -> None:
     node, socket, output = FakeNode(), tmp_path / "rpc.sock", tmp_path / "model.safetensors"
     arguments = (socket, REQUEST, "--key", "k", "-o", output)
     node.chain.follow(at(3, closed(ACCOUNT)), at(5, settled(2)), block=5)
-    node.desk.models[JobId(1)] = b"model"
+    node.models.files[JobId(1)] = b"model"
     async with serve_fake_node(node, socket):
         for _ in range(2):
             code, told, errors = await run("buy_model.py", *arguments)

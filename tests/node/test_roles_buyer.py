@@ -25,6 +25,7 @@ from d2m_node.request_file import RequestFile
 from d2m_node.roles.bids import PlannedBid, commit_to, remember_bid
 from d2m_node.roles.boundary import PAUSE_SECONDS
 from d2m_node.roles.buyer import run_buyer
+from d2m_node.roles.delivery import open_model
 from d2m_node.roles.desk import BuyerDesk
 from d2m_node.roles.payday import run_payday
 from d2m_node.roles.shift import Shift
@@ -571,7 +572,7 @@ async def test_a_model_that_was_missed_is_taken_though_its_job_is_past(
     post = cast.buyer.post("buyer", nursery)
     await nursery.start(partial(run_buyer, post, desk))
     await wait_idle()
-    assert await desk.model(JOB) is not None
+    assert await open_model(cast.buyer.ports, JOB) is not None
     assert cast.buyer.refusals() == []
 
 
@@ -583,7 +584,7 @@ async def test_a_model_that_is_here_is_not_taken_again(nursery: trio.Nursery) ->
     desk = BuyerDesk(cast.buyer.ports)
     await nursery.start(partial(run_buyer, cast.buyer.post("buyer", nursery), desk))
     await wait_idle()
-    assert await desk.model(JOB) == b"model"
+    assert await open_model(cast.buyer.ports, JOB) == b"model"
     assert cast.buyer.refusals() == []
 
 

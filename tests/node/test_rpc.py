@@ -222,11 +222,22 @@ async def test_the_only_error_of_a_group_is_answered(client: AsyncRpcClient) -> 
 async def test_a_model_is_handed_out_once_it_is_there(
     node: FakeNode, client: AsyncRpcClient
 ) -> None:
-    with pytest.raises(CallRefused, match="no model has been delivered"):
+    with pytest.raises(CallRefused, match="it has no model"):
         await client.call(api.JOB_MODEL, api.JobParams(job=1))
-    node.desk.models[JobId(1)] = b"\x00\xff" * 2_000_000
+    node.models.files[JobId(1)] = b"\x00\xff" * 2_000_000
     model = await client.call(api.JOB_MODEL, api.JobParams(job=1))
     assert model.safetensors == b"\x00\xff" * 2_000_000
+    assert model.is_delivered
+
+
+async def test_a_model_that_was_not_delivered_is_fetched(
+    node: FakeNode, client: AsyncRpcClient
+) -> None:
+    node.models.at_peers = {JobId(1): b"a model", JobId(2): b"another"}
+    node.models.files[JobId(2)] = b"the copy"
+    for job, expected in ((1, (b"a model", False)), (2, (b"the copy", True))):
+        model = await client.call(api.JOB_MODEL, api.JobParams(job=job))
+        assert (model.safetensors, model.is_delivered) == expected
 
 
 @pytest.mark.parametrize(

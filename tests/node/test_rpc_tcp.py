@@ -118,7 +118,7 @@ async def test_the_typed_client_names_what_was_refused(listener: Listener, tmp_p
 async def test_a_token_does_what_its_scope_says_and_nothing_more(
     listener: Listener, scope: Scope
 ) -> None:
-    listener.node.desk.models[JobId(1)] = b"model"
+    listener.node.models.files[JobId(1)] = b"model"
     calls: list[tuple[api.Method[Any, Any], api.Params, set[Scope]]] = [
         (api.LIST_JOBS, api.NoParams(), set(Scope)),
         (api.JOB_MODEL, api.JobParams(job=1), {Scope.BUY, Scope.ADMIN}),
@@ -233,7 +233,7 @@ async def test_a_client_that_takes_nothing_is_hung_up_on_and_stalls_nobody(
 
     monkeypatch.setattr(listeners, "_hang_up", note)
     node = FakeNode()
-    node.desk.models[JobId(1)] = bytes(20_000_000)
+    node.models.files[JobId(1)] = bytes(20_000_000)
     call = b'{"jsonrpc": "2.0", "id": 1, "method": "job.model", "params": {"job": 1}}'
     head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     head += f"content-length: {len(call)}\r\n\r\n"

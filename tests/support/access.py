@@ -52,12 +52,12 @@ BLOBS = {
 }
 
 
-def make_header() -> RoundHeader:
+def make_header(parameters: bytes = PARAMETERS) -> RoundHeader:
     """The decision of the first round."""
     return RoundHeader(
         job=JOB,
         round_index=RoundIndex(0),
-        model_digest=keccak(PARAMETERS),
+        model_digest=keccak(parameters),
         sampler_digest=keccak(WEIGHTS),
         sampled=encode_bitmap([0]),
         available=encode_bitmap([0]),
@@ -75,14 +75,21 @@ def make_header() -> RoundHeader:
 class Stage:
     """One CONE node that keeps a blob of each kind, and peers that ask it."""
 
-    def __init__(self, point: str, model_access: ModelAccess = ModelAccess.PARTICIPANTS) -> None:
+    def __init__(
+        self,
+        point: str,
+        model_access: ModelAccess = ModelAccess.PARTICIPANTS,
+        parameters: bytes = PARAMETERS,
+    ) -> None:
         self.cast = Cast()
+        self.header = make_header(parameters)
         self.cast.start()
         self.server = self.cast.cones[0]
         self.body = msgspec.structs.replace(BODY, model_access=model_access)
         self._request(encode_body(self.body))
         for kept in BLOBS.values():
             self.server.store.blobs.keep(kept.data, Reference(kept.purpose, kept.job_id))
+        self.server.store.blobs.keep(parameters, Reference(Purpose.STATE, JOB))
         self.peers = {
             "buyer": self.cast.buyer,
             "seller": self.cast.sellers[1],
@@ -110,7 +117,7 @@ class Stage:
             market.state = replace(market.state, jobs={JOB: job})
         if point in ("first round", "cancelled"):
             return
-        header = make_header()
+        header = self.header
         decide_first_round(self.cast, header.digest, appeal_end=30, header=header.encode())
         if point == "second round":
             return

@@ -95,7 +95,6 @@ class FakeDesk:
     """Takes requests as they come; ``failure`` is raised instead, if set."""
 
     submitted: dict[str, RequestFile] = field(default_factory=dict)
-    models: dict[JobId, bytes] = field(default_factory=dict)
     failure: Exception | None = None
 
     async def submit(self, request: RequestFile, *, idempotency_key: str) -> JobId:
@@ -104,8 +103,21 @@ class FakeDesk:
         self.submitted[idempotency_key] = request
         return JobId(len(self.submitted))
 
-    async def model(self, job_id: JobId) -> bytes | None:
-        return self.models.get(job_id)
+
+@dataclass
+class FakeModels:
+    """Hands out what a test puts here."""
+
+    files: dict[JobId, bytes] = field(default_factory=dict)
+    at_peers: dict[JobId, bytes] = field(default_factory=dict)
+
+    async def delivered(self, job_id: JobId) -> bytes | None:
+        return self.files.get(job_id)
+
+    async def fetch(self, job_id: JobId) -> bytes:
+        if job_id not in self.at_peers:
+            raise UserError(f"job {job_id}: it has no model")
+        return self.at_peers[job_id]
 
 
 @dataclass
@@ -210,6 +222,7 @@ class FakeNode:
     chain: FakeChain = field(default_factory=lambda: FakeChain(MarketState()))
     network: FakeNetwork = field(default_factory=FakeNetwork)
     desk: FakeDesk = field(default_factory=FakeDesk)
+    models: FakeModels = field(default_factory=FakeModels)
     roles: FakeRoles = field(default_factory=FakeRoles)
     stop: trio.Event = field(default_factory=trio.Event)
     journal: JournalPort = field(default_factory=Journal)
@@ -232,6 +245,7 @@ class FakeNode:
         return RpcContext(
             ports=ports,
             buyer=self.desk,
+            models=self.models,
             roles=self.roles,
             stop=self.stop,
             once=OnceDesk(self.journal),
