@@ -65,15 +65,6 @@ def test_a_job_without_any_gossip_ends_the_same_and_costs_the_same() -> None:
     assert deaf.gas == pytest.approx(heard.gas, rel=1e-3)
 
 
-def test_a_job_whose_model_is_for_its_buyer_only_is_decided_the_same(honest: Outcome) -> None:
-    """States travel sealed then, and what is voted on is what it always was."""
-    request = {**small_table()["request"], "delivery": {"model": "buyer-only"}}
-    sealed = run(request=request)
-    assert sealed.ended == "ended"
-    assert (sealed.accuracy, sealed.votes) == (honest.accuracy, honest.votes)
-    assert [one.payout_wei for one in sealed.payouts] == [one.payout_wei for one in honest.payouts]
-
-
 def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(honest: Outcome) -> None:
     assert forget_time(run()) == forget_time(honest)
     assert run(seed=2).log_digest != honest.log_digest
