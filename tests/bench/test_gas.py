@@ -1,24 +1,7 @@
-"""No call, round, settlement or job may cost noticeably more than recorded."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""What `scripts/check` compares with: the recorded gas, and what counts as a rise."""
 
 from tests.bench.gas_report import compare, read_report
 from tests.contracts.metering import transaction_gas
-
-ROOT = Path(__file__).parents[2]
-
-
-def test_nothing_costs_more_gas_than_recorded() -> None:
-    # In a process of its own: counting gas locks the state that other tests take back.
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "gas"), "--check"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
 
 
 def test_the_report_has_what_is_asked_of_it() -> None:

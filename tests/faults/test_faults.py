@@ -48,6 +48,7 @@ def run(market: str, cells: Iterable[Cell], folder: Path) -> list[Outcome]:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_job_outlives_a_fault_at_each_of_its_stages(tmp_path: Path) -> None:
     outcomes = run("plain", (CELLS[name] for name in OF_EACH_STAGE), tmp_path)

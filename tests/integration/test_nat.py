@@ -15,6 +15,7 @@ from tests.support.internet import Internet, Machine, Nat, explain_why_not, open
 WHY_NOT = explain_why_not()
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.long,
     pytest.mark.skipif(WHY_NOT is not None, reason=f"no network namespaces: {WHY_NOT}"),
 ]
 

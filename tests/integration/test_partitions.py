@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.faults]
 
 OWN_NAMESPACES = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--fork")
 TRIAL = "mount -t tmpfs none /run && ip netns add trial && ip link add br0 type bridge"

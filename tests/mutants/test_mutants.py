@@ -17,6 +17,8 @@ import pytest
 from tests.mutants import earnings, joining, learning, limits, market, past, voting
 from tests.mutants.mutant import Mutant
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (
     "protocol",

@@ -22,6 +22,8 @@ from tests.contracts.mutants import money, votes
 from tests.contracts.mutants.mutant import Mutant
 from tests.contracts.world import SOURCES
 
+pytestmark = pytest.mark.long
+
 MUTANTS = (*money.ALL, *votes.ALL)
 FEWEST = 25
 
