@@ -105,12 +105,13 @@ async def run_devnet(options: DevnetOptions, show: Show) -> None:
         At a SIGTERM too: chain and nodes are ended as at a Ctrl-C.
     """
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_interrupt_at_sigterm)
+        nursery.start_soon(interrupt_at_sigterm)
         await _run_market(options, show)
         nursery.cancel_scope.cancel()
 
 
-async def _interrupt_at_sigterm() -> None:
+async def interrupt_at_sigterm() -> None:
+    """Raise KeyboardInterrupt at a SIGTERM, so that what is open is closed as at a Ctrl-C."""
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
             raise KeyboardInterrupt

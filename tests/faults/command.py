@@ -57,7 +57,11 @@ def faults(
         pace = block_seconds or measure_block_seconds()
         click.echo(f"market {market}: {folder}, a block every {pace:.2f} s")
         plan = Plan(jobs=chunk, market=market, folder=folder, block_seconds=pace)
-        outcomes = trio.run(run_market, plan, click.echo)
+        try:
+            outcomes = trio.run(run_market, plan, click.echo)
+        except* KeyboardInterrupt:
+            click.echo("interrupted; what this market's jobs showed is not kept")
+            raise SystemExit(1) from None
         write_outcomes(results, outcomes)
         is_failed = any(one.verdict == "failed" for one in outcomes)
         is_bad |= is_failed

@@ -11,6 +11,7 @@ import trio
 
 from d2m_node.audit import audit_job
 from d2m_node.client import JOB_MODEL, AsyncRpcClient, JobParams
+from d2m_node.devnet.launcher import interrupt_at_sigterm
 from d2m_node.devnet.layout import NodePlan
 from d2m_node.model_file import read_parameters
 from protocol.job import JobState
@@ -75,6 +76,7 @@ async def run_market(plan: Plan, say: Say) -> list[Outcome]:
     ):
         plans = market.devnet.plans
         watch = Watch()
+        nursery.start_soon(interrupt_at_sigterm)
         nursery.start_soon(watch.follow, market)
         for number, cells in enumerate(plan.jobs, start=1):
             started = time.monotonic()

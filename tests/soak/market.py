@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
-from d2m_node.devnet.launcher import Devnet, open_devnet
+from d2m_node.devnet.launcher import Devnet, interrupt_at_sigterm, open_devnet
 from d2m_node.errors import NodeError
 from protocol.job import OVER, JobPhase
 from protocol.market import MarketState
@@ -84,6 +84,7 @@ async def run_soak(run: SoakRun, say: Callable[[str], None]) -> None:
         trio.open_nursery() as nursery,
     ):
         run.lives = dict.fromkeys((one.name for one in devnet.plans), 1)
+        nursery.start_soon(interrupt_at_sigterm)
         nursery.start_soon(_sample, run, devnet)
         if plan.is_churned:
             nursery.start_soon(_churn, run, devnet, random.Random(plan.seed))
