@@ -16,6 +16,7 @@ from d2m_node.measures import (
     FeeTotal,
     MeasuredChain,
     MeasuredNetwork,
+    NetworkReading,
     Reachability,
     Transfer,
 )
@@ -74,6 +75,10 @@ class RunningNode:
     def measure_chain(self) -> ChainReading:
         """See `NodeFacts`."""
         return self.chain.measure()
+
+    def measure_network(self) -> NetworkReading:
+        """See `NodeFacts`."""
+        return self.network.measure()
 
     def reachability(self) -> Reachability:
         """See `NodeFacts`."""

@@ -74,6 +74,12 @@ class NetworkReading:
     refusals: Mapping[str, int] = field(default_factory=dict)
     """Who was turned away or cut off, by the limit: handshakes, strangers, streams, slow."""
 
+    @property
+    def turned_away(self) -> Mapping[str, int]:
+        """All that was not taken, or not given: the refusals, and flood, outside, denied."""
+        dropped = {name: self.verdicts.get(name, 0) for name in ("flood", "outside")}
+        return {**self.refusals, **dropped, "denied": self.denied}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreReading:

@@ -7,7 +7,7 @@ others. Methods say what they raise.
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, TypeVar
 
@@ -175,6 +175,12 @@ class PeerStatus:
     """Of the last dial, if it led nowhere: each address that was tried."""
     next_dial_seconds: float | None = None
     """Until it is dialled again; None if it is connected, or dialled only when it is needed."""
+    penalty: float = 0.0
+    """Its faults, weighted by age."""
+    banned_seconds: float | None = None
+    """Until it is talked to again; None if it is not banned, or denied by the settings."""
+    turned_away: Mapping[str, int] = field(default_factory=dict)
+    """How often it came to which limit: strangers, streams, slow, flood, outside, denied."""
 
 
 class NetworkPort(Protocol):

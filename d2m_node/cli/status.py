@@ -1,8 +1,10 @@
 """What the running node says of itself, and of its peers."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import click
+import msgspec
 
 from d2m_node import client as api
 from d2m_node.cli.options import data_dir_option, json_of
@@ -55,6 +57,8 @@ def _list_facts(node: api.NodeStatus) -> Iterator[tuple[str, object]]:
         yield "clock", node.clock_fault
     yield "market", node.market
     yield "peers", _tell_peers(node)
+    if turned_away := _tell_turned_away(node.turned_away):
+        yield "turned away", turned_away
     if node.reach.advice is not None:
         yield "reach", node.reach.advice
     yield "roles", _join_roles(node.roles)
@@ -81,7 +85,36 @@ def _tell_peers(node: api.NodeStatus) -> str:
         "relayed": "; others reach this node through a relay",
     }
     reach = words[node.reach.state]
-    return f"{node.peers_connected} connected of {node.peers_known} known{reach}"
+    banned = f", {node.peers_banned} banned" if node.peers_banned else ""
+    return f"{node.peers_connected} connected of {node.peers_known} known{banned}{reach}"
+
+
+_TURNED_AWAY: Final = {
+    "handshakes": "connections that said nothing",
+    "strangers": "strangers",
+    "streams": "streams too many",
+    "slow": "slow readers",
+    "flood": "messages too many",
+    "outside": "messages out of place",
+    "denied": "blobs denied",
+}
+
+
+def _tell_turned_away(turned_away: api.TurnedAwayView) -> str:
+    counts = msgspec.structs.asdict(turned_away)
+    return ", ".join(
+        f"{counts[name]} {word}" for name, word in _TURNED_AWAY.items() if counts[name]
+    )
+
+
+def _tell_conduct(peer: api.PeerView) -> str:
+    """Say how a peer stands, and what it was refused, as short as it goes."""
+    told = ["connected" if peer.connected else peer.last_error or "not connected"]
+    if peer.penalty:
+        told.append(f"penalty {peer.penalty:.1f}")
+    if turned_away := _tell_turned_away(peer.turned_away):
+        told.append(turned_away)
+    return "; ".join(told)
 
 
 def _tell_next_dial(peer: api.PeerView) -> str:
@@ -164,7 +197,7 @@ def peers(*, as_json: bool) -> None:
     rows = [
         [
             peer.multiaddr,
-            "connected" if peer.connected else peer.last_error or "not connected",
+            _tell_conduct(peer),
             _tell_next_dial(peer),
             ", ".join(peer.accounts) or "-",
         ]

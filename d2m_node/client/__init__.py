@@ -77,6 +77,7 @@ from d2m_node.client.node import (
     StakeView,
     SyncView,
     TransferView,
+    TurnedAwayView,
 )
 from d2m_node.client.payouts import (
     EXPLAIN_PAYOUTS,
@@ -210,5 +211,6 @@ __all__ = [
     "TcpPlace",
     "TokenView",
     "TransferView",
+    "TurnedAwayView",
     "ZeroView",
 ]

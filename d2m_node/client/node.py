@@ -94,6 +94,25 @@ class PrivacyView(Result, frozen=True, kw_only=True):
     """Those that something was spent on, the dearest first."""
 
 
+class TurnedAwayView(Result, frozen=True, kw_only=True):
+    """How often this node turned somebody away, since it started: each at a limit of its own."""
+
+    handshakes: int = 0
+    """Connections that did not say who they are before others that came later. Of no peer."""
+    strangers: int = 0
+    """Peers that came by themselves and had to go, because others did too."""
+    streams: int = 0
+    """Streams beyond those that one peer may have open."""
+    slow: int = 0
+    """Answers cut off, because the peer took them slowly and others waited."""
+    flood: int = 0
+    """Messages beyond those that a peer may send in a second."""
+    outside: int = 0
+    """Messages of peers that have no place in the job they are about."""
+    denied: int = 0
+    """Requests for blobs that are not here, or not for the peer: it cannot tell which."""
+
+
 class DialFailureView(Result, frozen=True, kw_only=True):
     multiaddr: str
     source: str
@@ -112,6 +131,11 @@ class PeerView(Result, frozen=True, kw_only=True):
     """Until it is dialled again; None if it is connected, or dialled only when it is needed."""
     accounts: list[str]
     """Chain accounts that name this peer."""
+    penalty: float = 0.0
+    """Its faults, weighted by age: half as much each minute. With 10 it is banned."""
+    banned_seconds: float | None = None
+    """Until it is talked to again; None if it is not banned, or denied by network.deny."""
+    turned_away: TurnedAwayView = TurnedAwayView()
 
 
 class NodeStatus(Result, frozen=True, kw_only=True):
@@ -138,6 +162,9 @@ class NodeStatus(Result, frozen=True, kw_only=True):
     reach: ReachView
     transfers: list[TransferView]
     """Updates, models and data that are being fetched."""
+    turned_away: TurnedAwayView = TurnedAwayView()
+    peers_banned: int = 0
+    """Peers that are banned for a while; why is in `peers`."""
     roles: dict[str, RoleStateName]
     role_notes: dict[str, str] = field(default_factory=dict)
     """Of roles that failed: why. Of those that close: what they wait for."""

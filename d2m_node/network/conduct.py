@@ -15,6 +15,9 @@ log = structlog.get_logger(__name__)
 MAX_REMEMBERED = 1024
 """Identities are free: what strangers make us remember is bounded. The oldest is forgotten."""
 
+LEAST_PENALTY = 0.05
+"""Below it, faults are forgotten."""
+
 
 class Conduct:
     """Penalties and bans by peer. Outlives a restart of the network."""
@@ -78,6 +81,17 @@ class Conduct:
         """Return every peer that may not come in, and why."""
         reasons = {peer: self.explain_ban(peer) for peer in {*self._denied, *self._bans}}
         return {peer: reason for peer, reason in reasons.items() if reason is not None}
+
+    def ban_seconds(self, peer_id: bytes) -> float | None:
+        """Return for how long a peer is still banned; None if it is not, or denied for ever."""
+        left = self._bans.get(peer_id, (0.0, ""))[0] - trio.current_time()
+        return left if left > 0.0 else None
+
+    def penalties(self) -> Mapping[bytes, float]:
+        """Return the faults of each peer that has some, weighted by age."""
+        now = trio.current_time()
+        found = {peer: self._current_penalty(peer, now) for peer in self._penalties}
+        return {peer: penalty for peer, penalty in found.items() if penalty >= LEAST_PENALTY}
 
     def _current_penalty(self, peer_id: bytes, now: float) -> float:
         score, since = self._penalties.get(peer_id, (0.0, now))

@@ -93,11 +93,11 @@ class Doorway(INotifee):
         staying = [one for one in self._swarm.get_connections() if self._is_stranger(one)]
         staying = [one for one in staying if one not in self._leaving]
         if len(staying) > self._max_strangers:
-            self._counts.refuse("strangers")
             self._part_with(random.choice([one for one in staying if one is not conn]))  # noqa: S311
 
     def _part_with(self, unlucky: INetConn) -> None:
         peer_id = unlucky.muxed_conn.peer_id
+        self._counts.refuse("strangers", peer_id.to_bytes())
         self._leaving.update(self._swarm.connections.get(peer_id, ()))
         self._drop(peer_id.to_bytes())
 

@@ -146,11 +146,11 @@ class Gossip:
             return Verdict.IGNORE
         self._counts.received_bytes["gossip"] += len(data)
         if not self._is_within_allowance(forwarder):
-            self._counts.verdicts["flood"] += 1
+            self._counts.drop_message(forwarder, "flood")
             self._blame(forwarder, "too many messages")
             return None
         if not self._is_heard(forwarder, origin, topics):
-            self._counts.verdicts["outside"] += 1
+            self._counts.drop_message(forwarder, "outside")
             return None
         verdict = self._judge_content(forwarder, topics, data)
         self._counts.verdicts[verdict.value] += 1

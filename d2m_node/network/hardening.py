@@ -226,7 +226,7 @@ def guard_streams(
     *,
     max_streams_per_peer: int,
     blame: Blame,
-    refuse: Callable[[str], None],
+    refuse: Callable[[str, bytes], None],
     crash: Callable[[FatalError], None],
 ) -> None:
     """Put one guard around every stream handler of every protocol.
@@ -240,7 +240,7 @@ def guard_streams(
     async def guarded(stream: INetStream) -> None:
         peer_id = stream.muxed_conn.peer_id
         if open_counts[peer_id] >= max_streams_per_peer:
-            refuse("streams")
+            refuse("streams", peer_id.to_bytes())
             blame(peer_id.to_bytes(), "too many streams")
             await stream.reset()
             return

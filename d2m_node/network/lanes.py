@@ -27,6 +27,7 @@ IsKnown = Callable[[bytes], bool]
 class Lane:
     """One answer that is on its way to a peer."""
 
+    peer_id: bytes
     is_known: bool
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     since: float = math.inf
@@ -58,7 +59,7 @@ class Lanes:
         per_peer: int,
         turn_seconds: float,
         is_known: IsKnown,
-        on_cut: Callable[[], None],
+        on_cut: Callable[[bytes], None],
     ) -> None:
         """Give each peer at least a turn; ``on_cut`` is told of each answer that is cut off."""
         self._free = count
@@ -73,7 +74,7 @@ class Lanes:
     async def enter(self, peer_id: bytes) -> AsyncIterator[Lane]:
         """Take a place. Raises PeerUnreachable if the peer has had its turn and others wait."""
         async with self._peer_slots.hold(peer_id):
-            lane = Lane(self._is_known(peer_id))
+            lane = Lane(peer_id, self._is_known(peer_id))
             await self._wait_for_place(_Waiter(lane.is_known))
             self._taken.append(lane)
             try:
@@ -102,7 +103,7 @@ class Lanes:
         ends = {lane: lane.since + self._turn_seconds for lane in staying}
         for lane in [one for one in staying if ends[one] <= now][: max(0, wanted - leaving)]:
             lane.scope.cancel()
-            self._on_cut()
+            self._on_cut(lane.peer_id)
             leaving += 1
         if leaving >= wanted:
             return self._turn_seconds

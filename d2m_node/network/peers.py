@@ -77,11 +77,16 @@ class Peers(INotifee):
                 await changed.wait()
 
     def statuses(self) -> Sequence[PeerStatus]:
-        """List every peer that is known, connected or banned, by id."""
+        """List every peer that is known, connected, penalised or banned, by id."""
         connected = {peer_id.to_bytes() for peer_id in self._swarm.connections}
         wanted = {peer_id for peer_id, _ in self._list_wanted()} | self._queued
-        known = connected | {peer_id for peer_id, _ in self._book} | self._conduct.bans().keys()
-        return [self._status(one, is_wanted=one in wanted) for one in sorted(known)]
+        penalties = self._conduct.penalties()
+        known = connected | {peer_id for peer_id, _ in self._book} | penalties.keys()
+        known |= self._conduct.bans().keys()
+        return [
+            self._status(one, is_wanted=one in wanted, penalty=penalties.get(one, 0.0))
+            for one in sorted(known)
+        ]
 
     def list_connected(self) -> Sequence[bytes]:
         """List the peers with an open connection, by id."""
@@ -209,7 +214,7 @@ class Peers(INotifee):
         others.sort(key=lambda one: max(now, one[1].next_dial_at))
         return kept + others[:missing]
 
-    def _status(self, peer_id: bytes, *, is_wanted: bool) -> PeerStatus:
+    def _status(self, peer_id: bytes, *, is_wanted: bool, penalty: float) -> PeerStatus:
         known = self._book.find(peer_id) or KnownPeer()
         is_connected = self.is_connected(peer_id)
         remote = self._remote_address(peer_id)
@@ -223,6 +228,9 @@ class Peers(INotifee):
             last_error=self._conduct.explain_ban(peer_id) or errors or None,
             failures=known.failures,
             next_dial_seconds=round(wait, 1) if is_wanted and not is_connected else None,
+            penalty=penalty,
+            banned_seconds=self._conduct.ban_seconds(peer_id),
+            turned_away=self._counts.by_peer.find(peer_id),
         )
 
     def _remote_address(self, peer_id: bytes) -> str:

@@ -55,7 +55,7 @@ class StreamServer:
                 per_peer=settings.max_fetches_per_peer,
                 turn_seconds=turn_seconds,
                 is_known=is_known,
-                on_cut=lambda: counts.refuse("slow"),
+                on_cut=lambda peer_id: counts.refuse("slow", peer_id),
             )
             for turn_seconds in (settings.serving_turn_seconds, settings.message_turn_seconds)
         )
@@ -125,7 +125,8 @@ class StreamServer:
             self._lanes.enter(stream.peer_id) as lane,
             self._blobs.open(stream.peer_id, digest) as blob,
         ):
-            self._counts.denied += blob is None
+            if blob is None:
+                self._counts.deny(stream.peer_id)
             lane.begin()
             yield lane, blob
 

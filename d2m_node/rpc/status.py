@@ -19,10 +19,10 @@ from d2m_node.client import (
     TransferView,
 )
 from d2m_node.errors import ChainUnavailable
-from d2m_node.measures import ChainReading, FeeTotal, Reachability, Transfer
+from d2m_node.measures import ChainReading, FeeTotal, NetworkReading, Reachability, Transfer
 from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.privacy_ledger import read_accounts
-from d2m_node.rpc.views import to_hex, view_peer
+from d2m_node.rpc.views import to_hex, view_peer, view_turned_away
 from protocol.activity import describe_activity, find_roles
 from protocol.job import JobPhase
 from protocol.market import MarketState
@@ -69,6 +69,9 @@ class NodeFacts(Protocol):
     def measure_chain(self) -> ChainReading:
         """Return the measures of the chain adapter."""
 
+    def measure_network(self) -> NetworkReading:
+        """Return the measures of the network adapter."""
+
     def reachability(self) -> Reachability:
         """Say whether others can connect to this node."""
 
@@ -107,6 +110,8 @@ async def view_node(ports: Ports, roles: dict[str, RoleStateName], facts: NodeFa
         peers_missed=[view_peer(peer, state) for peer in _list_missed(peers)],
         reach=_view_reach(facts.reachability()),
         transfers=[_view_transfer(one) for one in facts.transfers()],
+        turned_away=view_turned_away(facts.measure_network().turned_away),
+        peers_banned=sum(peer.banned_seconds is not None for peer in peers),
         roles=roles,
         jobs=_count_jobs(state),
         open_jobs=_view_open_jobs(state, me),

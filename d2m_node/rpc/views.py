@@ -1,5 +1,6 @@
 """What the chain says, as the operator reads it."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from d2m_node.client import (
@@ -13,6 +14,7 @@ from d2m_node.client import (
     RefusalView,
     RoundView,
     SlashView,
+    TurnedAwayView,
 )
 from d2m_node.ports import PeerStatus, Refusal
 from protocol.ballot import DecidedBallot
@@ -48,6 +50,16 @@ def view_peer(peer: PeerStatus, state: MarketState) -> PeerView:
         ],
         next_dial_seconds=peer.next_dial_seconds,
         accounts=sorted(to_hex(one) for one in state.accounts_of_peer(peer.peer_id)),
+        penalty=round(peer.penalty, 2),
+        banned_seconds=None if peer.banned_seconds is None else round(peer.banned_seconds, 1),
+        turned_away=view_turned_away(peer.turned_away),
+    )
+
+
+def view_turned_away(counts: Mapping[str, int]) -> TurnedAwayView:
+    """Describe how often limits were come to; one that nobody came to is zero."""
+    return TurnedAwayView(
+        **{name: counts.get(name, 0) for name in TurnedAwayView.__struct_fields__}
     )
 
 

@@ -21,17 +21,25 @@ from protocol.market import MarketState
 from protocol.stakes import Stake
 from protocol.types import Address, BlockNumber, Digest, JobId, Wei
 from tests.protocol.test_earnings import SETTLED, applied
-from tests.support.rpc import ACCOUNT, QUIET, FakeChain, FakeFacts, FakeNode, serve_fake_node
+from tests.support.rpc import (
+    ACCOUNT,
+    QUIET,
+    QUIET_NETWORK,
+    FakeChain,
+    FakeFacts,
+    FakeNode,
+    serve_fake_node,
+)
 from tests.support.settled_job import BUYER, CONES, SELLERS
 
 TERMINAL_COLUMNS = 80
 
 
-async def show(node: FakeNode, folder: Path, capsys: Any) -> str:
+async def show(node: FakeNode, folder: Path, capsys: Any, command: str = "status") -> str:
     async with serve_fake_node(node, folder / "rpc.sock"):
         capsys.readouterr()
         code = await trio.to_thread.run_sync(
-            lambda: cli.run_command(["--data-dir", str(folder), "status"])
+            lambda: cli.run_command(["--data-dir", str(folder), command])
         )
     assert code == 0
     return str(capsys.readouterr().out)
@@ -86,11 +94,42 @@ async def test_a_status_says_whom_the_node_dials_in_vain(tmp_path: Path, capsys:
     assert f"{reason}  in 1 min 15 s" in text
 
 
+async def test_a_status_says_who_was_turned_away_and_the_peers_say_themselves(
+    tmp_path: Path, capsys: Any
+) -> None:
+    peer = PeerStatus(
+        peer_id=b"\x09", multiaddr="/ip4/1.2.3.4/tcp/1", connected=True, last_error=None,
+        penalty=3.25, turned_away={"slow": 2},
+    )  # fmt: skip
+    banned = replace(
+        peer, peer_id=b"\x0a", connected=False, last_error="banned for another 9 s: lies",
+        penalty=0.0, banned_seconds=8.5, turned_away={},
+    )  # fmt: skip
+    network = replace(QUIET_NETWORK, refusals={"slow": 2}, denied=5)
+    node = FakeNode(facts=FakeFacts(network=network))
+    node.network.known = (peer, banned)
+    text = await show(node, tmp_path, capsys)
+    assert "turned away  2 slow readers, 5 blobs denied" in text
+    assert "1 connected of 2 known, 1 banned" in text
+    text = await show(node, tmp_path, capsys, "peers")
+    assert "connected; penalty 3.2; 2 slow readers" in text
+    assert "banned for another 9 s: lies" in text
+
+
 async def test_a_quiet_node_has_a_short_status(tmp_path: Path, capsys: Any) -> None:
     text = await show(FakeNode(facts=FakeFacts(balance_wei=None)), tmp_path, capsys)
     assert "up to date" in text
     assert "balance  unknown" in text
-    for absent in ("stake", "key backup", "clock", "waiting", "reach", "fetching", "\njob "):
+    for absent in (
+        "stake",
+        "key backup",
+        "clock",
+        "waiting",
+        "reach",
+        "fetching",
+        "turned away",
+        "\njob ",
+    ):
         assert absent not in text
 
 

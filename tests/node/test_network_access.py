@@ -82,10 +82,13 @@ async def test_only_those_whom_the_table_names_get_a_blob_over_a_socket(
         answers = {asker: await town.ask(asker, kept.digest) for asker in ASKERS}
         absent = {await town.ask(asker, NOWHERE) for asker in ASKERS}
         denied = town.server.measure().denied
+        told = {peer.peer_id: peer.turned_away.get("denied", 0) for peer in town.server.peers()}
     assert {asker for asker, answer in answers.items() if answer == kept.data} == expected
-    told = {answer for answer in answers.values() if answer != kept.data}
+    refused = {asker: 1 + (answer != kept.data) for asker, answer in answers.items()}
+    assert {one: told[host.peer_id] for one, host in town.hosts.items()} == refused
+    told_apart = {answer for answer in answers.values() if answer != kept.data}
     assert len(absent) == 1
-    assert told <= absent, "a refusal must not tell that the blob is here"
+    assert told_apart <= absent, "a refusal must not tell that the blob is here"
     assert denied == 2 * len(ASKERS) - len(expected)
 
 

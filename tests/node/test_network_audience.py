@@ -280,5 +280,7 @@ async def test_what_a_flooder_brings_may_still_come_from_another(tmp_path: Path)
             await count_heard(heard, range(1, 2))
             await send(flooder, cone, copied)
             await wait_until(lambda: "flood" in cone.measure().verdicts)
+            (told,) = [one for one in cone.peers() if one.peer_id == flooder.peer_id]
+            assert (told.turned_away, round(told.penalty)) == ({"flood": 1}, 1)
             await send(speaker, cone, copied)
             await count_heard(heard, range(9, 10))

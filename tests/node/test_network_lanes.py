@@ -13,7 +13,7 @@ TURN_SECONDS = 10.0
 KNOWN = b"known"
 
 
-def build_lanes(count: int, on_cut: Callable[[], None] = lambda: None) -> Lanes:
+def build_lanes(count: int, on_cut: Callable[[bytes], None] = lambda _: None) -> Lanes:
     return Lanes(
         count,
         per_peer=2,
@@ -148,12 +148,12 @@ async def test_who_is_cancelled_while_it_waits_takes_no_place_along(
 
 
 async def test_cuts_are_told(autojump_clock: MockClock) -> None:
-    told: list[bool] = []
-    lanes = build_lanes(1, lambda: told.append(True))
+    told: list[bytes] = []
+    lanes = build_lanes(1, told.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take_for_ever, lanes, b"slow", 1, [])
         await wait_all_tasks_blocked()
         async with lanes.enter(b"other"):
             pass
         nursery.cancel_scope.cancel()
-    assert told == [True]
+    assert told == [b"slow"]

@@ -26,7 +26,7 @@ from protocol.errors import InvalidParams, ProtocolError
 from protocol.events import AuctionOpened, PeerBound, RecordedEvent
 from protocol.market import MarketState, apply_event
 from protocol.types import NO_ACCOUNT, Address, BlockNumber, Digest, JobId, Wei
-from tests.support.rpc import ACCOUNT, FakeNode, serve_fake_node
+from tests.support.rpc import ACCOUNT, QUIET_NETWORK, FakeNode, serve_fake_node
 
 CONE = api.EnableRoleParams(role="cone", stake_wei="5ether", idempotency_key="stake")
 REQUEST = Path(__file__).parents[2] / "configs" / "requests" / "digits.toml"
@@ -122,6 +122,41 @@ async def test_a_status_names_the_dials_that_failed_and_the_next_ones(
     assert [(one.multiaddr, one.source, one.reason) for one in found[0].failures] == [
         ("/ip4/1.2.3.4/tcp/1", "registry", "refused")
     ]
+
+
+async def test_a_status_tells_who_was_turned_away_at_which_limit(
+    node: FakeNode, client: AsyncRpcClient
+) -> None:
+    node.facts.network = replace(
+        QUIET_NETWORK,
+        refusals={"handshakes": 1, "strangers": 2, "streams": 3, "slow": 4},
+        verdicts={"accept": 99, "flood": 5, "outside": 6},
+        denied=7,
+    )
+    status = await client.call(api.NODE_STATUS, api.NoParams())
+    assert status.turned_away == api.TurnedAwayView(
+        handshakes=1, strangers=2, streams=3, slow=4, flood=5, outside=6, denied=7
+    )
+
+
+async def test_peers_tell_their_faults_bans_and_what_they_were_refused(
+    node: FakeNode, client: AsyncRpcClient
+) -> None:
+    quiet = PeerStatus(peer_id=b"\x08", multiaddr="", connected=True, last_error=None)
+    flooding = replace(
+        quiet, peer_id=b"\x09", penalty=3.456, turned_away={"flood": 12, "denied": 1}
+    )
+    banned = replace(quiet, peer_id=b"\x0a", connected=False, banned_seconds=250.04)
+    node.network.known = (quiet, flooding, banned)
+    found = await client.call(api.NODE_PEERS, api.NoParams())
+    assert [one.penalty for one in found] == [0.0, 3.46, 0.0]
+    assert [one.banned_seconds for one in found] == [None, None, 250.0]
+    assert [one.turned_away for one in found] == [
+        api.TurnedAwayView(),
+        api.TurnedAwayView(flood=12, denied=1),
+        api.TurnedAwayView(),
+    ]
+    assert (await client.call(api.NODE_STATUS, api.NoParams())).peers_banned == 1
 
 
 async def test_jobs_are_listed_and_described(node: FakeNode, client: AsyncRpcClient) -> None:

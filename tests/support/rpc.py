@@ -10,7 +10,7 @@ import trio
 
 from d2m_node.chain.history import History
 from d2m_node.errors import ChainUnavailable, UserError
-from d2m_node.measures import ChainReading, FeeTotal, Reach, Reachability, Transfer
+from d2m_node.measures import ChainReading, FeeTotal, NetworkReading, Reach, Reachability, Transfer
 from d2m_node.ports import JournalPort, PeerStatus, Ports
 from d2m_node.request_file import RequestFile
 from d2m_node.role_control import RoleOptions, RoleState
@@ -168,6 +168,23 @@ QUIET = ChainReading(
 )
 
 
+QUIET_NETWORK = NetworkReading(
+    sent_bytes={},
+    received_bytes={},
+    verdicts={},
+    published=0,
+    dropped=0,
+    faults=0,
+    bans=0,
+    denied=0,
+    restarts=0,
+    relayed_bytes=0,
+    dials={},
+    queue_lengths={},
+    queue_limits={},
+)
+
+
 UNASKED = Reachability(Reach.UNKNOWN)
 
 
@@ -184,6 +201,7 @@ class FakeFacts:
     reach: Reachability = UNASKED
     epsilon_budget: float | None = None
     fetched: tuple[Transfer, ...] = ()
+    network: NetworkReading = QUIET_NETWORK
 
     def uptime_seconds(self) -> float:
         return 75.0
@@ -199,6 +217,9 @@ class FakeFacts:
 
     def measure_chain(self) -> ChainReading:
         return self.reading
+
+    def measure_network(self) -> NetworkReading:
+        return self.network
 
     def reachability(self) -> Reachability:
         return self.reach
