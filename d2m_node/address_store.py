@@ -1,4 +1,4 @@
-"""What the network remembers across restarts: where it reached whom, and whom it banned."""
+"""What the network remembers across restarts: where it reached whom, and who misbehaved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import Final, Protocol
 ADDRESSES_KEPT: Final = 512
 ADDRESS_DAYS: Final = 30
 BANS_KEPT: Final = 1024
+PENALTIES_KEPT: Final = 1024
+PENALTY_SECONDS: Final = 3600
+"""Faults that were counted so long ago weigh nothing any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +32,19 @@ class KeptBan:
     """Seconds since 1970."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPenalty:
+    """The faults of a peer that is not banned, as they weighed when the last one was counted."""
+
+    peer_id: bytes
+    penalty: float
+    """0 if they are to be forgotten."""
+    counted_at: int
+    """Seconds since 1970."""
+
+
 class AddressStore(Protocol):
-    """The addresses and bans of one node. The storage adapter implements it.
+    """The addresses, bans and penalties of one node. The storage adapter implements it.
 
     Methods raise StoreCorrupted and FatalError.
     """
@@ -46,3 +60,9 @@ class AddressStore(Protocol):
 
     async def save_bans(self, bans: Sequence[KeptBan]) -> None:
         """Keep bans, one for each peer; those that end first give way where there are many."""
+
+    async def load_penalties(self) -> Sequence[KeptPenalty]:
+        """Return the penalties, the one counted longest ago first: at most 1024, of an hour."""
+
+    async def save_penalties(self, penalties: Sequence[KeptPenalty]) -> None:
+        """Keep penalties, one for each peer; those counted longest ago give way."""

@@ -115,9 +115,9 @@ class Libp2pNetwork:
             pause = min(2 * pause, self._settings.max_restart_seconds)
 
     async def remember(self, tasks: trio.Nursery) -> None:
-        """Read addresses and bans, and keep them from now on. Raises FatalError."""
+        """Read addresses, bans and penalties, and keep them from now on. Raises FatalError."""
         await self._memory.load(self._book)
-        await self._memory.load_bans(self._conduct)
+        await self._memory.load_conduct(self._conduct)
         tasks.start_soon(self._memory.run)
 
     async def run_lan(self) -> None:

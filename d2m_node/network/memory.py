@@ -1,4 +1,4 @@
-"""What is kept on disk of peers: where they were reached, and who is banned until when.
+"""What is kept on disk of peers: where they were reached, their faults, and who is banned.
 
 The address cache is for a start without any other help.
 """
@@ -9,7 +9,14 @@ from typing import Final
 
 import trio
 
-from d2m_node.address_store import BANS_KEPT, AddressStore, KeptBan, ReachedAddress
+from d2m_node.address_store import (
+    BANS_KEPT,
+    PENALTIES_KEPT,
+    AddressStore,
+    KeptBan,
+    KeptPenalty,
+    ReachedAddress,
+)
 from d2m_node.network.addresses import Source, check_address
 from d2m_node.network.book import AddressBook
 from d2m_node.network.conduct import Conduct
@@ -31,6 +38,7 @@ class AddressMemory:
         self._noted: dict[bytes, ReachedAddress] = {}
         self._unsaved: set[bytes] = set()
         self._unsaved_bans: dict[bytes, KeptBan] = {}
+        self._unsaved_penalties: dict[bytes, KeptPenalty] = {}
         self._news = trio.Event()
         self._stop = trio.Event()
 
@@ -44,12 +52,17 @@ class AddressMemory:
             self._noted[reached.peer_id] = reached
             book.add(Source.CACHE, reached.peer_id, reached.multiaddr)
 
-    async def load_bans(self, conduct: Conduct) -> None:
-        """Go on with bans of earlier runs, and keep new ones. Raises StoreCorrupted, FatalError."""
+    async def load_conduct(self, conduct: Conduct) -> None:
+        """Go on with bans and penalties of earlier runs, and keep new ones.
+
+        Raises StoreCorrupted, FatalError.
+        """
         now = time.time()
+        for one in await self._store.load_penalties():
+            conduct.resume_penalty(one.peer_id, one.penalty, now - one.counted_at)
         for ban in await self._store.load_bans():
             conduct.resume_ban(ban.peer_id, ban.reason, ban.ends_at - now)
-        conduct.keep_ban = self.note_ban
+        conduct.keep_ban, conduct.keep_penalty = self.note_ban, self.note_penalty
 
     def note_ban(self, peer_id: bytes, reason: str, seconds: float) -> None:
         """Note that a peer is banned for so long."""
@@ -58,6 +71,16 @@ class AddressMemory:
         ends_at = math.ceil(time.time() + seconds)
         ban = KeptBan(peer_id=peer_id, reason=reason[:MAX_REASON], ends_at=ends_at)
         self._unsaved_bans[peer_id] = ban
+        self._news.set()
+
+    def note_penalty(self, peer_id: bytes, penalty: float) -> None:
+        """Note what a peer's faults weigh now."""
+        self._unsaved_penalties.pop(peer_id, None)
+        if len(self._unsaved_penalties) >= PENALTIES_KEPT:
+            del self._unsaved_penalties[next(iter(self._unsaved_penalties))]
+        self._unsaved_penalties[peer_id] = KeptPenalty(
+            peer_id=peer_id, penalty=penalty, counted_at=int(time.time())
+        )
         self._news.set()
 
     def find(self, peer_id: bytes) -> str | None:
@@ -96,7 +119,10 @@ class AddressMemory:
         unsaved, self._unsaved, self._news = self._unsaved, set(), trio.Event()
         reached = [self._noted[peer_id] for peer_id in unsaved if peer_id in self._noted]
         bans, self._unsaved_bans = list(self._unsaved_bans.values()), {}
+        penalties, self._unsaved_penalties = list(self._unsaved_penalties.values()), {}
         if reached:
             await self._store.save(reached)
         if bans:
             await self._store.save_bans(bans)
+        if penalties:
+            await self._store.save_penalties(penalties)

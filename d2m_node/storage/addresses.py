@@ -1,4 +1,4 @@
-"""Where peers were reached, and who is banned; what is old or too much gives way."""
+"""Where peers were reached, and who misbehaved; what is old or too much gives way."""
 
 import sqlite3
 import time
@@ -9,7 +9,10 @@ from d2m_node.address_store import (
     ADDRESS_DAYS,
     ADDRESSES_KEPT,
     BANS_KEPT,
+    PENALTIES_KEPT,
+    PENALTY_SECONDS,
     KeptBan,
+    KeptPenalty,
     ReachedAddress,
 )
 from d2m_node.storage.journal import RunInTransaction
@@ -21,9 +24,14 @@ class Addresses:
     """`AddressStore` on SQLite. Methods raise StoreCorrupted and FatalError."""
 
     def __init__(
-        self, run: RunInTransaction, kept: int = ADDRESSES_KEPT, bans_kept: int = BANS_KEPT
+        self,
+        run: RunInTransaction,
+        kept: int = ADDRESSES_KEPT,
+        bans_kept: int = BANS_KEPT,
+        penalties_kept: int = PENALTIES_KEPT,
     ) -> None:
         self._run = run
+        self._penalties_kept = penalties_kept
         self._bans_kept = bans_kept
         self._kept = kept
 
@@ -92,6 +100,42 @@ class Addresses:
                 "DELETE FROM peer_bans WHERE ends_at <= ? OR peer_id NOT IN"
                 " (SELECT peer_id FROM peer_bans ORDER BY ends_at DESC, peer_id LIMIT ?)",
                 (int(time.time()), self._bans_kept),
+            )
+
+        await self._run(work)
+
+    async def load_penalties(self) -> Sequence[KeptPenalty]:
+        """See `AddressStore.load_penalties`."""
+
+        def work(connection: sqlite3.Connection) -> Sequence[KeptPenalty]:
+            rows = connection.execute(
+                "SELECT peer_id, penalty, counted_at FROM"
+                " (SELECT * FROM peer_penalties WHERE counted_at > ?"
+                "  ORDER BY counted_at DESC, peer_id LIMIT ?) ORDER BY counted_at, peer_id",
+                (int(time.time()) - PENALTY_SECONDS, self._penalties_kept),
+            )
+            return [
+                KeptPenalty(peer_id=peer_id, penalty=penalty, counted_at=counted_at)
+                for peer_id, penalty, counted_at in rows
+            ]
+
+        return await self._run(work)
+
+    async def save_penalties(self, penalties: Sequence[KeptPenalty]) -> None:
+        """See `AddressStore.save_penalties`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT INTO peer_penalties (peer_id, penalty, counted_at) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET"
+                " penalty = excluded.penalty, counted_at = excluded.counted_at",
+                [(one.peer_id, one.penalty, one.counted_at) for one in penalties],
+            )
+            connection.execute(
+                "DELETE FROM peer_penalties WHERE penalty <= 0 OR counted_at <= ?"
+                " OR peer_id NOT IN (SELECT peer_id FROM peer_penalties"
+                "  ORDER BY counted_at DESC, peer_id LIMIT ?)",
+                (int(time.time()) - PENALTY_SECONDS, self._penalties_kept),
             )
 
         await self._run(work)

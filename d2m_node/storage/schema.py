@@ -125,6 +125,14 @@ MIGRATIONS: Final = (
         ends_at INTEGER NOT NULL -- seconds since 1970
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- Faults of peers that are not banned, as they weighed when the last one was counted.
+    CREATE TABLE peer_penalties (
+        peer_id BLOB NOT NULL PRIMARY KEY,
+        penalty REAL NOT NULL,
+        counted_at INTEGER NOT NULL -- seconds since 1970
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -200,6 +200,33 @@ async def end_bans(store: Store) -> None:
     await store.addresses.save_bans([replace(ban, ends_at=int(time.time()) - 1)])
 
 
+async def test_penalties_outlive_the_process(tmp_path: Path) -> None:
+    """With a half-life of ages, so that none of it has faded meanwhile."""
+    limits = {"penalty_half_life_seconds": 1e9, "max_penalty": 4.0}
+
+    def blame(node: Libp2pNetwork, times: int) -> None:
+        for _ in range(times):
+            node.conduct.blame(b"peer", "test")
+
+    async with (
+        open_store(tmp_path / "store") as store,
+        start_network(tmp_path / "node", addresses=store.addresses, **limits) as node,
+    ):
+        blame(node, 3)
+    async with (
+        open_store(tmp_path / "store") as store,
+        start_network(tmp_path / "node", addresses=store.addresses, **limits) as node,
+    ):
+        (status,) = node.peers()
+        assert (status.peer_id, status.banned_seconds) == (b"peer", None)
+        assert status.penalty == pytest.approx(3.0, rel=1e-3)
+        blame(node, 2)
+        assert node.conduct.is_banned(b"peer")
+    async with open_store(tmp_path / "store") as store:
+        assert await store.addresses.load_penalties() == []
+        assert [one.peer_id for one in await store.addresses.load_bans()] == [b"peer"]
+
+
 async def test_a_clock_that_was_set_back_makes_no_ban_longer(tmp_path: Path) -> None:
     notebook = Notebook()
     ahead = int(time.time()) + 10**9

@@ -3,7 +3,13 @@
 import time
 from pathlib import Path
 
-from d2m_node.address_store import ADDRESS_DAYS, KeptBan, ReachedAddress
+from d2m_node.address_store import (
+    ADDRESS_DAYS,
+    PENALTY_SECONDS,
+    KeptBan,
+    KeptPenalty,
+    ReachedAddress,
+)
 from d2m_node.storage.addresses import Addresses
 from d2m_node.storage.database import open_store
 
@@ -74,3 +80,38 @@ async def test_bans_that_end_first_give_way_where_there_are_many(tmp_path: Path)
         few = Addresses(store.run, bans_kept=2)
         await few.save_bans([ban(number, seconds=100 * number) for number in range(1, 5)])
         assert [one.peer_id for one in await store.addresses.load_bans()] == [b"peer 3", b"peer 4"]
+
+
+def penalise(number: int, *, penalty: float = 1.5, seconds_ago: int = 0) -> KeptPenalty:
+    return KeptPenalty(
+        peer_id=b"peer %d" % number, penalty=penalty, counted_at=int(time.time()) - seconds_ago
+    )
+
+
+async def test_penalties_are_there_after_a_restart_and_the_last_one_counts(tmp_path: Path) -> None:
+    first, second = penalise(1, seconds_ago=60), penalise(2, seconds_ago=90)
+    async with open_store(tmp_path) as store:
+        await store.addresses.save_penalties([first, second])
+        await store.addresses.save_penalties([again := penalise(1, penalty=2.25)])
+    async with open_store(tmp_path) as store:
+        assert await store.addresses.load_penalties() == [second, again]
+
+
+async def test_penalties_that_are_forgotten_or_old_are_not_kept(tmp_path: Path) -> None:
+    old = penalise(3, seconds_ago=PENALTY_SECONDS + 1)
+    async with open_store(tmp_path) as store:
+        await store.addresses.save_penalties([penalise(1), penalise(2), old])
+        await store.addresses.save_penalties([penalise(2, penalty=0.0)])
+        count = await store.run(
+            lambda connection: connection.execute("SELECT count(*) FROM peer_penalties").fetchone()
+        )
+        assert count == (1,)
+        assert [one.peer_id for one in await store.addresses.load_penalties()] == [b"peer 1"]
+
+
+async def test_penalties_counted_longest_ago_give_way_where_there_are_many(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        few = Addresses(store.run, penalties_kept=2)
+        await few.save_penalties([penalise(number, seconds_ago=number) for number in range(1, 5)])
+        kept = await store.addresses.load_penalties()
+        assert [one.peer_id for one in kept] == [b"peer 2", b"peer 1"]

@@ -10,7 +10,7 @@ from libp2p.abc import INetConn, INetwork
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
-from d2m_node.address_store import AddressStore, KeptBan, ReachedAddress
+from d2m_node.address_store import AddressStore, KeptBan, KeptPenalty, ReachedAddress
 from d2m_node.network.adapter import Libp2pNetwork, open_network
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.ports import Library, TopicPlace, Verdict
@@ -57,11 +57,12 @@ class Shelf:
 
 
 class Notebook:
-    """A store of addresses and bans that lasts as long as the test."""
+    """A store of addresses, bans and penalties that lasts as long as the test."""
 
     def __init__(self) -> None:
         self.kept: dict[bytes, ReachedAddress] = {}
         self.bans: dict[bytes, KeptBan] = {}
+        self.penalties: dict[bytes, KeptPenalty] = {}
 
     async def load(self) -> Sequence[ReachedAddress]:
         return sorted(self.kept.values(), key=lambda one: -one.reached_at)
@@ -74,6 +75,12 @@ class Notebook:
 
     async def save_bans(self, bans: Sequence[KeptBan]) -> None:
         self.bans |= {one.peer_id: one for one in bans}
+
+    async def load_penalties(self) -> Sequence[KeptPenalty]:
+        return list(self.penalties.values())
+
+    async def save_penalties(self, penalties: Sequence[KeptPenalty]) -> None:
+        self.penalties |= {one.peer_id: one for one in penalties}
 
 
 def accept(_message: GossipMessage) -> Verdict:
