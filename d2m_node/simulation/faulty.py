@@ -28,15 +28,18 @@ from d2m_node.network.adapter import Libp2pNetwork
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.node import Behaviour, main
 from d2m_node.past_jobs import PastJobs
-from d2m_node.ports import Int32Array, Library, SignerPort, TrainerPort, TrainingTask
+from d2m_node.ports import Int32Array, Library, SealPort, SignerPort, TrainerPort, TrainingTask
 from d2m_node.roles.executor import Executor
+from d2m_node.roles.sealed_states import STATE_KEY_TAG
 from d2m_node.settings import ChainSettings, Device, StorageSettings, load_settings
 from d2m_node.simulation.adversaries import make_behaviour
 from d2m_node.storage.database import Store
 from d2m_node.storage.journal import Journal
 from d2m_node.storage.transactions import Transactions
 from d2m_node.transaction_store import StoredTransaction, TransactionStore
+from protocol.digest import decode_sampler_state
 from protocol.errors import ProtocolError
+from protocol.osmd import ONE_Q30
 from protocol.request import decode_body
 from protocol.round import BallotResult, FinalWork, RoundWork
 from protocol.types import Digest
@@ -139,7 +142,12 @@ class WatchedChain(_Around):
 
 
 class WatchedNetwork(_Around):
-    """Reports what the node says, and what it has fetched."""
+    """Reports what the node says, what it has fetched, and what it opens."""
+
+    @property
+    def seal(self) -> SealPort:
+        """The seal of the node's identity, watched."""
+        return cast("SealPort", WatchedSeal(self._inner.seal, self._reporter))
 
     async def publish(self, topic: str, message: GossipMessage) -> None:
         """Gossip a message, and tell so on both sides."""
@@ -180,9 +188,20 @@ class WatchedLibrary(_Around):
         self, peer_id: bytes, request: MessagesRequest
     ) -> Sequence[GossipMessage]:
         """Tell of a pull before it is answered."""
-        self._reporter.report("serve/messages", BEFORE)
+        what = "state-key" if request.kind == STATE_KEY_TAG else "messages"
+        self._reporter.report(f"serve/{what}", BEFORE)
         found: Sequence[GossipMessage] = await self._inner.read_messages(peer_id, request)
         return found
+
+
+class WatchedSeal(_Around):
+    """Reports the key of a sealed state that has come, and is not opened."""
+
+    def open_key(self, box: bytes, binding: bytes) -> bytes:
+        """Tell of a key, then open it."""
+        self._reporter.report("open/key", BEFORE)
+        key: bytes = self._inner.open_key(box, binding)
+        return key
 
 
 class WatchedTrainer(_Around):
@@ -229,7 +248,14 @@ def name_blob(data: bytes) -> str:
         except ProtocolError:
             continue
         return name
-    return "sampler"
+    return "sampler" if _is_sampler(data) else "sealed"
+
+
+def _is_sampler(data: bytes) -> bool:
+    """Tell weights from noise: each is a probability."""
+    if len(data) % 8:
+        return False
+    return max(decode_sampler_state(data, len(data) // 8), default=0) <= ONE_Q30
 
 
 def watch(honest: Behaviour, reporter: Reporter) -> Behaviour:

@@ -248,6 +248,7 @@ def _write_request(folder: Path, setup: Setup, bid_wei: Wei) -> Path:
         cones=setup.cones,
         mode=setup.mode,
         is_in_token=setup.in_token,
+        model_access=setup.model_access,
         first_set_size=setup.first_set_size,
         bid_blocks=BID_BLOCKS,
         reveal_blocks=REVEAL_BLOCKS,

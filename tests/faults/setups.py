@@ -38,6 +38,8 @@ class Setup:
     provocations: tuple[Provocation, ...] = ()
     drained: str | None = None
     """A CONE node that is drained after each job, and gets its stake out."""
+    model_access: str = "participants"
+    """Who may have the model, as the request says it."""
     is_cancelled: bool = False
     may_void: bool = False
     """Not even a majority of the CONE nodes is always there."""
@@ -80,5 +82,10 @@ SETUPS: Mapping[str, Setup] = {
             "delta = 0.001",
             "noise_multiplier = 1.0",
         )
+    ),
+    # A CONE node misses a decision: the state after it comes from others, sealed.
+    "sealed": Setup(
+        model_access="buyer-only",
+        provocations=(Provocation("say/AvailabilityBitmap", "after", "cone", 22),),
     ),
 }

@@ -20,6 +20,9 @@ reserve_wei = "1000000000000000000"
 commit_blocks = {bid_blocks}
 {sealing}
 
+[delivery]
+model = "{model_access}"
+
 [model]
 preset = "cnn"
 input_shape = [1, 8, 8]
@@ -89,6 +92,7 @@ class SmallJob:
     rounds: int = 2
     mode: str = "sealed"
     is_in_token: bool = False
+    model_access: str = "participants"
     first_set_size: int = 4
     bid_blocks: int = 6
     reveal_blocks: int = 5
@@ -106,6 +110,7 @@ def write_small_request(folder: Path, job: SmallJob) -> Path:
             bid_wei=job.bid_wei,
             mode=job.mode,
             currency="token" if job.is_in_token else "ether",
+            model_access=job.model_access,
             sealing="" if job.mode == "open" else sealing,
             bid_blocks=job.bid_blocks,
             rounds=job.rounds,

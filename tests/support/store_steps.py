@@ -6,26 +6,32 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import structlog
 import trio
 
 from d2m_node.errors import NodeError
-from d2m_node.ports import Purpose, Reference
+from d2m_node.ports import Ports, Purpose, Reference
+from d2m_node.roles.delivery import is_delivered, keep_model, open_model
+from d2m_node.roles.sealed_states import SealedStates
+from d2m_node.sealing import IdentitySeal
 from d2m_node.settings import StorageSettings
 from d2m_node.storage.collector import collect
 from d2m_node.storage.database import Store, open_store
 from d2m_node.storage.retention import KeepRules
 from d2m_node.transaction_store import StoredTransaction, TransactionState
 from d2m_node.user_input import ByteCount
-from protocol.hashing import keccak
-from protocol.types import JobId
+from protocol.hashing import Domain, keccak
+from protocol.types import Address, JobId
 from tests.support.market_states import make_state
 
 SETTINGS = StorageSettings(reserve_bytes=ByteCount(0))
 RULES = KeepRules(blob_bytes=0, keep_jobs=0, keep_blocks=0, serve_blocks=0, final_blocks=1)
 """Everything goes that may."""
+JOB = JobId(1)
+DOMAIN = Domain(31337, Address(b"\x11" * 20))
 
 
 async def remember(store: Store, kind: str, key: str, value: str) -> str:
@@ -57,8 +63,36 @@ async def clean(store: Store, block: int, over: Sequence[int]) -> None:
         await collect(store, make_state(head, over), RULES)
 
 
+def make_ports(store: Store) -> Ports:
+    """What delivering a sealed model touches; nothing else is there."""
+    seal = IdentitySeal(keccak(b"peer"))
+    parts = {
+        "chain": SimpleNamespace(domain=DOMAIN),
+        "network": SimpleNamespace(peer_id=seal.peer_id),
+        "signer": None,
+        "datasets": None,
+        "herald": None,
+    }
+    return Ports(store=store, seal=seal, **cast("Any", parts))
+
+
+async def deliver(store: Store, text: str) -> str | None:
+    """Take a model as its buyer does: only if it is not here. Return what is handed out then."""
+    ports = make_ports(store)
+    if not await is_delivered(ports, JOB):
+        await keep_model(ports, JOB, text.encode(), is_sealed=True)
+    found = await open_model(ports, JOB)
+    return None if found is None else found.decode()
+
+
+async def seal_state(store: Store, text: str) -> str | None:
+    """Seal a state as it is served; return the hash of the sealed blob."""
+    sealed = await SealedStates(store.blobs, DOMAIN).seal(JOB, 0, keccak(text.encode()))
+    return None if sealed is None else sealed.sealed_digest.hex()
+
+
 STEPS: dict[str, Callable[..., Awaitable[Any]]] = {
-    one.__name__: one for one in (remember, put, get, add, settle, clean)
+    one.__name__: one for one in (remember, put, get, add, settle, clean, deliver, seal_state)
 }
 
 
