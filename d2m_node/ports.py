@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
@@ -183,6 +184,9 @@ class PeerStatus:
     """How often it came to which limit: strangers, streams, slow, flood, outside, denied."""
 
 
+NO_RIVALS: Final[Mapping[bytes, Sequence[str]]] = MappingProxyType({})
+
+
 class NetworkPort(Protocol):
     """Peers, gossip and streams. Peer ids are libp2p's bytes (multihash)."""
 
@@ -194,9 +198,14 @@ class NetworkPort(Protocol):
         """Every peer this node knows, connected or not."""
 
     def set_address_book(
-        self, addresses: Mapping[bytes, str], needed: Collection[bytes] = ()
+        self,
+        addresses: Mapping[bytes, str],
+        needed: Collection[bytes] = (),
+        rivals: Mapping[bytes, Sequence[str]] = NO_RIVALS,
     ) -> None:
         """Say where peers are: peer id to multiaddr, without /p2p.
+
+        ``rivals`` are further addresses that others name for the same peers: tried after.
 
         With those that are ``needed`` the node stays connected, with the others as far as it has
         too few connections.

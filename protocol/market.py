@@ -54,6 +54,7 @@ class MarketState:
 
     block_number: BlockNumber = BlockNumber(0)
     peers: Mapping[Address, Peer] = field(default_factory=dict)
+    """In the order in which the accounts named their peers."""
     datasets: Mapping[int, Dataset] = field(default_factory=dict)
     stakes: Mapping[Address, Stake] = field(default_factory=dict)
     jobs: Mapping[JobId, JobState] = field(default_factory=dict)
@@ -123,8 +124,7 @@ def _apply_registry_event(
 ) -> MarketState:
     match event:
         case PeerBound():
-            peer = Peer(event.peer_id, event.multiaddr)
-            return replace(state, peers={**state.peers, event.account: peer})
+            return replace(state, peers=_bind_peer(state.peers, event))
         case DatasetRegistered():
             dataset = Dataset(
                 dataset_id=event.dataset_id,
@@ -137,6 +137,18 @@ def _apply_registry_event(
             return replace(state, datasets={**state.datasets, event.dataset_id: dataset})
         case _:
             return _apply_money_event(state, event, block_number)
+
+
+def _bind_peer(peers: Mapping[Address, Peer], event: PeerBound) -> Mapping[Address, Peer]:
+    """Let an account name a peer; who names another one than before comes last again.
+
+    So accounts that name one peer are in the order in which they did, and whoever copies a peer id
+    comes after whose it is.
+    """
+    before = peers.get(event.account)
+    is_same = before is not None and before.peer_id == event.peer_id
+    kept = peers if is_same else {one: peers[one] for one in peers if one != event.account}
+    return {**kept, event.account: Peer(event.peer_id, event.multiaddr)}
 
 
 def _apply_money_event(state: MarketState, event: Event, block_number: BlockNumber) -> MarketState:

@@ -36,7 +36,7 @@ from d2m_node.network.naming import parse_bootstrap
 from d2m_node.network.peers import offline_statuses
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.network.stack import Stack
-from d2m_node.ports import Library, PeerStatus, SealPort
+from d2m_node.ports import NO_RIVALS, Library, PeerStatus, SealPort
 from d2m_node.sealing import IdentitySeal
 from protocol.types import Digest
 from protocol.wire.messages import GossipMessage, MessagesRequest, PulledMessage
@@ -217,11 +217,14 @@ class Libp2pNetwork:
         return () if self._stack is None else self._stack.client.transfers()
 
     def set_address_book(
-        self, addresses: Mapping[bytes, str], needed: Collection[bytes] = ()
+        self,
+        addresses: Mapping[bytes, str],
+        needed: Collection[bytes] = (),
+        rivals: Mapping[bytes, Sequence[str]] = NO_RIVALS,
     ) -> None:
         """See `NetworkPort.set_address_book`."""
         self._book.set_needed(needed)
-        self._book.replace(Source.REGISTRY, addresses)
+        self._book.replace(Source.REGISTRY, addresses, rivals)
 
     def join_topic(
         self, topic: str, validate: Validate

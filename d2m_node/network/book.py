@@ -1,7 +1,7 @@
 """Who is known, under which addresses, and how dialling them went. Outlives a stack."""
 
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,7 +9,7 @@ import trio
 
 from d2m_node.network.addresses import Source
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import DialFailure
+from d2m_node.ports import NO_RIVALS, DialFailure
 
 SETTLED_SECONDS: Final = 10.0
 """A connection that lived so long was a good one: the next pause is the shortest again."""
@@ -80,13 +80,19 @@ class AddressBook:
         """Return what is known of a peer."""
         return self._known.get(peer_id)
 
-    def replace(self, source: Source, addresses: Mapping[bytes, str]) -> None:
+    def replace(
+        self,
+        source: Source,
+        addresses: Mapping[bytes, str],
+        rivals: Mapping[bytes, Sequence[str]] = NO_RIVALS,
+    ) -> None:
         """Take all that a source says, and forget what it said before."""
         for peer_id in [one for one, known in self._known.items() if source in known.addresses]:
             if peer_id not in addresses:
                 self._forget(peer_id, source)
         for peer_id, address in addresses.items():
-            self._set(peer_id, source, (address,) if address else ())
+            told = (address, *rivals.get(peer_id, ()))[:MAX_ADDRESSES]
+            self._set(peer_id, source, tuple(one for one in told if one))
         self.wake()
 
     def add(self, source: Source, peer_id: bytes, *addresses: str) -> None:

@@ -93,10 +93,10 @@ class Peers(INotifee):
         found = (peer_id.to_bytes() for peer_id in self._swarm.connections)
         return [peer_id for peer_id in sorted(found) if self.is_connected(peer_id)]
 
-    def find_registered(self, peer_id: bytes) -> str | None:
-        """Return a peer's address as the registry has it."""
+    def find_registered(self, peer_id: bytes) -> Sequence[str]:
+        """Return where the accounts that name a peer say that it is."""
         known = self._book.find(peer_id)
-        return next(iter(known.addresses.get(Source.REGISTRY, ())), None) if known else None
+        return known.addresses.get(Source.REGISTRY, ()) if known else ()
 
     def is_connected(self, peer_id: bytes) -> bool:
         """Say whether a connection to the peer is open."""

@@ -12,17 +12,22 @@ from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.types import Address
 
+MAX_RIVALS: Final = 3
+"""Accounts beside the first that are believed to know where a peer is."""
+
 _NEEDS_OTHERS: Final = frozenset(
     (JobPhase.ENROLMENT, JobPhase.VALIDATION, JobPhase.TRAINING, JobPhase.SETTLING)
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acquaintances:
     """What the chain says of peers."""
 
     addresses: Mapping[bytes, str]
     """Peer id to multiaddr, of every registered peer but this node."""
+    rivals: Mapping[bytes, tuple[str, ...]]
+    """Where further accounts say that a peer of these is."""
     needed: frozenset[bytes]
     """Those of accounts that this one is in a job with."""
 
@@ -30,21 +35,28 @@ class Acquaintances:
 def find_acquaintances(state: MarketState, account: Address) -> Acquaintances:
     """Read the registry, and who takes part in the jobs of an account."""
     own = state.peers[account].peer_id if account in state.peers else None
-    partners = [
+    partners = {
         one
         for job in state.jobs.values()
         for one in _list_partners(job, account)
         if one in state.peers
-    ]
-    addresses: dict[bytes, str] = {}
+    }
+    told: dict[bytes, list[str]] = {}
     # Anybody may name a peer id. Who has a stake in a job is believed first, then who came first:
-    # a later one could lead the dials of others astray.
-    for one in (*partners, *state.peers):
+    # that is whose peer it is. What a few others say is tried too, for the peer has the last word:
+    # only its key answers.
+    for one in sorted(state.peers, key=lambda one: one not in partners):
         peer = state.peers[one]
         if peer.peer_id != own:
-            addresses.setdefault(peer.peer_id, _read_address(peer.multiaddr))
+            found, address = told.setdefault(peer.peer_id, []), _read_address(peer.multiaddr)
+            if len(found) <= MAX_RIVALS and address not in found:
+                found.append(address)
     needed = frozenset(state.peers[one].peer_id for one in partners)
-    return Acquaintances(addresses, needed & addresses.keys())
+    return Acquaintances(
+        addresses={peer_id: first for peer_id, (first, *_) in told.items()},
+        rivals={peer_id: tuple(rest) for peer_id, (_, *rest) in told.items() if rest},
+        needed=needed & told.keys(),
+    )
 
 
 async def run_acquaintances(ports: Ports) -> None:
@@ -63,7 +75,7 @@ async def run_acquaintances(ports: Ports) -> None:
 
     while True:
         known = await ports.chain.wait_for(changed)
-        ports.network.set_address_book(known.addresses, known.needed)
+        ports.network.set_address_book(known.addresses, known.needed, known.rivals)
 
 
 async def bind_peer(ports: Ports, multiaddr: str) -> None:

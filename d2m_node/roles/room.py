@@ -22,6 +22,7 @@ from d2m_node.logs import log_scope
 from d2m_node.ports import Ports, Verdict
 from d2m_node.roles.access import find_speaker
 from d2m_node.roles.jobs import job_in
+from d2m_node.roles.sources import peers_of
 from d2m_node.roles.statements import (
     Equivocation,
     SignedMessage,
@@ -209,10 +210,8 @@ class Room:
         Peers that cannot be reached are passed over: gossip and the next pull remain.
         """
         async with trio.open_nursery() as nursery:
-            for account in accounts:
-                peer = self._ports.chain.state.peers.get(account)
-                if peer is not None and peer.peer_id != self._ports.network.peer_id:
-                    nursery.start_soon(self._pull_from, peer.peer_id, request)
+            for peer_id in peers_of(self._ports, accounts):
+                nursery.start_soon(self._pull_from, peer_id, request)
 
     async def gather(self, kind: type[GossipMessage], step: int, silent: Iterable[Address]) -> None:
         """End a phase with a pull from those who should have spoken: gossip may be lost.

@@ -153,6 +153,16 @@ async def test_a_registry_full_of_lies_costs_few_dials(tmp_path: Path) -> None:
         assert len(waiting) <= 5
 
 
+async def test_a_peer_is_found_though_the_first_account_that_names_it_lies(tmp_path: Path) -> None:
+    async with (
+        start_network(tmp_path / "honest") as honest,
+        start_network(tmp_path / "node", dht=False) as node,
+    ):
+        book = {honest.peer_id: NOBODY}
+        node.set_address_book(book, {honest.peer_id}, {honest.peer_id: (honest.listening[0],)})
+        await wait_gossiping(node, honest)
+
+
 async def test_what_is_no_peer_id_is_left_out(tmp_path: Path) -> None:
     async with start_network(tmp_path / "node") as node:
         node.set_address_book({b"": NOBODY, b"\x00" * 64: NOBODY, node.peer_id: NOBODY})

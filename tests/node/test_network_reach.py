@@ -64,6 +64,14 @@ async def test_a_node_of_no_known_address_is_not_dialled(tmp_path: Path) -> None
         assert node.reachability().reach is Reach.UNKNOWN
 
 
+async def test_a_lie_about_a_nodes_address_does_not_make_it_unreachable(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, ["node", "peer"]) as (node, peer):
+        peer.set_address_book({node.peer_id: NOBODY}, (), {node.peer_id: (node.listening[0],)})
+        with trio.fail_after(PATIENCE_SECONDS):
+            await node.stack.reach.check()
+        assert node.reachability().reach is Reach.REACHABLE
+
+
 async def test_one_peer_is_dialled_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with start_networks(tmp_path, ["node", "peer"]) as (node, peer):
         await check(node, peer, NOBODY)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from d2m_node.roles.acquaintances import find_acquaintances
+from d2m_node.roles.acquaintances import MAX_RIVALS, find_acquaintances
 from protocol.enrolment import EnrolledCone, EnrolledSeller
+from protocol.events import PeerBound, RecordedEvent
 from protocol.job import Bid, JobPhase, JobState
-from protocol.market import MarketState, Peer
+from protocol.market import MarketState, Peer, apply_event
 from protocol.types import NO_DIGEST, Address, BlockNumber, Wei
 from tests.support.market_states import make_job
 
@@ -73,6 +74,13 @@ def test_a_job_of_others_needs_nobody() -> None:
     assert found.needed == frozenset()
 
 
+def fold(state: MarketState, event: PeerBound) -> MarketState:
+    recorded = RecordedEvent(
+        block_number=state.block_number, log_index=0, transaction_hash=bytes(32), event=event
+    )
+    return apply_event(state, recorded)
+
+
 def with_lie(state: MarketState, about: Address) -> MarketState:
     lie = Peer(peer_of(about), b"/ip4/198.51.100.66/tcp/1")
     return replace(state, peers={LIAR: lie} | {a: p for a, p in state.peers.items() if a != LIAR})
@@ -86,6 +94,44 @@ def test_of_two_that_name_one_peer_a_partner_is_believed() -> None:
 def test_of_two_strangers_that_name_one_peer_the_first_is_believed() -> None:
     state = with_lie(make_market(), SELLER)
     assert find_acquaintances(state, ME).addresses[peer_of(SELLER)] == "/ip4/198.51.100.66/tcp/1"
+
+
+def test_what_others_say_of_a_peer_is_tried_too() -> None:
+    """So that a lie costs a dial, and no more."""
+    state = with_lie(make_market(), SELLER)
+    assert find_acquaintances(state, ME).rivals == {peer_of(SELLER): (address_of(SELLER),)}
+
+
+def test_a_partner_that_lies_about_another_partner_comes_after_it() -> None:
+    job = make_partners(JobPhase.TRAINING, seller=ME, cone=LIAR)
+    honest = make_market(job)
+    lie = PeerBound(account=LIAR, peer_id=peer_of(BUYER), multiaddr=b"/ip4/198.51.100.66/tcp/1")
+    assert next(iter(honest.peers)) == LIAR, "its account is the oldest of all"
+    found = find_acquaintances(fold(honest, lie), ME)
+    assert found.addresses[peer_of(BUYER)] == address_of(BUYER)
+    assert found.rivals == {peer_of(BUYER): ("/ip4/198.51.100.66/tcp/1",)}
+
+
+def test_who_names_the_same_peer_again_keeps_its_place() -> None:
+    moved = PeerBound(account=BUYER, peer_id=peer_of(BUYER), multiaddr=b"/ip4/192.0.2.99/tcp/1")
+    copied = PeerBound(account=LIAR, peer_id=peer_of(BUYER), multiaddr=b"/ip4/192.0.2.66/tcp/1")
+    state = fold(fold(make_market(), copied), moved)
+    assert list(state.peers) == [ME, BUYER, SELLER, CONE, STRANGER, LIAR]
+    assert find_acquaintances(state, ME).addresses[peer_of(BUYER)] == "/ip4/192.0.2.99/tcp/1"
+
+
+def test_a_crowd_of_liars_is_believed_in_part_only() -> None:
+    state = make_market()
+    for number in range(20):
+        lie = PeerBound(
+            account=Address(bytes([100 + number]) * 20),
+            peer_id=peer_of(SELLER),
+            multiaddr=f"/ip4/198.51.100.{number}/tcp/1".encode(),
+        )
+        state = fold(state, lie)
+    found = find_acquaintances(state, ME)
+    assert found.addresses[peer_of(SELLER)] == address_of(SELLER)
+    assert len(found.rivals[peer_of(SELLER)]) == MAX_RIVALS
 
 
 def test_who_names_our_own_peer_is_ignored() -> None:

@@ -14,7 +14,7 @@ from d2m_node.network.conduct import Conduct
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.fairness import Uplink
 from d2m_node.network.serving import MAX_BATCH_COUNT
-from d2m_node.ports import Library, PeerStatus, TopicPlace, Verdict
+from d2m_node.ports import NO_RIVALS, Library, PeerStatus, TopicPlace, Verdict
 from d2m_node.simulation.network.courier import (
     CheckedMessage,
     Courier,
@@ -118,6 +118,7 @@ class FabricPort:
         self,
         addresses: Mapping[bytes, str],
         needed: Collection[bytes] = (),  # noqa: ARG002
+        rivals: Mapping[bytes, Sequence[str]] = NO_RIVALS,  # noqa: ARG002
     ) -> None:
         """Note whom `peers` lists; the fabric connects all nodes, whatever the book says."""
         self._book = {one: addresses[one] for one in addresses if one != self.peer_id}
