@@ -89,4 +89,11 @@ MARKET = (
             "test_ballot.py::test_bitmaps_that_are_late_or_of_another_ballot_change_nothing",
         ),
     ),
+    Mutant(
+        bug="who copies a peer id keeps the place of its account",
+        file="market.py",
+        old="is_same = before is not None and before.peer_id == event.peer_id",
+        new="is_same = before is not None",
+        killed_by=("test_peers.py::test_who_names_another_peer_than_before_comes_last",),
+    ),
 )
