@@ -42,7 +42,7 @@ def soak(
 ) -> None:
     """Run a market for hours, job after job, and tell what grows.
 
-    Ends with code 1 if memory, file descriptors or threads of a node are not flat.
+    Ends with code 1 if memory, file descriptors, threads or blobs of a node are not flat.
     """
     plan = SoakPlan(
         folder=(folder or Path(tempfile.mkdtemp(prefix="d2m-soak-"))).absolute(),

@@ -4,13 +4,14 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
 
 from d2m_node.client import SUBMIT_REQUEST, AsyncRpcClient, SubmitRequestParams
-from d2m_node.devnet.launcher import Devnet, interrupt_at_sigterm, open_devnet
+from d2m_node.devnet.launcher import Devnet, Staging, interrupt_at_sigterm, open_devnet
+from d2m_node.devnet.layout import ChainPlace, NodePlan
 from d2m_node.errors import NodeError
 from protocol.job import OVER, JobPhase
 from protocol.market import MarketState
@@ -27,6 +28,8 @@ from tests.support.small_request import (
 
 SAMPLE_SECONDS = 5.0
 JOB_SECONDS = 300.0
+KEPT_JOBS, SERVE_BLOCKS = 3, 300
+"""Few, so that what nodes keep of old jobs is complete after the warm-up, and has to stay so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,7 @@ async def run_soak(run: SoakRun, say: Callable[[str], None]) -> None:
         block_seconds=plan.block_seconds,
     )
     async with (
-        open_devnet(options, show_nothing) as devnet,
+        open_devnet(options, show_nothing, Staging(place_of=_keep_little)) as devnet,
         trio.open_nursery() as nursery,
     ):
         run.lives = dict.fromkeys((one.name for one in devnet.plans), 1)
@@ -95,6 +98,17 @@ async def run_soak(run: SoakRun, say: Callable[[str], None]) -> None:
                 f"{run.state_bytes[-1]} bytes of state, {run.seconds / 60:.1f} min in all"
             )
         nursery.cancel_scope.cancel()
+
+
+def _keep_little(_: NodePlan, place: ChainPlace) -> ChainPlace:
+    return replace(
+        place,
+        further_settings=(
+            "[storage]",
+            f"keep_jobs = {KEPT_JOBS}",
+            f"serve_blocks = {SERVE_BLOCKS}",
+        ),
+    )
 
 
 async def _do_job(run: SoakRun, devnet: Devnet) -> None:
