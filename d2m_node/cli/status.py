@@ -196,7 +196,7 @@ def peers(*, as_json: bool) -> None:
         return
     rows = [
         [
-            peer.multiaddr,
+            peer.multiaddr or peer.peer_id,
             _tell_conduct(peer),
             _tell_next_dial(peer),
             ", ".join(peer.accounts) or "-",

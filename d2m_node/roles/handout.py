@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+import trio
 
 from d2m_node.errors import PeerUnreachable, UserError
 from d2m_node.lookup import find_job
@@ -35,6 +36,10 @@ _FOR_WHOM: Final = {
     ModelAccess.BUYER_ONLY: "the job's buyer only",
     ModelAccess.PUBLIC: "everybody",
 }
+FETCH_SECONDS: Final = 300.0
+"""For the request and the model together: the operator waits. A large model goes on next time."""
+MAX_REASON: Final = 300
+"""Characters of why peers gave nothing: there may be hundreds of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +75,21 @@ class ModelDesk:
             If there is no such job, or it has no model (yet), or its request does not give the
             model to this account.
         PeerUnreachable
-            If nobody who can be reached has the request or the model any more.
+            If nobody who can be reached has the request or the model any more, or it takes long.
         DiskFull
             If the disk could not take it.
         """
         finished = await self._find_finished(job_id)
-        body = await self._load_body(finished)
-        self._check_policy(finished.job, body)
-        file = await self._fetch(finished, body)
-        log.info("model_handed_out", job=job_id, digest=finished.digest.hex())
-        return file
+        with trio.move_on_after(FETCH_SECONDS):
+            body = await self._load_body(finished)
+            self._check_policy(finished.job, body)
+            file = await self._fetch(finished, body)
+            log.info("model_handed_out", job=job_id, digest=finished.digest.hex())
+            return file
+        raise PeerUnreachable(
+            f"job {job_id}: its model did not come within {FETCH_SECONDS:.0f} s; ask again, and a"
+            " large one goes on where it was"
+        )
 
     async def _find_finished(self, job_id: JobId) -> _Finished:
         """Find a job, and that this account may have its model now. Raises UserError."""
@@ -117,7 +127,7 @@ class ModelDesk:
         except PeerUnreachable as error:
             raise PeerUnreachable(
                 f"job {job.job_id}: nobody who can be reached has its request any more, and only"
-                f" that says what its model is, and who may have it ({error})"
+                f" that says what its model is, and who may have it ({_shorten(error)})"
             ) from error
         except ProtocolError as error:
             raise UserError(f"job {job.job_id}: its request is not valid: {error}") from error
@@ -142,7 +152,8 @@ class ModelDesk:
                 data = await self._load(finished, finished.digest, Purpose.STATE, max_bytes)
         except PeerUnreachable as error:
             raise PeerUnreachable(
-                f"job {job_id}: nobody who can be reached has its model any more ({error})"
+                f"job {job_id}: nobody who can be reached has its model any more"
+                f" ({_shorten(error)})"
             ) from error
 
         def write() -> bytes:
@@ -160,7 +171,7 @@ class ModelDesk:
             digest=finished.digest,
             max_bytes=max_bytes,
         )
-        return await fetch_sealed(self._ports, wanted, peers_of(self._ports, finished.accounts))
+        return await fetch_sealed(self._ports, wanted, self._list_sources(finished))
 
     async def _load(
         self, finished: _Finished, digest: Digest, purpose: Purpose, max_bytes: int
@@ -172,5 +183,16 @@ class ModelDesk:
             if held is not None:
                 return held
         await store.check_room(max_bytes)
-        sources = peers_of(self._ports, finished.accounts)
+        sources = self._list_sources(finished)
         return await self._ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
+
+    def _list_sources(self, finished: _Finished) -> list[bytes]:
+        """List the peers of all who took part, those first that need no dialling."""
+        connected = {one.peer_id for one in self._ports.network.peers() if one.connected}
+        sources = peers_of(self._ports, finished.accounts)
+        return sorted(sources, key=lambda peer_id: peer_id not in connected)
+
+
+def _shorten(error: PeerUnreachable) -> str:
+    text = str(error)
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."

@@ -102,8 +102,8 @@ async def test_a_status_says_who_was_turned_away_and_the_peers_say_themselves(
         penalty=3.25, turned_away={"slow": 2},
     )  # fmt: skip
     banned = replace(
-        peer, peer_id=b"\x0a", connected=False, last_error="banned for another 9 s: lies",
-        penalty=0.0, banned_seconds=8.5, turned_away={},
+        peer, peer_id=b"\x0a", multiaddr="", connected=False, banned_seconds=8.5,
+        last_error="banned for another 9 s: lies", penalty=0.0, turned_away={},
     )  # fmt: skip
     network = replace(QUIET_NETWORK, refusals={"slow": 2}, denied=5)
     node = FakeNode(facts=FakeFacts(network=network))
@@ -113,6 +113,7 @@ async def test_a_status_says_who_was_turned_away_and_the_peers_say_themselves(
     assert "1 connected of 2 known, 1 banned" in text
     text = await show(node, tmp_path, capsys, "peers")
     assert "connected; penalty 3.2; 2 slow readers" in text
+    assert "0x0a" in text, "who came by itself and is gone has no address"
     assert "banned for another 9 s: lies" in text
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trio
+from trio.testing import MockClock
 
 from d2m_node.errors import NodeError, PeerUnreachable, UserError
 from d2m_node.model_file import encode_model_file
@@ -147,6 +149,44 @@ async def test_a_model_that_nobody_has_any_more_is_said_to_be_gone() -> None:
     del stage.server.store.blobs.data[keccak(TENSOR)]
     with pytest.raises(PeerUnreachable, match="job 1: nobody who can be reached has its model"):
         await ModelDesk(stage.peers["stranger"].ports).fetch(JOB)
+
+
+async def test_a_model_that_does_not_come_is_not_waited_for_for_ever(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_stage("settled").peers["stranger"]
+
+    async def sleep(*_arguments: object, **_more: object) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(node.network, "fetch_blob", sleep)
+    with pytest.raises(PeerUnreachable, match="job 1: its model did not come within 300 s"):
+        await ModelDesk(node.ports).fetch(JOB)
+
+
+async def test_peers_that_are_connected_are_asked_first_and_failures_are_told_in_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = make_stage("settled")
+    node = stage.peers["stranger"]
+    away = {one.peer_id for one in stage.cast.cones[:2]}
+    statuses = [replace(one, connected=one.peer_id not in away) for one in node.network.peers()]
+    asked: list[list[bytes]] = []
+
+    async def note(_digest: object, *, sources: list[bytes], max_bytes: int) -> bytes:
+        asked.append(sources)
+        raise PeerUnreachable("no answer; " * 100)
+
+    monkeypatch.setattr(node.network, "peers", lambda: statuses)
+    monkeypatch.setattr(node.network, "fetch_blob", note)
+    answer = str(await ask(node))
+    assert answer.startswith("job 1: nobody who can be reached has its request any more")
+    assert len(answer) < 500
+    (sources,) = asked
+    everybody = (*stage.cast.cones, *stage.cast.sellers, stage.cast.buyer)
+    assert set(sources) == {one.peer_id for one in everybody}
+    assert set(sources[-2:]) == away
 
 
 async def test_a_request_that_nobody_has_any_more_is_said_to_be_gone() -> None:

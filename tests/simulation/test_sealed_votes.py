@@ -47,7 +47,7 @@ def tell(access: str, **tables: Any) -> Told:
         **table,
         "delivery": {"model": access},
         "step": {"lengths": [0.5, 1.0], "momentum": 0.8},
-        "terms": {**table["terms"], "rounds_max": 4},
+        "terms": {**table["terms"], "rounds_max": 3},
     }
     runs: list[Run] = []
     takers: set[Address] = set()
@@ -87,7 +87,7 @@ def test_with_and_without_sealing_the_same_bytes_are_voted_on_and_decided() -> N
     assert sealed.takers == {"buyer-1", "cone-2", *sellers}
     assert plain.body_hash != sealed.body_hash
     kinds = [one.ballot.kind for one in plain.decided]
-    assert kinds == [BallotKind.ROUND] * 4 + [BallotKind.FINAL]
+    assert kinds == [BallotKind.ROUND] * 3 + [BallotKind.FINAL]
     assert all(one.ballot.batches and one.ballot.openings for one in plain.decided)
     assert [one.header for one in sealed.rounds] == [one.header for one in plain.rounds]
     assert sealed.decided == plain.decided

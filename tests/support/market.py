@@ -19,7 +19,7 @@ from d2m_node.calls import (
     ContractCall,
 )
 from d2m_node.errors import PeerUnreachable, TransactionReverted
-from d2m_node.ports import NodeFact, Ports, Reference, Refusal, Samples, Verdict
+from d2m_node.ports import NodeFact, PeerStatus, Ports, Reference, Refusal, Samples, Verdict
 from d2m_node.roles.library import NodeLibrary
 from d2m_node.roles.post import Post
 from d2m_node.roles.refusals import Refusals
@@ -266,6 +266,13 @@ class Network:
         self.topics: dict[str, Callable[[GossipMessage], Verdict]] = {}
         self.is_deaf = False
         """Hears no gossip; pulls still work."""
+
+    def peers(self) -> Sequence[PeerStatus]:
+        return [
+            PeerStatus(peer_id=one, multiaddr="", connected=True, last_error=None)
+            for one in self._market.nodes
+            if one != self.peer_id
+        ]
 
     @asynccontextmanager
     async def join_topic(
