@@ -83,9 +83,9 @@ SETUPS: Mapping[str, Setup] = {
             "noise_multiplier = 1.0",
         )
     ),
-    # A CONE node misses a decision: the state after it comes from others, sealed.
+    # A CONE node misses a decision and its check: the state after it comes from others, sealed.
     "sealed": Setup(
         model_access="buyer-only",
-        provocations=(Provocation("say/AvailabilityBitmap", "after", "cone", 22),),
+        provocations=(Provocation("say/AvailabilityBitmap", "after", "cone", 28),),
     ),
 }
