@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from d2m_node.calls import BindPeer
 from d2m_node.ports import Ports
 from protocol.activity import find_roles
@@ -12,8 +14,12 @@ from protocol.job import JobPhase, JobState
 from protocol.market import MarketState
 from protocol.types import Address
 
+log = structlog.get_logger(__name__)
+
 MAX_RIVALS: Final = 3
 """Accounts beside the first that are believed to know where a peer is."""
+
+MAX_LOGGED: Final = 8
 
 _NEEDS_OTHERS: Final = frozenset(
     (JobPhase.ENROLMENT, JobPhase.VALIDATION, JobPhase.TRAINING, JobPhase.SETTLING)
@@ -30,6 +36,8 @@ class Acquaintances:
     """Where further accounts say that a peer of these is."""
     needed: frozenset[bytes]
     """Those of accounts that this one is in a job with."""
+    namesakes: tuple[Address, ...]
+    """Other accounts that name this node's own peer: nobody asked it."""
 
 
 def find_acquaintances(state: MarketState, account: Address) -> Acquaintances:
@@ -56,6 +64,9 @@ def find_acquaintances(state: MarketState, account: Address) -> Acquaintances:
         addresses={peer_id: first for peer_id, (first, *_) in told.items()},
         rivals={peer_id: tuple(rest) for peer_id, (_, *rest) in told.items() if rest},
         needed=needed & told.keys(),
+        namesakes=tuple(
+            one for one in state.peers if one != account and state.peers[one].peer_id == own
+        ),
     )
 
 
@@ -74,7 +85,12 @@ async def run_acquaintances(ports: Ports) -> None:
         return found if found != known else None
 
     while True:
+        before = () if known is None else known.namesakes
         known = await ports.chain.wait_for(changed)
+        if news := [one for one in known.namesakes if one not in before]:
+            # It gives them nothing, and this node their access: see THREATS.md.
+            named = [one.hex() for one in news[:MAX_LOGGED]]
+            log.warning("peer_named_by_others", count=len(news), accounts=named)
         ports.network.set_address_book(known.addresses, known.needed, known.rivals)
 
 

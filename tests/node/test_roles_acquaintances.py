@@ -1,15 +1,19 @@
 """Whom the chain tells a node to know."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import trio
+from structlog.testing import capture_logs
 
-from d2m_node.roles.acquaintances import MAX_RIVALS, find_acquaintances
+from d2m_node.roles.acquaintances import MAX_RIVALS, find_acquaintances, run_acquaintances
 from protocol.enrolment import EnrolledCone, EnrolledSeller
 from protocol.events import PeerBound, RecordedEvent
 from protocol.job import Bid, JobPhase, JobState
 from protocol.market import MarketState, Peer, apply_event
 from protocol.types import NO_DIGEST, Address, BlockNumber, Wei
+from tests.support.market import Market, NodeChain
 from tests.support.market_states import make_job
 
 ME = Address(b"\x01" * 20)
@@ -136,7 +140,32 @@ def test_a_crowd_of_liars_is_believed_in_part_only() -> None:
 
 def test_who_names_our_own_peer_is_ignored() -> None:
     state = with_lie(make_market(), ME)
-    assert peer_of(ME) not in find_acquaintances(state, ME).addresses
+    found = find_acquaintances(state, ME)
+    assert peer_of(ME) not in found.addresses
+    assert found.namesakes == (LIAR,)
+
+
+async def test_who_names_our_own_peer_is_told_to_the_operator_once(nursery: trio.Nursery) -> None:
+    market = Market()
+    chain = NodeChain(market, ME)
+    network = SimpleNamespace(set_address_book=lambda *_: None)
+    ports = SimpleNamespace(chain=chain, network=network, signer=SimpleNamespace(address=ME))
+
+    def bind(account: Address, peer_id: bytes) -> PeerBound:
+        return PeerBound(account=account, peer_id=peer_id, multiaddr=b"")
+
+    market.apply(bind(ME, b"mine"), bind(SELLER, b"other"))
+    with capture_logs() as logs:
+        nursery.start_soon(run_acquaintances, ports)
+        await market.mine()
+        assert logs == []
+        market.apply(bind(LIAR, b"mine"))
+        await market.mine()
+        market.apply(bind(STRANGER, b"another"))
+        await market.mine()
+    assert [(one["event"], one["accounts"]) for one in logs] == [
+        ("peer_named_by_others", [LIAR.hex()])
+    ]
 
 
 def test_an_address_holds_nothing_that_a_terminal_obeys() -> None:
