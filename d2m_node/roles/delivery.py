@@ -8,12 +8,16 @@ peer's key; and a node with another key fetches the model again.
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from d2m_node.errors import UserError
 from d2m_node.offload import offload
 from d2m_node.ports import Ports, Purpose, Reference
 from d2m_node.sealing import SealBroken, bind, box_key, seal, unseal
 from protocol.hashing import Domain
 from protocol.types import NO_DIGEST, Digest, JobId
+
+log = structlog.get_logger(__name__)
 
 KIND: Final = "model"
 _DIGEST_BYTES: Final = 32
@@ -49,17 +53,16 @@ async def is_delivered(ports: Ports, job_id: JobId) -> bool:
 async def open_model(ports: Ports, job_id: JobId) -> bytes | None:
     """Return a delivered model file in the clear, or None if there is none (yet).
 
-    Raises UserError if the disk has lost it, or it does not open.
+    None too if the disk has lost it: others may still have the model. Raises UserError if it does
+    not open.
     """
     copy = await _recall(ports, job_id)
     if copy is None:
         return None
     data = await ports.store.blobs.get(copy.digest)
     if data is None:
-        raise UserError(
-            f"job {job_id}: the model was delivered, and its file is damaged or gone; restart"
-            " the node with the buyer role on, and it is fetched from the job's CONE nodes"
-        )
+        log.warning("model_copy_lost", job=job_id, digest=copy.digest.hex())
+        return None
     if not copy.box:
         return data
     binding = _bind(ports.chain.domain, job_id)

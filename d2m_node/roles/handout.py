@@ -62,7 +62,7 @@ class ModelDesk:
     async def delivered(self, job_id: JobId) -> bytes | None:
         """Return the model that a job delivered to this buyer, or None if there is none (yet).
 
-        Raises UserError if the disk has lost it, or it does not open.
+        None too if the disk has lost it. Raises UserError if it does not open.
         """
         return await open_model(self._ports, job_id)
 

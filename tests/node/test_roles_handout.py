@@ -103,6 +103,20 @@ async def test_a_delivered_copy_is_handed_out_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("access", list(ModelAccess))
+async def test_a_copy_that_the_disk_has_lost_is_fetched_again(access: ModelAccess) -> None:
+    stage = make_stage("settled", access)
+    buyer = stage.cast.buyer
+    is_sealed = access is ModelAccess.BUYER_ONLY
+    await keep_model(buyer.ports, JOB, FILE, is_sealed=is_sealed)
+    for digest, kept_for in buyer.store.blobs.kept_for.items():
+        if Reference(Purpose.MODEL, JOB) in kept_for:
+            del buyer.store.blobs.data[digest]
+    desk = ModelDesk(buyer.ports)
+    assert await desk.delivered(JOB) is None
+    assert await desk.fetch(JOB) == FILE
+
+
+@pytest.mark.parametrize("access", list(ModelAccess))
 async def test_a_seller_that_drops_out_of_the_registry_is_still_a_seller(
     access: ModelAccess,
 ) -> None:
