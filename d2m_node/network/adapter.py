@@ -23,7 +23,7 @@ from d2m_node.address_store import AddressStore
 from d2m_node.errors import FatalError, PeerUnreachable, UserError
 from d2m_node.measures import NetworkReading, Reach, Reachability, Transfer
 from d2m_node.network.addresses import Source
-from d2m_node.network.book import AddressBook
+from d2m_node.network.book import AddressBook, offline_statuses
 from d2m_node.network.conduct import Conduct
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.gossip import Gossip, Validate
@@ -33,7 +33,6 @@ from d2m_node.network.lan import Lan
 from d2m_node.network.lasting import Lasting
 from d2m_node.network.memory import AddressMemory
 from d2m_node.network.naming import parse_bootstrap
-from d2m_node.network.peers import offline_statuses
 from d2m_node.network.settings import NetworkSettings
 from d2m_node.network.stack import Stack
 from d2m_node.ports import NO_RIVALS, Library, PeerStatus, SealPort

@@ -9,7 +9,7 @@ import trio
 
 from d2m_node.network.addresses import Source
 from d2m_node.network.settings import NetworkSettings
-from d2m_node.ports import NO_RIVALS, DialFailure
+from d2m_node.ports import NO_RIVALS, DialFailure, PeerStatus
 
 SETTLED_SECONDS: Final = 10.0
 """A connection that lived so long was a good one: the next pause is the shortest again."""
@@ -187,3 +187,16 @@ class AddressBook:
         found = [one for one, known in self._known.items() if known.addresses.keys() == {source}]
         for peer_id in found[: max(0, len(found) - MAX_FOUND + 1)]:
             del self._known[peer_id]
+
+
+def offline_statuses(book: AddressBook, reason: str) -> Sequence[PeerStatus]:
+    """List the peers of an address book while there is no network."""
+    return [
+        PeerStatus(
+            peer_id=peer_id,
+            multiaddr=next((address for _, address in known.list_addresses()), ""),
+            connected=False,
+            last_error=reason,
+        )
+        for peer_id, known in sorted(book, key=lambda one: one[0])
+    ]

@@ -16,7 +16,7 @@ from multiaddr import Multiaddr
 from d2m_node.errors import PeerUnreachable
 from d2m_node.logs import log_scope
 from d2m_node.network.addresses import Scope, Source, parse_endpoint, resolve, split_circuit
-from d2m_node.network.book import AddressBook, KnownPeer
+from d2m_node.network.book import KnownPeer
 from d2m_node.network.lasting import Lasting
 from d2m_node.ports import DialFailure, PeerStatus
 
@@ -378,19 +378,6 @@ class Peers(INotifee):
 
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
         """Called by libp2p; of no interest here."""
-
-
-def offline_statuses(book: AddressBook, reason: str) -> Sequence[PeerStatus]:
-    """List the peers of an address book while there is no network."""
-    return [
-        PeerStatus(
-            peer_id=peer_id,
-            multiaddr=next((address for _, address in known.list_addresses()), ""),
-            connected=False,
-            last_error=reason,
-        )
-        for peer_id, known in sorted(book, key=lambda one: one[0])
-    ]
 
 
 def _is_circuit(connection: INetConn) -> bool:
