@@ -1,4 +1,4 @@
-"""The way of bytes between socket and stream, with fewer copies, calls and waits than stock has.
+"""The way of bytes between session and stream, with fewer copies, calls and waits than stock has.
 
 None of it changes what goes over the wire. These are part of the patches of
 `d2m_node.network.hardening`; `python -m tests.bench bulk` shows what they are worth.
@@ -10,18 +10,30 @@ from collections.abc import Sequence
 from typing import Final
 
 import trio
+from libp2p.abc import INetStream
 from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
-from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, NoiseTransportReadWriter
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
-BATCH_FRAMES: Final = 4
-"""Frames of one stream that go out in one call; other streams wait for so many."""
+from d2m_node.network.noise_lane import NOISE_PATCHES
 
-READ_BYTES: Final = 256 * 1024
-"""What the system is asked for at once."""
+BATCH_FRAMES: Final = 4
+"""Frames of one stream that go out in one call, to begin with; other streams wait for so many."""
+
+MAX_BATCH_FRAMES: Final = 16
+"""The same while they go out quickly."""
+
+QUICK_SECONDS: Final = 0.05
+"""For a batch. What waits behind one is not late."""
+
+BLOCK_BYTES: Final = 512 * 1024
+"""A reader of a blob is woken when so much is there, or all that may come at once."""
+
+BLOCK_SECONDS: Final = 0.1
+"""So long it waits for more than a byte."""
 
 WINDOW_SECONDS: Final = 5.0
 """For a reader to open its window again; as long as in stock."""
@@ -32,10 +44,10 @@ RESET_SECONDS: Final = 0.1
 BODY_SECONDS: Final = 60.0
 """For the body of a frame whose header is there; as long as in stock."""
 
-LENGTH_BYTES: Final = 2
 BODY_BYTES: Final = MAX_PLAINTEXT_LENGTH - yamux.HEADER_SIZE
 """Of a frame that fills one Noise message."""
 
+_HEADER: Final = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 _stock_handle_incoming = Yamux.handle_incoming
 
 
@@ -51,18 +63,21 @@ def _set_send_window(self: YamuxStream, left: int) -> None:
         opened.set()
 
 
-async def _write_batches(self: YamuxStream, data: bytes) -> None:
+async def _write_batches(self: YamuxStream, data: bytes | memoryview) -> None:
     """Send several frames in one call, as far as the window is open."""
-    view, sent = memoryview(data), 0
+    view, sent, frames = memoryview(data), 0, BATCH_FRAMES
     while sent < len(view):
         if self.send_closed or self.closed:
             raise MuxedStreamError("Stream is closed for sending")
-        size = min(self.send_window, BATCH_FRAMES * BODY_BYTES, len(view) - sent)
+        size = min(self.send_window, frames * BODY_BYTES, len(view) - sent)
         if size <= 0:
             await _wait_for_window(self)
             continue
         self.send_window -= size
+        began = trio.current_time()
         await self.conn._write_frame(_build_frames(self.stream_id, view[sent : sent + size]))
+        is_quick = trio.current_time() - began < QUICK_SECONDS
+        frames = min(2 * frames, MAX_BATCH_FRAMES) if is_quick else BATCH_FRAMES
         sent += size
 
 
@@ -70,9 +85,7 @@ def _build_frames(stream_id: int, data: memoryview) -> bytes:
     parts: list[bytes | memoryview] = []
     for start in range(0, len(data), BODY_BYTES):
         body = data[start : start + BODY_BYTES]
-        parts.append(
-            struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, stream_id, len(body))
-        )
+        parts.append(_HEADER.pack(0, yamux.TYPE_DATA, 0, stream_id, len(body)))
         parts.append(body)
     return b"".join(parts)
 
@@ -89,47 +102,6 @@ async def _wait_for_window(stream: YamuxStream) -> None:
                 await opened.wait()
     if patience.cancelled_caught:
         raise MuxedStreamError("the reader has not opened its window")
-
-
-async def _write_messages(
-    self: NoiseTransportReadWriter,
-    msg: bytes,
-    prefix_encoded: bool = False,  # noqa: ARG001 - of handshakes
-) -> None:
-    """Encrypt all messages that the bytes fill, then send them in one call."""
-    parts = []
-    for start in range(0, len(msg), MAX_PLAINTEXT_LENGTH):
-        sealed = self.encrypt(msg[start : start + MAX_PLAINTEXT_LENGTH])
-        parts.append(len(sealed).to_bytes(LENGTH_BYTES, "big"))
-        parts.append(sealed)
-    await self.read_writer.read_write_closer.write(b"".join(parts))
-
-
-async def _read_message(
-    self: NoiseTransportReadWriter,
-    prefix_encoded: bool = False,  # noqa: ARG001 - of handshakes
-) -> bytes:
-    """Decrypt the next message of what the system gave, which may be many at once."""
-    await _fill(self, LENGTH_BYTES)
-    ahead: bytearray = self._ahead  # type: ignore[attr-defined]
-    size = LENGTH_BYTES + int.from_bytes(ahead[:LENGTH_BYTES], "big")
-    await _fill(self, size)
-    with memoryview(ahead) as view:
-        sealed = view[LENGTH_BYTES:size].tobytes()
-    del ahead[:size]
-    return self.decrypt(sealed)
-
-
-async def _fill(connection: NoiseTransportReadWriter, size: int) -> None:
-    """Have so many bytes ahead. Raises IncompleteReadError at the end of the connection."""
-    ahead: bytearray = connection.__dict__.setdefault("_ahead", bytearray())
-    while len(ahead) < size:
-        more = await connection.read_writer.read_write_closer.read(READ_BYTES)
-        if not more:
-            raise IncompleteReadError(
-                "the connection ended", expected_bytes=size, received_bytes=len(ahead)
-            )
-        ahead += more
 
 
 async def _read_session(self: SecureSession, n: int | None = None) -> bytes:
@@ -170,23 +142,52 @@ async def _read_header(session: SecureSession, n: int) -> bytes:
     """
     connection: Yamux = session._multiplexer  # type: ignore[attr-defined]
     while True:
+        if not _count_ahead(session) and await _take_message(session, connection):
+            continue
         header = await _read_exactly(session, n)
-        _, kind, flags, stream_id, length = struct.unpack(yamux.YAMUX_HEADER_FORMAT, header)
+        _, kind, flags, stream_id, length = _HEADER.unpack(header)
         if kind != yamux.TYPE_DATA or flags or not length or stream_id not in connection.streams:
             return header
-        body = await connection._read_data_body(length)
-        stream = connection.streams.get(stream_id)
-        if stream is not None:  # it may have been closed meanwhile
-            connection.stream_buffers[stream_id].extend(body)
-            stream.recv_window -= length
-            connection.stream_events[stream_id].set()
+        _deliver(connection, stream_id, await connection._read_data_body(length))
+
+
+async def _take_message(session: SecureSession, connection: Yamux) -> bool:
+    """Deliver the next message if it is one frame of plain data, as most are; else keep it."""
+    message = await session.conn.read_msg()
+    if not message:
+        raise ConnectionClosedError("Connection closed")
+    if len(message) > yamux.HEADER_SIZE:
+        _, kind, flags, stream_id, length = _HEADER.unpack_from(message)
+        is_whole = yamux.HEADER_SIZE + length == len(message)
+        if is_whole and kind == yamux.TYPE_DATA and not flags and stream_id in connection.streams:
+            connection._admit_body(length)  # type: ignore[attr-defined]
+            _deliver(connection, stream_id, memoryview(message)[yamux.HEADER_SIZE :])
+            return True
+    session.buf = io.BytesIO(message)
+    return False
+
+
+def _deliver(connection: Yamux, stream_id: int, body: bytes | memoryview) -> None:
+    """Put bytes into a stream's buffer, and wake its reader if that is what it waits for."""
+    stream = connection.streams.get(stream_id)
+    if stream is None:  # it was closed meanwhile
+        return
+    buffer = connection.stream_buffers[stream_id]
+    buffer += body
+    stream.recv_window -= len(body)
+    if len(buffer) >= stream.__dict__.get("_wanted_bytes", 1):
+        connection.stream_events[stream_id].set()
+
+
+def _count_ahead(session: SecureSession) -> int:
+    return session.buf.getbuffer().nbytes - session.buf.tell()
 
 
 async def read_body(connection: Yamux, length: int) -> bytes:
     """Read the body of a frame. Raises IncompleteReadError, TooSlowError."""
     session = connection.secured_conn
     assert isinstance(session, SecureSession)
-    if session.buf.getbuffer().nbytes - session.buf.tell() >= length:
+    if _count_ahead(session) >= length:
         return session.buf.read(length)
     with trio.fail_after(BODY_SECONDS):
         return await _read_exactly(session, length)
@@ -201,13 +202,56 @@ async def _read_exactly(session: SecureSession, n: int) -> bytes:
     return data
 
 
+async def receive_into(stream: INetStream, into: memoryview) -> int:
+    """Fill a buffer from its front with what has come on a stream; return how much that is.
+
+    Waits a moment for `BLOCK_BYTES`, or all that the peer may send before this node reads, so that
+    a blob costs few turns of the event loop. Raises what the stream's own reading raises.
+    """
+    muxed = stream.muxed_stream  # type: ignore[attr-defined]
+    assert isinstance(muxed, YamuxStream)
+    connection, stream_id = muxed.conn, muxed.stream_id
+    try:
+        with trio.move_on_after(BLOCK_SECONDS):
+            await _wait_for_block(muxed, min(len(into), BLOCK_BYTES))
+        await _wait_for_block(muxed, 1)
+    finally:
+        muxed.__dict__.pop("_wanted_bytes", None)
+    buffer = connection.stream_buffers.get(stream_id)
+    if not buffer or muxed.recv_closed:
+        data = await stream.read(len(into))  # stock knows what an end means
+        into[: len(data)] = data
+        return len(data)
+    count = min(len(into), len(buffer))
+    with memoryview(buffer) as view:
+        into[:count] = view[:count]
+    del buffer[:count]
+    await muxed._auto_tune_and_send_window_update(bytes_read=count)
+    return count
+
+
+async def _wait_for_block(stream: YamuxStream, size: int) -> None:
+    """Wait until so much has come, or all that may come, or the end."""
+    connection, stream_id = stream.conn, stream.stream_id
+    while not stream.recv_closed and not stream.closed:
+        buffer = connection.stream_buffers.get(stream_id)
+        event = connection.stream_events.get(stream_id)
+        if buffer is None or event is None or connection.event_shutting_down.is_set():
+            return
+        wanted = min(size, len(buffer) + stream.recv_window)
+        if len(buffer) >= wanted:
+            return
+        stream._wanted_bytes = wanted  # type: ignore[attr-defined]
+        if event.is_set():  # of bytes that are not enough
+            connection.stream_events[stream_id] = event = trio.Event()
+        await event.wait()
+
+
 FAST_LANE_PATCHES: Final[Sequence[tuple[object, str, object]]] = (
+    *NOISE_PATCHES,
     # Stock sends frame by frame, and looks every 10 ms whether a closed window is open again.
     (YamuxStream, "write", _write_batches),
     (YamuxStream, "send_window", property(_get_send_window, _set_send_window)),
-    # Stock asks the system once per message to send, and twice to read: first for two bytes.
-    (NoiseTransportReadWriter, "write_msg", _write_messages),
-    (NoiseTransportReadWriter, "read_msg", _read_message),
     # Stock copies each byte five times between message and frame.
     (SecureSession, "read", _read_session),
     # Stock needs a lock, three turns of the event loop and ten lines of a log that nobody reads

@@ -15,20 +15,22 @@ from libp2p.exceptions import BaseLibp2pError
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.net_stream import NetStream
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
-from d2m_node.network.fast_lane import read_body
+from d2m_node.network.fast_lane import BATCH_FRAMES, read_body
+from d2m_node.network.noise_lane import Held
 
 log = structlog.get_logger(__name__)
 
-WINDOW_BYTES: Final = 1024 * 1024
-"""What a peer may send on one stream before we have read it; a stream begins with a quarter."""
+WINDOW_BYTES: Final = 2 * 1024 * 1024
+"""What a peer may send on one stream before we have read it; a stream begins with an eighth."""
 
-MAX_UNREAD_BYTES: Final = 16 * WINDOW_BYTES
+MAX_UNREAD_BYTES: Final = 8 * WINDOW_BYTES
 """Of all streams of one connection together."""
 
-MAX_ALL_UNREAD_BYTES: Final = 256 * WINDOW_BYTES
+MAX_ALL_UNREAD_BYTES: Final = 128 * WINDOW_BYTES
 """Of all connections together. Beyond it those go that hold more than a window."""
 
 KEEPALIVE_SECONDS: Final = 15.0
@@ -36,7 +38,10 @@ PONG_SECONDS: Final = 15.0
 """Generous: with training on every core an honest node may be slow to answer."""
 
 FRAME_SECONDS: Final = 15.0
-"""For the system to take one frame. A peer that reads nothing for so long is gone."""
+"""For the system to take a slice. A peer that reads nothing for so long is gone."""
+
+SLICE_BYTES: Final = BATCH_FRAMES * MAX_PLAINTEXT_LENGTH
+"""Of a batch of frames, so much is encrypted while the system sends what comes before it."""
 
 HURRY_SECONDS: Final = 1.0
 """The same once the writer is cancelled: nobody waits long for a peer that takes nothing."""
@@ -68,7 +73,8 @@ def _count_unread(connection: Yamux) -> int:
     return sum(map(len, connection.stream_buffers.values()))
 
 
-async def _bounded_read_body(self: Yamux, length: int) -> bytes:
+def _admit_body(self: Yamux, length: int) -> None:
+    """Cut a peer off that sends more than it may, before it is taken in."""
     if length > WINDOW_BYTES:
         _cut_off(self, "frame_exceeds_window", frame_bytes=length)
     unread = length + _count_unread(self)
@@ -77,11 +83,15 @@ async def _bounded_read_body(self: Yamux, length: int) -> bytes:
     _connections.add(self)
     if unread > WINDOW_BYTES and sum(map(_count_unread, _connections)) > MAX_ALL_UNREAD_BYTES:
         _cut_off(self, "too_much_unread_by_all", unread_bytes=unread)
+
+
+async def _bounded_read_body(self: Yamux, length: int) -> bytes:
+    _admit_body(self, length)
     return await read_body(self, length)
 
 
 async def _credit_half_windows(self: YamuxStream, *, bytes_read: int = 0) -> None:
-    async with self.window_lock:
+    async with Held(self.window_lock):
         self._pending_recv_release += bytes_read
         if self._pending_recv_release < self.target_recv_window // 2:
             return
@@ -116,24 +126,38 @@ async def _keep_alive(self: Yamux) -> None:
                 await self.secured_conn.close()
 
 
-async def _hurry_when_cancelled(patience: trio.CancelScope) -> None:
-    try:
-        await trio.sleep_forever()
-    finally:
-        patience.deadline = min(patience.deadline, trio.current_time() + HURRY_SECONDS)
+class _Patience:
+    """How long the system may take for what is written; a writer that is cancelled hurries."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope(shield=True)
+        self._latest = float("inf")
+
+    def renew(self) -> None:
+        """Give the next slice its time."""
+        self.scope.deadline = min(self._latest, trio.current_time() + FRAME_SECONDS)
+
+    async def hurry_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._latest = trio.current_time() + HURRY_SECONDS
+            self.scope.deadline = min(self.scope.deadline, self._latest)
 
 
 async def _write_whole_frame(self: Yamux, data: bytes) -> None:
-    patience, failure = trio.CancelScope(shield=True), None
-    async with self._write_lock, trio.open_nursery() as nursery:
-        patience.deadline = trio.current_time() + FRAME_SECONDS
-        nursery.start_soon(_hurry_when_cancelled, patience)
-        with patience:
+    patience, failure = _Patience(), None
+    async with Held(self._write_lock), trio.open_nursery() as nursery:
+        nursery.start_soon(patience.hurry_when_cancelled)
+        with patience.scope:
             try:
-                await self.secured_conn.write(data)
+                for start in range(0, len(data), SLICE_BYTES):
+                    patience.renew()
+                    part = memoryview(data)[start : start + SLICE_BYTES]
+                    await self.secured_conn.write(part)  # type: ignore[arg-type]  # a buffer
             except Exception as exc:  # noqa: BLE001 - raised below, where it is not grouped
                 failure = exc
-        if patience.cancelled_caught:
+        if patience.scope.cancelled_caught:
             failure = ConnectionClosedError("the peer takes nothing", transport="tcp")
             log.info("peer_takes_nothing", peer=self.peer_id.to_bytes())
             with suppress(BaseLibp2pError, OSError):
@@ -176,6 +200,7 @@ MUXING_PATCHES: Final[Sequence[tuple[object, str, object]]] = (
     (YamuxStream, "recv_window", property(_get_window, _set_window)),
     # Stock takes frames of 16 MiB, and any number of unread bytes.
     (Yamux, "_read_data_body", _bounded_read_body),
+    (Yamux, "_admit_body", _admit_body),
     # Stock keeps a stream that was reset, with all that nobody will read, for up to 90 seconds.
     (Yamux, "_finalize_stream_locked", _forget_unreadable),
     (YamuxStream, "reset", _reset_and_forget),

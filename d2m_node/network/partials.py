@@ -8,7 +8,6 @@ fetched again. A disk that takes no more ends the keeping, not the fetch.
 import os
 import time
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -46,22 +45,32 @@ class Partials:
         """Forget a blob: it is whole, or what is kept is of no use."""
         await trio.to_thread.run_sync(self._drop, digest)
 
-    async def load_beginning(self, digest: Digest, max_bytes: int) -> bytes:
-        """Return the first bytes of a blob, which may be wrong; none if nothing is kept."""
-        return await trio.to_thread.run_sync(self._load_beginning, digest, max_bytes)
+    def measure_beginning(self, digest: Digest) -> int:
+        """Return how many of the first bytes of a blob are kept, which may be wrong ones."""
+        if self._folder is None:
+            return 0
+        try:
+            return self._path(self._folder, digest, BEGINNING).stat().st_size
+        except OSError:
+            return 0
 
-    async def restore_chunks(self, digest: Digest, chunks: ChunkList, data: BytesIO) -> set[int]:
+    async def read_beginning(self, digest: Digest, into: memoryview) -> bool:
+        """Fill a buffer with the first bytes of a blob; tell whether there were so many."""
+        return await trio.to_thread.run_sync(self._read_beginning, digest, into)
+
+    async def restore_chunks(self, digest: Digest, chunks: ChunkList, data: memoryview) -> set[int]:
         """Put chunks that are kept and belong to a list in their places; return which."""
         return await trio.to_thread.run_sync(self._restore_chunks, digest, chunks, data)
 
-    async def keep_beginning(self, digest: Digest, offset: int, data: bytes, size: int) -> None:
+    async def keep_beginning(
+        self, digest: Digest, offset: int, data: bytes | memoryview, size: int
+    ) -> None:
         """Keep what follows on the first ``offset`` bytes of a blob of ``size`` bytes."""
         await trio.to_thread.run_sync(self._write, digest, BEGINNING, offset, data, size)
 
-    async def keep_chunk(self, digest: Digest, index: int, chunk: bytes, size: int) -> None:
-        """Keep a chunk of a blob of ``size`` bytes."""
-        offset = index * CHUNK_BYTES
-        await trio.to_thread.run_sync(self._write, digest, CHUNKS, offset, chunk, size)
+    def write_chunk(self, digest: Digest, index: int, chunk: memoryview, size: int) -> None:
+        """Keep a chunk of a blob of ``size`` bytes. Belongs into a thread."""
+        self._write(digest, CHUNKS, index * CHUNK_BYTES, chunk, size)
 
     def _path(self, folder: Path, digest: Digest, kind: str) -> Path:
         return folder / f"{digest.hex()}.{kind}"
@@ -71,7 +80,9 @@ class Partials:
             for kind in (CHUNKS, BEGINNING):
                 yield self._path(self._folder, digest, kind)
 
-    def _write(self, digest: Digest, kind: str, offset: int, data: bytes, size: int) -> None:
+    def _write(
+        self, digest: Digest, kind: str, offset: int, data: bytes | memoryview, size: int
+    ) -> None:
         if self._folder is None or not MIN_KEPT_BYTES <= size <= self._max_bytes:
             return
         path = self._path(self._folder, digest, kind)
@@ -87,16 +98,19 @@ class Partials:
         except OSError as exc:
             log.warning("partial_not_kept", digest=digest.hex(), error=str(exc))
 
-    def _load_beginning(self, digest: Digest, max_bytes: int) -> bytes:
+    def _read_beginning(self, digest: Digest, into: memoryview) -> bool:
         if self._folder is None:
-            return b""
+            return False
         try:
-            with self._path(self._folder, digest, BEGINNING).open("rb") as file:
-                return file.read(max_bytes)
+            with self._path(self._folder, digest, BEGINNING).open("rb", buffering=0) as file:
+                filled = 0
+                while count := file.readinto(into[filled:]):
+                    filled += count
         except OSError:
-            return b""
+            return False
+        return filled == len(into)
 
-    def _restore_chunks(self, digest: Digest, chunks: ChunkList, data: BytesIO) -> set[int]:
+    def _restore_chunks(self, digest: Digest, chunks: ChunkList, data: memoryview) -> set[int]:
         found: set[int] = set()
         for path in self._paths(digest):
             try:
@@ -125,14 +139,13 @@ class Partials:
                 path.unlink(missing_ok=True)
 
 
-def _read_chunks(descriptor: int, chunks: ChunkList, data: BytesIO, known: set[int]) -> set[int]:
+def _read_chunks(descriptor: int, chunks: ChunkList, data: memoryview, known: set[int]) -> set[int]:
     found = set()
     for index in set(range(count_chunks(chunks.size_bytes))) - known:
         start = index * CHUNK_BYTES
         chunk = os.pread(descriptor, min(CHUNK_BYTES, chunks.size_bytes - start), start)
         expected = chunks.hashes[HASH_BYTES * index : HASH_BYTES * (index + 1)]
         if hash_chunk(chunk) == expected:
-            data.seek(start)
-            data.write(chunk)
+            data[start : start + len(chunk)] = chunk
             found.add(index)
     return found

@@ -11,6 +11,7 @@ from libp2p.peer.id import ID
 
 from d2m_node.errors import PeerUnreachable, StreamTimeout
 from d2m_node.network.counts import NetworkCounts
+from d2m_node.network.fast_lane import receive_into
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage
 from protocol.wire.codec import decode_message, encode_message
@@ -53,11 +54,11 @@ class PeerStream:
         self._ahead = b""
         """What was read to see whether anything comes."""
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Send bytes; returns when they are out or buffered by the system."""
         try:
             with trio.fail_after(self._io_seconds):
-                await self._stream.write(data)
+                await self._stream.write(data)  # type: ignore[arg-type]  # a buffer
         except trio.TooSlowError as exc:
             raise StreamTimeout("the peer does not take what we send") from exc
         except Exception as exc:  # libp2p lets errors of any layer through
@@ -77,6 +78,20 @@ class PeerStream:
             raise PeerUnreachable("the stream ended early")
         self._counts.received_bytes[self._kind] += len(data)
         return data
+
+    async def receive_into(self, into: memoryview) -> int:
+        """Fill a buffer from its front; return how much has come, at least a byte."""
+        try:
+            with trio.fail_after(self._io_seconds):
+                count = await receive_into(self._stream, into)
+        except trio.TooSlowError as exc:
+            raise StreamTimeout("the peer stopped sending") from exc
+        except Exception as exc:  # libp2p lets errors of any layer through
+            raise PeerUnreachable(f"stream broken: {exc!r}") from exc
+        if not count:
+            raise PeerUnreachable("the stream ended early")
+        self._counts.received_bytes[self._kind] += count
+        return count
 
     async def send_message(self, message: Message) -> None:
         """Send a message behind its length."""

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from itertools import count
 from typing import Final
 
@@ -21,11 +20,11 @@ from d2m_node.errors import PeerFault, PeerUnreachable, StreamTimeout, Transient
 from d2m_node.measures import Transfer
 from d2m_node.network.chunk_fetch import ChunkFetch
 from d2m_node.network.counts import NetworkCounts
-from d2m_node.network.fairness import PIECE_BYTES, PeerSlots
+from d2m_node.network.fairness import PeerSlots
+from d2m_node.network.filling_blob import FillingBlob, filling
 from d2m_node.network.partials import Partials
 from d2m_node.network.peer_stream import KINDS, PeerStream, open_peer_stream
 from d2m_node.network.peers import Peers
-from d2m_node.network.running_hash import RunningHash
 from d2m_node.network.settings import NetworkSettings
 from protocol.errors import InvalidMessage, ProtocolError, RuleViolation
 from protocol.types import Digest
@@ -60,41 +59,28 @@ class _Contradiction(TransientError):
 class _Partial:
     """What has arrived of a blob, and from whom."""
 
-    data: BytesIO = field(default_factory=BytesIO)
-    """Written to at its end; in the end the blob itself, without a copy."""
-    hash: RunningHash = field(default_factory=RunningHash)
-    size_bytes: int | None = None
+    beginning_bytes: int = 0
+    """Left on the disk by an earlier run; in memory once the size of the whole is known."""
+    blob: FillingBlob | None = None
     sources: list[bytes] = field(default_factory=list)
     kept_bytes: int = 0
     """Of the received ones, those that are on the disk."""
 
     @property
     def received_bytes(self) -> int:
-        return self.data.tell()
+        return self.beginning_bytes if self.blob is None else self.blob.front_bytes
 
     @property
     def is_complete(self) -> bool:
-        return self.received_bytes == self.size_bytes
+        return self.blob is not None and self.blob.front_bytes == self.blob.size_bytes
 
     def measure(self) -> tuple[int, int | None]:
-        return self.received_bytes, self.size_bytes
-
-    async def put(self, piece: bytes) -> None:
-        self.data.write(piece)
-        await self.hash.put(piece)
-
-    def take_news(self) -> bytes:
-        """Return what is to be put on the disk, and count it as being there."""
-        news = bytes(self.data.getbuffer()[self.kept_bytes : self.received_bytes])
-        self.kept_bytes = self.received_bytes
-        return news
+        return self.received_bytes, self.blob.size_bytes if self.blob else None
 
     def clear(self) -> None:
-        self.data = BytesIO()
-        self.kept_bytes = 0
-        self.hash = RunningHash()
+        self.beginning_bytes = self.kept_bytes = 0
+        self.blob = None
         self.sources.clear()
-        self.size_bytes = None
 
 
 @dataclass(slots=True)
@@ -159,7 +145,7 @@ class StreamClient:
                 sources = [source for source in sources if source not in chunked.liars]
             partial = _Partial()
             fetch.measure = partial.measure
-            await self._resume(digest, partial, max_bytes)
+            partial.beginning_bytes = min(self._partials.measure_beginning(digest), max_bytes)
             blob = await self._fetch_by_turns(digest, sources, partial, max_bytes)
             await self._partials.drop(digest)
             return blob
@@ -199,10 +185,10 @@ class StreamClient:
                 failures[source] = f"peer {ID(source)}: {exc}"
                 if resume and self._was_fast(partial.received_bytes - had_bytes, began):
                     pending.append(source)  # others may have been waiting for its turn
-            if not partial.is_complete:
+            if partial.blob is None or not partial.is_complete:
                 continue
-            if await partial.hash.finish() == digest:
-                return partial.data.getvalue()
+            if await partial.blob.finish() == digest:
+                return partial.blob.take()
             await self._partials.drop(digest)
             failures[source] = f"peer {ID(source)}: wrong bytes"
             if len(partial.sources) == 1:
@@ -214,23 +200,26 @@ class StreamClient:
         reasons = "; ".join(failures.values()) or "no source"
         raise PeerUnreachable(f"blob {digest.hex()}: {reasons}")
 
-    async def _resume(self, digest: Digest, partial: _Partial, max_bytes: int) -> None:
-        """Begin with what an earlier run of this node left of a blob."""
-        beginning = await self._partials.load_beginning(digest, max_bytes)
-        if not beginning:
-            return
-        async with partial.hash.keep_up():
-            for start in range(0, len(beginning), PIECE_BYTES):
-                await partial.put(beginning[start : start + PIECE_BYTES])
-        partial.kept_bytes = len(beginning)
-        partial.sources.append(EARLIER_RUN)
+    async def _begin(self, digest: Digest, partial: _Partial, size: int) -> FillingBlob:
+        """Make room for a blob, and begin with what an earlier run of this node left of it."""
+        blob = FillingBlob(size)
+        beginning = partial.beginning_bytes
+        if beginning:
+            if not await self._partials.read_beginning(digest, blob.view(0, beginning)):
+                raise _Contradiction("what was kept of it is gone")
+            blob.move_front(beginning)
+            partial.kept_bytes = beginning
+            partial.sources.append(EARLIER_RUN)
+        partial.blob = blob
+        return blob
 
     async def _keep(self, digest: Digest, partial: _Partial) -> None:
         """Leave what has arrived to a later run."""
-        news = partial.take_news()
-        if news and partial.size_bytes is not None:
-            offset = partial.kept_bytes - len(news)
-            await self._partials.keep_beginning(digest, offset, news, partial.size_bytes)
+        blob, kept = partial.blob, partial.kept_bytes
+        if blob is not None and blob.front_bytes > kept:
+            partial.kept_bytes = blob.front_bytes
+            news = blob.view(kept, blob.front_bytes)
+            await self._partials.keep_beginning(digest, kept, news, blob.size_bytes)
 
     def _was_fast(self, arrived_bytes: int, began: float) -> bool:
         """Tell whether a source that broke off gave enough to be asked again."""
@@ -258,28 +247,33 @@ class StreamClient:
             async with self.open_stream(source, BLOB_PROTOCOL) as stream:
                 await stream.send_message(BlobRequest(digest=digest, offset=partial.received_bytes))
                 size = await _receive_header(stream, max_bytes)
-                if partial.size_bytes not in (None, size) or partial.received_bytes > size:
-                    raise _Contradiction(f"{partial.size_bytes} bytes or {size}")
-                partial.size_bytes = size
+                blob = partial.blob
+                if partial.received_bytes > size or (blob and blob.size_bytes != size):
+                    raise _Contradiction(f"{blob.size_bytes if blob else 'fewer'} bytes or {size}")
+                blob = blob or await self._begin(digest, partial, size)
                 if source not in partial.sources:
                     partial.sources.append(source)
-                await self._receive_rest(stream, digest, partial, size)
+                await self._receive_rest(stream, digest, partial, blob)
         except ProtocolError as exc:
             raise PeerFault(source, exc) from exc
 
     async def _receive_rest(
-        self, stream: PeerStream, digest: Digest, partial: _Partial, size: int
+        self, stream: PeerStream, digest: Digest, partial: _Partial, blob: FillingBlob
     ) -> None:
-        settings = self._settings
-        missing = size - partial.received_bytes
+        settings, size = self._settings, blob.size_bytes
+        missing = size - blob.front_bytes
+
+        async def keep_front() -> None:
+            while partial.kept_bytes + KEPT_AT_ONCE_BYTES < size:
+                await blob.wait_front(partial.kept_bytes + KEPT_AT_ONCE_BYTES)
+                await self._keep(digest, partial)
+
         try:
             with trio.fail_after(settings.io_seconds + missing / settings.min_bytes_per_second):
-                async with partial.hash.keep_up():
-                    while partial.received_bytes < size:
-                        wanted = min(PIECE_BYTES, size - partial.received_bytes)
-                        await partial.put(await stream.receive_some(wanted))
-                        if partial.received_bytes - partial.kept_bytes >= KEPT_AT_ONCE_BYTES:
-                            await self._keep(digest, partial)
+                async with filling(blob, keep_front):
+                    while blob.front_bytes < size:
+                        rest = blob.view(blob.front_bytes, size)
+                        blob.move_front(blob.front_bytes + await stream.receive_into(rest))
         except trio.TooSlowError as exc:
             raise StreamTimeout("too slow") from exc
 

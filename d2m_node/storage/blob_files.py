@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -144,6 +145,14 @@ class BlobFiles:
 def is_intact(data: bytes, digest: Digest) -> bool:
     """Tell whether bytes are those of a blob."""
     return keccak(data) == digest
+
+
+def compute_check(data: bytes) -> bytes:
+    """Return what tells damage as surely as the Keccak: processors have instructions for this one.
+
+    It is this node's word to itself, given when it knew the Keccak.
+    """
+    return sha256(data).digest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,8 @@
 A file and its rows in the database belong together, and a crash may come between them. So the file
 comes first and goes last: a file that nothing refers to is dropped at the next start, and a row
 never stands for a file that was not written.
+
+A row also holds a check of the bytes, so that reading a blob costs a fraction of its Keccak.
 """
 
 import sqlite3
@@ -17,7 +19,7 @@ import trio
 from d2m_node.measures import StoreReading
 from d2m_node.ports import Purpose, Reference
 from d2m_node.storage import room
-from d2m_node.storage.blob_files import BlobFiles, is_intact
+from d2m_node.storage.blob_files import BlobFiles, compute_check, is_intact
 from d2m_node.storage.journal import RunInTransaction
 from protocol.hashing import keccak
 from protocol.types import Digest, JobId
@@ -83,6 +85,7 @@ class Blobs:
 
     async def _store(self, digest: Digest, data: bytes, reference: Reference) -> None:
         draft = None
+        check = await self._in_thread(compute_check, data)
         if not await self._in_thread(self.files.holds, digest, len(data)):
             draft = await self._in_thread(self.files.write_draft, data)
         async with self.lock:
@@ -90,10 +93,12 @@ class Blobs:
                 draft = await self._in_thread(self.files.write_draft, data)  # it was collected
             if draft is not None:
                 await self._in_thread(self.files.adopt, draft, digest)
-            await self.run(lambda connection: _insert(connection, digest, len(data), reference))
+            await self.run(
+                lambda connection: _insert(connection, digest, len(data), check, reference)
+            )
 
     async def get(self, digest: Digest) -> bytes | None:
-        """Return the bytes, checked against their hash; None if they are not there.
+        """Return the bytes, checked; None if they are not there.
 
         What is damaged is set aside and reported, so that it can be fetched again. Raises
         FatalError if the file cannot be read.
@@ -101,11 +106,21 @@ class Blobs:
         data = await self._in_thread(self.files.read, digest)
         if data is None:
             return None
-        if not await trio.to_thread.run_sync(is_intact, data, digest, limiter=self._limiter):
+        if not await self._agrees(digest, data):
             await self._set_aside(digest)
             return None
         self._used.add(digest)
         return data
+
+    async def _agrees(self, digest: Digest, data: bytes) -> bool:
+        """Tell whether bytes are those that were put. Where checks differ, the Keccak decides."""
+        check = await self._in_thread(compute_check, data)
+        if check == await self.run(lambda connection: _select_check(connection, digest)):
+            return True
+        if not await self._in_thread(is_intact, data, digest):
+            return False
+        await self.run(lambda connection: _note_check(connection, digest, check))
+        return True
 
     async def references(self, digest: Digest) -> frozenset[Reference]:
         """Return why a blob is kept."""
@@ -220,12 +235,17 @@ def _compare(connection: sqlite3.Connection, sizes: dict[Digest, int]) -> _Compa
 
 
 def _insert(
-    connection: sqlite3.Connection, digest: Digest, size_bytes: int, reference: Reference
+    connection: sqlite3.Connection,
+    digest: Digest,
+    size_bytes: int,
+    check: bytes,
+    reference: Reference,
 ) -> None:
     connection.execute(
-        "INSERT INTO blobs (digest, size_bytes, last_use) VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET last_use = excluded.last_use",
-        (digest, size_bytes, int(time.time())),
+        "INSERT INTO blobs (digest, size_bytes, last_use, quick_check) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET last_use = excluded.last_use,"
+        " quick_check = excluded.quick_check",
+        (digest, size_bytes, int(time.time()), check),
     )
     connection.execute(
         "INSERT OR IGNORE INTO blob_references (digest, job_id, purpose) VALUES (?, ?, ?)",
@@ -238,3 +258,13 @@ def _select_references(connection: sqlite3.Connection, digest: Digest) -> frozen
         "SELECT purpose, job_id FROM blob_references WHERE digest = ?", (digest,)
     )
     return frozenset(Reference(Purpose(purpose), JobId(job)) for purpose, job in rows)
+
+
+def _select_check(connection: sqlite3.Connection, digest: Digest) -> bytes | None:
+    found = connection.execute("SELECT quick_check FROM blobs WHERE digest = ?", (digest,))
+    row: tuple[bytes | None] | None = found.fetchone()
+    return None if row is None else row[0]
+
+
+def _note_check(connection: sqlite3.Connection, digest: Digest, check: bytes) -> None:
+    connection.execute("UPDATE blobs SET quick_check = ? WHERE digest = ?", (check, digest))

@@ -133,6 +133,10 @@ MIGRATIONS: Final = (
         counted_at INTEGER NOT NULL -- seconds since 1970
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- A hash that is quicker than the digest; NULL until a blob of an older version is read.
+    ALTER TABLE blobs ADD COLUMN quick_check BLOB;
+    """,
 )
 """Scripts in the order of history; ``user_version`` counts those a file has seen. Only appended
 to: a released script is never edited."""

@@ -4,7 +4,7 @@ The chunks of a blob follow from its bytes alone. So two lists for one digest ca
 and who gave the false one is known as soon as the blob is.
 """
 
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Final
 
 from protocol.errors import RuleViolation
@@ -15,8 +15,8 @@ HASH_BYTES: Final = 32
 
 
 def hash_chunk(chunk: bytes | memoryview) -> bytes:
-    """Hash a chunk with BLAKE2b-256: three times as fast as the Keccak of the whole."""
-    return blake2b(chunk, digest_size=HASH_BYTES).digest()
+    """Hash a chunk with SHA-256: most processors have instructions for it, and none for Keccak."""
+    return sha256(chunk).digest()
 
 
 def list_chunks(blob: bytes) -> ChunkList:

@@ -13,7 +13,7 @@ from protocol.wire import messages as wire
 from protocol.wire.messages import GossipMessage
 
 BLOB_PROTOCOL: Final = "/d2m/blob/1"
-CHUNKS_PROTOCOL: Final = "/d2m/chunks/1"
+CHUNKS_PROTOCOL: Final = "/d2m/chunks/2"
 DIAL_BACK_PROTOCOL: Final = "/d2m/dial-back/1"
 MESSAGES_PROTOCOL: Final = "/d2m/messages/1"
 

@@ -1,18 +1,16 @@
-"""Bytes take the short way whole, in order, within their windows, and are hashed on the way."""
+"""Bytes take the short way whole, in order, and within their windows."""
 
 import os
 from pathlib import Path
 
 import pytest
 import trio
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
-from d2m_node.errors import PeerUnreachable
 from d2m_node.network import fast_lane
 from d2m_node.network.muxing import WINDOW_BYTES
-from d2m_node.network.running_hash import MAX_BEHIND_BYTES, STEP_BYTES, RunningHash
-from protocol.hashing import keccak
 from tests.support.network import PATIENCE_SECONDS, open_raw_stream, start_networks
 
 ECHO = "/test/echo/1"
@@ -113,35 +111,76 @@ async def test_a_session_that_ends_gives_the_rest_and_then_says_so() -> None:
         await fast_lane._read_session(session, 1)
 
 
-@pytest.mark.parametrize("size", [0, 1, STEP_BYTES, 3 * MAX_BEHIND_BYTES + 5])
-async def test_pieces_have_the_hash_of_the_whole(size: int) -> None:
-    data, running = os.urandom(size), RunningHash()
-    async with running.keep_up():
-        for start in range(0, size, 100_000):
-            await running.put(data[start : start + 100_000])
-    assert await running.finish() == keccak(data)
+async def test_a_reader_of_blocks_is_woken_when_all_is_there_that_may_come(tmp_path: Path) -> None:
+    data = os.urandom(3 * WINDOW_BYTES + 7)
+    async with start_networks(tmp_path, ["asker", "answerer"]) as (asker, answerer):
+
+        async def give(stream) -> None:  # type: ignore[no-untyped-def]
+            await stream.write(data)
+
+        answerer.stack.host.set_stream_handler(ECHO, give)
+        stream = await open_raw_stream(asker, answerer.peer_id, ECHO)
+        taken, counts = memoryview(bytearray(len(data))), []
+        with trio.fail_after(PATIENCE_SECONDS):
+            while sum(counts) < len(data):
+                counts.append(await fast_lane.receive_into(stream, taken[sum(counts) :]))
+        assert taken == data
+        await stream.reset()
 
 
-async def test_what_was_hashed_before_a_break_is_not_hashed_again() -> None:
-    first, second = os.urandom(2 * STEP_BYTES), os.urandom(STEP_BYTES + 3)
-    running = RunningHash()
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_a_reader_of_blocks_gets_what_came_before_the_end(tmp_path: Path, end: str) -> None:
+    async with start_networks(tmp_path, ["asker", "answerer"]) as (asker, answerer):
 
-    async def break_off() -> None:
-        async with running.keep_up():
-            await running.put(first)
-            raise PeerUnreachable("broken")
+        async def give_some(stream) -> None:  # type: ignore[no-untyped-def]
+            await stream.write(b"some")
+            await stream.close()
+            if end == "reset":
+                await stream.reset()
 
-    with pytest.raises(PeerUnreachable, match="broken"):
-        await break_off()
-    async with running.keep_up():
-        await running.put(second)
-    assert await running.finish() == keccak(first + second)
+        answerer.stack.host.set_stream_handler(ECHO, give_some)
+        stream = await open_raw_stream(asker, answerer.peer_id, ECHO)
+        taken = memoryview(bytearray(100))
+        with trio.fail_after(PATIENCE_SECONDS):
+            assert await fast_lane.receive_into(stream, taken) == 4
+            assert taken[:4] == b"some"
+            with pytest.raises(StreamError):
+                await fast_lane.receive_into(stream, taken)
 
 
-async def test_a_cancelled_fetch_leaves_the_hash_whole() -> None:
-    data, running = os.urandom(2 * STEP_BYTES), RunningHash()
-    with trio.CancelScope() as scope:
-        async with running.keep_up():
-            await running.put(data)
-            scope.cancel()
-    assert await running.finish() == keccak(data)
+async def test_a_reader_of_blocks_does_not_wait_long_for_more_than_a_byte(tmp_path: Path) -> None:
+    async with start_networks(tmp_path, ["asker", "answerer"]) as (asker, answerer):
+
+        async def give_a_byte(stream) -> None:  # type: ignore[no-untyped-def]
+            await stream.write(b"x")
+            await trio.sleep_forever()
+
+        answerer.stack.host.set_stream_handler(ECHO, give_a_byte)
+        stream = await open_raw_stream(asker, answerer.peer_id, ECHO)
+        with trio.fail_after(PATIENCE_SECONDS):
+            assert await fast_lane.receive_into(stream, memoryview(bytearray(100))) == 1
+        await stream.reset()
+
+
+async def test_what_opens_a_noise_message_takes_it_from_crumbs(tmp_path: Path) -> None:
+    """A peer may send its messages byte by byte, or many at once."""
+    async with start_networks(tmp_path, ["asker", "answerer"]) as (asker, answerer):
+
+        async def echo(stream) -> None:  # type: ignore[no-untyped-def]
+            while received := await stream.read(100):
+                await stream.write(received)
+
+        answerer.stack.host.set_stream_handler(ECHO, echo)
+        stream = await open_raw_stream(asker, answerer.peer_id, ECHO)
+        noise = stream.muxed_conn.secured_conn.conn
+        read = noise.read_writer.read_write_closer.read
+
+        async def read_a_crumb(_count: int) -> bytes:
+            return bytes(await read(1))
+
+        noise.read_writer.read_write_closer.read = read_a_crumb
+        with trio.fail_after(PATIENCE_SECONDS):
+            for word in (b"one", b"two"):
+                await stream.write(word)
+                assert await stream.read(100) == word
+        await stream.reset()

@@ -92,7 +92,7 @@ async def test_more_peers_may_come_and_go_than_fit_at_once(tmp_path: Path) -> No
 
 async def test_a_frame_larger_than_any_window_is_not_read(tmp_path: Path) -> None:
     async with start_flooded(tmp_path) as flooded:
-        await flooded.flood(1, frame_bytes=2**20 + 1)
+        await flooded.flood(1, frame_bytes=muxing.WINDOW_BYTES + 1)
         assert flooded.is_cut_off
         assert flooded.most_unread < 100, "what opened the stream"
 
@@ -114,7 +114,7 @@ async def test_who_holds_more_than_a_window_goes_when_all_together_hold_too_much
     async with start_flooded(tmp_path) as flooded:
         await flooded.flood(30)
         assert flooded.is_cut_off
-        assert flooded.most_unread <= 2**20 + 65000
+        assert flooded.most_unread <= muxing.WINDOW_BYTES + 65000
 
 
 @pytest.mark.parametrize("who", ["the peer", "we"])

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from d2m_node.errors import DiskFull
 from d2m_node.ports import Purpose, Reference
 from d2m_node.settings import StorageSettings
+from d2m_node.storage import blobs
 from d2m_node.storage.blob_files import DAMAGED, MAX_DAMAGED_FILES
 from d2m_node.storage.database import BLOB_FOLDER, DATABASE_NAME, open_store
 from d2m_node.storage.schema import MIGRATIONS
@@ -60,6 +61,47 @@ async def test_a_damaged_blob_is_set_aside_and_can_be_put_again(
         assert find_damaged(tmp_path) == [damage]
         await store.blobs.put(b"update", UPDATE)
         assert await store.blobs.get(digest) == b"update"
+
+
+async def test_a_blob_is_read_without_its_keccak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(tmp_path) as store:
+        digest = await store.blobs.put(b"update", UPDATE)
+        monkeypatch.setattr(blobs, "is_intact", _never)
+        assert await store.blobs.get(digest) == b"update"
+
+
+async def test_a_blob_of_an_older_version_gets_its_check_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(tmp_path) as store:
+        digest = await store.blobs.put(b"update", UPDATE)
+    _set_check(tmp_path, None)
+    async with open_store(tmp_path) as store:
+        assert await store.blobs.get(digest) == b"update"
+        monkeypatch.setattr(blobs, "is_intact", _never)
+        assert await store.blobs.get(digest) == b"update"
+
+
+async def test_a_damaged_check_costs_no_blob(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        digest = await store.blobs.put(b"update", UPDATE)
+    _set_check(tmp_path, bytes(32))
+    async with open_store(tmp_path) as store:
+        assert await store.blobs.get(digest) == b"update"
+    assert find_damaged(tmp_path) == []
+
+
+def _never(_data: bytes, _digest: Digest) -> bool:
+    raise AssertionError("the Keccak of a blob that has a check")
+
+
+def _set_check(folder: Path, check: bytes | None) -> None:
+    connection = sqlite3.connect(folder / DATABASE_NAME)
+    with connection:
+        connection.execute("UPDATE blobs SET quick_check = ?", (check,))
+    connection.close()
 
 
 async def test_the_loss_of_an_only_copy_is_an_error_that_says_what_is_lost(tmp_path: Path) -> None:
