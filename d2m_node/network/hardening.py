@@ -8,7 +8,7 @@ needless or breaks it; `test_network_traps.py` beside it shows what stock does t
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from libp2p.pubsub import gossipsub, pubsub
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
@@ -34,6 +35,7 @@ from d2m_node.logs import log_scope
 from d2m_node.network.doorway import handshakes_of
 from d2m_node.network.fast_lane import FAST_LANE_PATCHES
 from d2m_node.network.muxing import MUXING_PATCHES
+from d2m_node.network.offers import Offers
 from d2m_node.ports import Verdict
 from protocol.errors import ProtocolError
 
@@ -131,6 +133,24 @@ class HardenedGossipSub(GossipSub):
         )
         # Penalties are ours: a score would count what was merely ignored as invalid.
         self.scorer = None
+        self.offers = Offers(lambda message_id: self.mcache.get(message_id) is not None)
+
+    def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
+        """Offer to each peer what it may lack, and has not been offered twice."""
+        self.offers.forget_old()
+        found: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
+        for peer_id, topics in super().gossip_heartbeat().items():
+            for topic, message_ids in topics.items():
+                chosen = self.offers.choose(peer_id, message_ids)
+                if chosen:
+                    found[peer_id][topic] = chosen
+        return found
+
+    async def handle_ihave(self, ihave_msg: rpc_pb2.ControlIHave, sender_peer_id: ID) -> None:
+        """Ask for what is new; who offers the rest need not be offered it."""
+        message_ids = map(safe_bytes_from_hex, ihave_msg.messageIDs)
+        self.offers.note_has(sender_peer_id, (one for one in message_ids if one is not None))
+        await super().handle_ihave(ihave_msg, sender_peer_id)
 
     def _get_peers_to_send(
         self,
@@ -156,13 +176,14 @@ class HardenedPubsub(Pubsub):
     def __init__(
         self,
         host: IHost,
-        router: GossipSub,
+        router: HardenedGossipSub,
         *,
         judge: Judge,
         blame: Blame,
         first_sequence: int | None = None,
     ) -> None:
         super().__init__(host, router)
+        self._router = router
         self._judge = judge
         self._blame = blame
         # Seconds, as stock has it, let a quick restart use sequence numbers twice: receivers
@@ -174,6 +195,7 @@ class HardenedPubsub(Pubsub):
         with log_scope(peer=msg_forwarder.to_bytes()):
             try:
                 await super().push_msg(msg_forwarder, msg)
+                self._router.offers.note_has(msg_forwarder, [self.get_message_id(msg)])
             except Exception as exc:  # noqa: BLE001 - a garbage key raises anything
                 log.info("gossip_malformed", error=repr(exc))
                 self._blame(msg_forwarder.to_bytes(), "malformed gossip")

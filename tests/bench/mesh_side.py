@@ -42,7 +42,7 @@ async def run(folder: Path, count: int) -> None:
         networks = []
         for number in range(count):
             identity = folder / f"identity-{number}"
-            opened = start_network(identity, redial_seconds=0.5, dht=False)
+            opened = start_network(identity, redial_seconds=0.5, dht=False, first_check_seconds=1e6)
             networks.append(await stack.enter_async_context(opened))
         say([[one.peer_id.hex(), one.listening[0]] for one in networks])
         hosts = await stack.enter_async_context(trio.open_nursery())

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
-from libp2p.security.noise.io import NoiseTransportReadWriter
 from trio.testing import wait_all_tasks_blocked
 
 from d2m_node.errors import PeerUnreachable
@@ -43,13 +43,13 @@ class Cancelled:
         self._patch = pytest.MonkeyPatch()
 
     def __enter__(self) -> None:
-        stock_encrypt = NoiseTransportReadWriter.encrypt
+        write_sealed = TrioTCPStream.write
 
-        def encrypt(writer: NoiseTransportReadWriter, data: bytes) -> bytes:
+        async def write(stream: TrioTCPStream, sealed: bytes) -> None:
             self.scope.cancel()
-            return stock_encrypt(writer, data)
+            await write_sealed(stream, sealed)
 
-        self._patch.setattr(NoiseTransportReadWriter, "encrypt", encrypt)
+        self._patch.setattr(TrioTCPStream, "write", write)
         self.scope.__enter__()
 
     def __exit__(self, *exc: Any) -> bool:

@@ -83,6 +83,11 @@ def stall_after_list(chunks: ChunkList) -> Serve:
     return handle
 
 
+async def refuse_list(stream: Any) -> None:
+    await read_request(stream)
+    await stream.write(frame(ChunkList(available=False, size_bytes=0, hashes=b"")))
+
+
 async def say_nothing(_stream: Any) -> None:
     await trio.sleep_forever()
 
@@ -136,6 +141,37 @@ async def test_a_large_blob_comes_from_all_sources_at_once(tmp_path: Path) -> No
         assert await market.fetch() == BLOB
     assert all(parts), "nobody was left out"
     assert set().union(*parts) == set(range(13))
+
+
+async def test_the_next_run_is_asked_for_before_the_last_has_come(tmp_path: Path) -> None:
+    async def answer_later(stream: Any) -> None:
+        """Answer a request for chunks when there is another, or none can come."""
+        assert isinstance(await read_request(stream), ChunkListRequest)
+        await stream.write(frame(TRUE_LIST))
+        await serve_later(stream)
+
+    async def serve_later(stream: Any) -> None:
+        left, waiting = len(BLOB), []
+        while left:
+            waiting.append(await read_request(stream))
+            asked = sum(one.count for one in waiting) * CHUNK_BYTES
+            while len(waiting) > 1 or (waiting and asked >= left):
+                request = waiting.pop(0)
+                start = request.first * CHUNK_BYTES
+                data = BLOB[start : start + request.count * CHUNK_BYTES]
+                await stream.write(frame(ChunkHeader(available=True, size_bytes=len(data))))
+                await stream.write(data)
+                left -= len(data)
+
+    streams: list[Any] = []
+
+    async def handle(stream: Any) -> None:
+        streams.append(stream)
+        await (answer_later if len(streams) == 1 else serve_later)(stream)
+
+    async with start_market(tmp_path, handle, refuse_list, io_seconds=600.0) as market:
+        assert await market.fetch() == BLOB
+        assert market.blamed() == []
 
 
 async def test_honest_nodes_serve_chunks_and_load_the_blob_once(tmp_path: Path) -> None:

@@ -445,16 +445,16 @@ def watch_sending(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
 
 
 def pause_first_read(monkeypatch: pytest.MonkeyPatch, until: trio.Event) -> trio.Event:
-    """Let whoever reads a large piece first wait for an event; tell when it has."""
-    paused, receive = trio.Event(), PeerStream.receive_some
+    """Let whoever reads a blob first wait for an event; tell when it has."""
+    paused, receive = trio.Event(), PeerStream.receive_into
 
-    async def pause(self: PeerStream, max_bytes: int) -> bytes:
-        if max_bytes > 1000 and not paused.is_set():
+    async def pause(self: PeerStream, into: memoryview) -> int:
+        if not paused.is_set():
             paused.set()
             await until.wait()
-        return await receive(self, max_bytes)
+        return await receive(self, into)
 
-    monkeypatch.setattr(PeerStream, "receive_some", pause)
+    monkeypatch.setattr(PeerStream, "receive_into", pause)
     return paused
 
 

@@ -22,7 +22,9 @@ from tests.support.network import LOCAL, PATIENCE_SECONDS
 _MISSING: Final = object()
 
 # Read when tests are collected, before any host is built.
-STOCK: Final = {name: getattr(target, name, _MISSING) for target, name, _ in hardening.PATCHES}
+STOCK: Final = {
+    (target, name): getattr(target, name, _MISSING) for target, name, _ in hardening.PATCHES
+}
 STOCK_LOG_PROPAGATES: Final = logging.getLogger("libp2p").propagate
 
 
@@ -39,15 +41,16 @@ class Unpatched:
             if name not in names:
                 continue
             setattr(target, name, replacement)  # what the end of the test puts back
-            if STOCK[name] is _MISSING:
+            stock = STOCK[target, name]
+            if stock is _MISSING:
                 self._monkeypatch.delattr(target, name)
             else:
-                self._monkeypatch.setattr(target, name, STOCK[name])
+                self._monkeypatch.setattr(target, name, stock)
         self._monkeypatch.setattr(hardening, "PATCHES", kept)
 
     def restore_all(self) -> None:
         """Leave no patch in place."""
-        self.restore(*STOCK)
+        self.restore(*(name for _, name in STOCK))
 
 
 def build_stock_host(**options: Any) -> BasicHost:
