@@ -142,7 +142,8 @@ async def _read_header(session: SecureSession, n: int) -> bytes:
     """
     connection: Yamux = session._multiplexer  # type: ignore[attr-defined]
     while True:
-        if not _count_ahead(session) and await _take_message(session, connection):
+        is_sealed = isinstance(session, SecureSession)  # all of ours are
+        if is_sealed and not _count_ahead(session) and await _take_message(session, connection):
             continue
         header = await _read_exactly(session, n)
         _, kind, flags, stream_id, length = _HEADER.unpack(header)

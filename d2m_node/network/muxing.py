@@ -86,7 +86,7 @@ def _admit_body(self: Yamux, length: int) -> None:
 
 
 async def _bounded_read_body(self: Yamux, length: int) -> bytes:
-    _admit_body(self, length)
+    self._admit_body(length)  # type: ignore[attr-defined]
     return await read_body(self, length)
 
 

@@ -29,15 +29,22 @@ class Flooded:
             ID(self._hostile_seller.peer_id)
         ]
         muxed = connection.muxed_conn
-        stock_extend = muxed._read_data_body
+        read_body, admit_body = muxed._read_data_body, muxed._admit_body
 
-        async def measure(length: int) -> bytes:
-            data = await stock_extend(length)
+        def note(length: int) -> None:
             unread = length + sum(map(len, muxed.stream_buffers.values()))
             self.most_unread = max(self.most_unread, unread)
+
+        def measure_admitted(length: int) -> None:
+            admit_body(length)
+            note(length)
+
+        async def measure_read(length: int) -> bytes:  # which is all that stock does
+            data = await read_body(length)
+            note(length)
             return bytes(data)
 
-        muxed._read_data_body = measure
+        muxed._admit_body, muxed._read_data_body = measure_admitted, measure_read
         gone = Watch(self._server, self._hostile_seller.peer_id)
         done = trio.Event()
         with trio.fail_after(PATIENCE_SECONDS):
@@ -46,7 +53,8 @@ class Flooded:
                 nursery.start_soon(_set_after, gone.disconnected_event, done)
                 await done.wait()
                 nursery.cancel_scope.cancel()
-        self.is_cut_off = gone.disconnected_event.is_set()
+        # The flooder may have connected again meanwhile.
+        self.is_cut_off = gone.disconnected_event.is_set() or muxed.is_closed
 
     async def _send(self, stream_count: int, frame_bytes: int, done: trio.Event) -> None:
         streams = [
