@@ -21,13 +21,13 @@ LIMITS: Final = MappingProxyType(
         "rss_bytes": 160 * 1024.0,
         "fds": 0.05,
         "threads": 0.05,
-        "blob_bytes": 2 * 1024.0,
+        "blob_bytes": 6 * 1024.0,
     }
 )
 """Flat is what grows by at most so much per job: of memory what the first fifty jobs or so add to
 the events that are kept for subscribers, about 80 KiB a job, and what an allocator keeps of jobs
-that have left the state; of descriptors and threads one in twenty jobs; of blobs next to nothing,
-because those of all but a few jobs are to be gone. The database is told only: its write-ahead log
+that have left the state; of descriptors and threads one in twenty jobs; of blobs a tenth of
+what a job brings, because those of all but a few jobs are to be gone. The database is told only: its write-ahead log
 first fills, and of each job some records stay, as docs/OPERATIONS.md says."""
 
 
