@@ -26,9 +26,9 @@ LIMITS: Final = MappingProxyType(
 )
 """Flat is what grows by at most so much per job: of memory what the first fifty jobs or so add to
 the events that are kept for subscribers, about 80 KiB a job, and what an allocator keeps of jobs
-that have left the state; of descriptors and threads one in twenty jobs; of blobs a tenth of
-what a job brings, because those of all but a few jobs are to be gone. The database is told only:
-its write-ahead log first fills, and of each job some records stay, as docs/OPERATIONS.md says."""
+that have left the state; of descriptors and threads one in twenty jobs; of blobs a tenth of what a
+job brings, because those of all but a few jobs are to be gone. The database is told only: its
+write-ahead log first fills, and of each job some records stay, as docs/OPERATIONS.md says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
