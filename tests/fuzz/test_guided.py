@@ -10,11 +10,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from d2m_node.network import fast_lane
+from d2m_node.roles.room import Room
 from protocol.errors import InvalidMessage
 from protocol.wire.codec import decode_message
 from protocol.wire.messages import AnyMessage
 from tests.fuzz import command
-from tests.fuzz.guided import planted
+from tests.fuzz.guided import lanes, planted, rooms
 from tests.fuzz.guided.forms import Form, change
 from tests.fuzz.guided.messages import MESSAGES, prefix
 from tests.fuzz.guided.reader import Reader, list_seeds, run_input
@@ -70,6 +72,22 @@ def test_each_reader_stands_its_seeds_and_takes_one_of_them(reader: Reader) -> N
 def test_each_reader_stands_bytes_that_are_nothing(data: bytes) -> None:
     for index, reader in enumerate(READERS):
         assert run_input(READERS, bytes([index]) + data)[0] is reader
+
+
+@pytest.mark.parametrize(
+    ("reader", "place", "name"),
+    [(lanes.READERS[0], fast_lane, "_deliver"), (rooms.READERS[0], Room, "validate")],
+    ids=["multiplexer", "gossip"],
+)
+def test_an_error_that_the_node_would_survive_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, reader: Reader, place: object, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("planted")
+
+    monkeypatch.setattr(place, name, fail)
+    with pytest.raises(IndexError, match="planted"):
+        reader.read(reader.seeds[0])
 
 
 def test_no_two_readers_share_a_name() -> None:

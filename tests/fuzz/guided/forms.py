@@ -5,17 +5,21 @@ changed in one place, and put together again.
 """
 
 import random
+import struct
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
 import msgpack
+from libp2p.stream_muxer.yamux.yamux import TYPE_DATA, YAMUX_HEADER_FORMAT
 from libp2p.utils.varint import decode_uvarint, encode_uvarint
 
 ChangeBytes = Callable[[bytes], bytes]
 """What libFuzzer does to bytes."""
 
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 2**16, 2**31, 2**32, 2**62, 2**63, 2**64 - 1, -1, -(2**63))
+MUXED_HEADER = YAMUX_HEADER_FORMAT
+MUXED_BYTES = struct.calcsize(MUXED_HEADER)
 LENGTHS = (0, 1, 31, 32, 33, 64, 65, 66, 255, 256, 1024, 1025)
 
 
@@ -26,6 +30,7 @@ class Form(Enum):
     PACKED = "one value of MessagePack"
     FRAMES = "values of MessagePack, each behind four bytes of length"
     VARINT = "bytes behind a varint of their length"
+    MUXED = "frames of yamux"
 
 
 def change(data: bytes, form: Form, dice: random.Random, change_bytes: ChangeBytes) -> bytes:
@@ -37,6 +42,8 @@ def change(data: bytes, form: Form, dice: random.Random, change_bytes: ChangeByt
             return _change_frames(data, dice, change_bytes)
         case Form.VARINT:
             return _change_behind_varint(data, change_bytes)
+        case Form.MUXED:
+            return _change_muxed(data, dice, change_bytes)
         case Form.PLAIN:
             return change_bytes(data)
 
@@ -72,6 +79,52 @@ def _change_behind_varint(data: bytes, change_bytes: ChangeBytes) -> bytes:
         return change_bytes(data)
     body = change_bytes(data[size : size + length])
     return bytes(encode_uvarint(len(body))) + body + data[size + length :]
+
+
+def split_muxed(data: bytes) -> list[bytes]:
+    """Cut bytes into frames of yamux, and what is left of them."""
+    frames = []
+    while len(data) >= MUXED_BYTES:
+        _, kind, _, _, length = struct.unpack_from(MUXED_HEADER, data)
+        end = MUXED_BYTES + (length if kind == TYPE_DATA else 0)
+        frames.append(data[:end])
+        data = data[end:]
+    return [*frames, data]
+
+
+def _change_muxed(data: bytes, dice: random.Random, change_bytes: ChangeBytes) -> bytes:
+    """Change one frame, or their order; the length of data stays true, but for once in a while."""
+    *frames, rest = split_muxed(data)
+    if not frames:
+        return change_bytes(data)
+    at = dice.randrange(len(frames))
+    match dice.randrange(6):
+        case 0:
+            frames.insert(at, dice.choice(frames))
+        case 1:
+            del frames[at]
+        case _:
+            frames[at] = _change_frame(frames[at], dice, change_bytes)
+    return b"".join(frames) + rest
+
+
+def _change_frame(frame: bytes, dice: random.Random, change_bytes: ChangeBytes) -> bytes:
+    version, kind, flags, stream_id, length = struct.unpack_from(MUXED_HEADER, frame)
+    body = frame[MUXED_BYTES:]
+    match dice.randrange(6):
+        case 0:
+            kind = dice.choice((0, 1, 2, 3, 4))
+        case 1:
+            flags = dice.choice((0, 1, 2, 4, 8, 5, 9, 12, 15))
+        case 2:
+            stream_id = dice.choice((0, 1, 2, 3, 4, 5, 7, 2**32 - 1))
+        case 3:
+            lied = dice.choice([one for one in NUMBERS if 0 <= one < 2**32])
+            return struct.pack(MUXED_HEADER, version, kind, flags, stream_id, lied) + body
+        case _:
+            body = change_bytes(body)
+    length = len(body) if kind == TYPE_DATA else length
+    return struct.pack(MUXED_HEADER, version, kind, flags, stream_id, length) + body
 
 
 def _change_packed(data: bytes, dice: random.Random, change_bytes: ChangeBytes) -> bytes:

@@ -209,12 +209,28 @@ def ask_where(data: bytes) -> None:
     parse_endpoint(run_alone(Puncher._ask_where, asking, OWN))
 
 
-def serve_punch(data: bytes) -> None:
-    """Who wants to punch a hole names addresses; nothing is dialled before all is agreed."""
-    from d2m_node.network.punch import _read_addresses, _receive
+class _Puncher(Puncher):
+    """One that is reached through a relay, and notes what it would dial."""
 
-    message = run_alone(_receive, HostileStream(data), dcutr_pb2.HolePunch.CONNECT)
-    for address in _read_addresses(message):
+    def __init__(self) -> None:
+        self._settings = SETTINGS
+        self._peers = _Peers()  # type: ignore[assignment]
+        self._peers.is_relayed = self._peers.is_registered  # type: ignore[method-assign]
+        self._seen_at = None
+        self._list_direct = lambda: ADDRESSES
+        self.named: Sequence[str] = ()
+
+    async def _dial_all(self, _peer: ID, addresses: Sequence[str], _dial: object) -> None:
+        self.named = addresses
+
+
+def serve_punch(data: bytes) -> None:
+    """Who wants to punch a hole names a few addresses that can be dialled."""
+    stream, puncher = HostileStream(data), _Puncher()
+    run_alone(puncher._serve, stream)
+    assert 0 < len(stream.written) <= circuits.MAX_MESSAGE_BYTES
+    assert len(puncher.named) <= MAX_ADDRESSES
+    for address in puncher.named:
         parse_endpoint(address)
 
 
@@ -331,7 +347,13 @@ READERS = [
         Form.VARINT,
     ),
     Reader("identity", ask_where, (*REFUSALS, ValueError), [prefix(IDENTITY)], Form.VARINT),
-    Reader("hole punch", serve_punch, REFUSALS, [prefix(one) for one in PUNCHES], Form.VARINT),
+    Reader(
+        "hole punch",
+        serve_punch,
+        REFUSALS,
+        [*map(prefix, PUNCHES), b"".join(map(prefix, PUNCHES))],
+        Form.VARINT,
+    ),
     Reader("word on the LAN", hear_lan, (), [_build_texts()]),
     Reader("address in the registry", read_address, (ValueError,), TEXTS),
     Reader(

@@ -10,6 +10,7 @@ import trio
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 from trio._core._run import _r as scheduling
+from trio.testing import MockClock
 
 from tests.fuzz.guided.forms import ChangeBytes, Form, change
 
@@ -70,9 +71,9 @@ def list_seeds(readers: Sequence[Reader]) -> list[bytes]:
 
 
 def run_alone(call: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Run a call with trio; its tasks take their turns in the same order each time."""
+    """Run a call with trio: its tasks take turns in the same order each time, and none waits."""
     scheduling.seed(0)
-    return trio.run(call, *args)
+    return trio.run(call, *args, clock=MockClock(autojump_threshold=0))
 
 
 async def run_inline(call: Callable[..., T], *args: Any, **_options: Any) -> T:

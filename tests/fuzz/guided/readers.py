@@ -3,7 +3,7 @@
 The first byte of an input is a place in this list: a corpus is of no use to another list.
 """
 
-from tests.fuzz.guided import blobs, doors, messages, peers, rooms
+from tests.fuzz.guided import blobs, doors, lanes, messages, peers, rooms
 
 READERS = (
     *messages.READERS,
@@ -11,4 +11,5 @@ READERS = (
     *blobs.READERS,
     *rooms.READERS,
     *doors.READERS,
+    *lanes.READERS,
 )

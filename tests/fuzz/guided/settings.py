@@ -3,7 +3,14 @@
 from typing import Final
 
 READERS: Final = "tests.fuzz.guided.readers"
-INSTRUMENTED: Final = ("protocol", "d2m_node", "multiaddr", "libp2p.peer", "libp2p.utils")
+INSTRUMENTED: Final = (
+    "protocol",
+    "d2m_node",
+    "multiaddr",
+    "libp2p.peer",
+    "libp2p.utils",
+    "libp2p.stream_muxer.yamux",
+)
 """Packages whose branches are followed: ours, and those of others that parse in Python."""
 
 CORPUS: Final = "corpus"
