@@ -19,8 +19,8 @@ from protocol.hashing import Domain, address_word, fixed_bytes, keccak, word
 from protocol.types import Address, Digest, JobId, RoundIndex
 
 SIGNATURE_BYTES = 65
-REMEMBERED: Final = 4096
-"""Digests, and signers: what a large job says in a few rounds."""
+REMEMBERED: Final = 1024
+"""Digests, and signers: what a large job says in a round or two."""
 
 _DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 _RECOVERY_BIT = 1 << 255
