@@ -17,7 +17,28 @@ from libp2p.utils.varint import decode_uvarint, encode_uvarint
 ChangeBytes = Callable[[bytes], bytes]
 """What libFuzzer does to bytes."""
 
-NUMBERS = (0, 1, 2, 127, 128, 255, 256, 2**16, 2**31, 2**32, 2**62, 2**63, 2**64 - 1, -1, -(2**63))
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    5,
+    10,
+    100,
+    1000,
+    127,
+    128,
+    255,
+    256,
+    2**16,
+    2**31,
+    2**32,
+    2**62,
+    2**63,
+    2**64 - 1,
+    -1,
+    -(2**63),
+)
 MUXED_HEADER = YAMUX_HEADER_FORMAT
 MUXED_BYTES = struct.calcsize(MUXED_HEADER)
 LENGTHS = (0, 1, 31, 32, 33, 64, 65, 66, 255, 256, 1024, 1025)
@@ -184,6 +205,9 @@ def _change_list(
             changed.append(dice.choice(NUMBERS))
         case 3:
             changed[at] = dice.choice((dice.choice(NUMBERS), bytes(dice.choice(LENGTHS)), [], None))
+        case 4:
+            other = dice.randrange(len(changed))
+            changed[at], changed[other] = changed[other], changed[at]
         case _:
             changed[at] = _change_value(changed[at], dice, change_bytes)
     return changed

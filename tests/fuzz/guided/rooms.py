@@ -9,16 +9,25 @@ import msgspec
 from d2m_node.network.counts import NetworkCounts
 from d2m_node.network.gossip import Gossip
 from d2m_node.ports import TopicPlace, Verdict
-from d2m_node.roles.statements import SignedMessage, sender_of, signed_part, step_of
+from d2m_node.roles.statements import (
+    UNSIGNED,
+    SignedMessage,
+    compute_opened_commitment,
+    sender_of,
+    signed_part,
+    step_of,
+)
 from protocol.errors import InvalidMessage
-from protocol.types import JobId
+from protocol.sortition import compute_ticket_chain
+from protocol.types import Digest, JobId, RoundIndex
+from protocol.update import UpdateSecret, compute_update_commitment
 from protocol.wire import messages as wire
 from protocol.wire.codec import decode_message, encode_message
 from protocol.wire.messages import GossipMessage
 from protocol.wire.topics import Topic, find_topic, name_topic, parse_topic
 from tests.fuzz.guided.forms import Form
 from tests.fuzz.guided.reader import PEER, Reader, run_alone
-from tests.support.job import CONES, JOB, SELLERS, Cast, Offer
+from tests.support.job import CONES, JOB, SELLERS, TICKETS, Cast, Offer, ticket_secret
 from tests.support.market import DOMAIN, Node
 from tests.support.network import build_settings
 
@@ -93,27 +102,63 @@ def hear(data: bytes) -> None:
     while data and len(frames) < MOST_MESSAGES:
         size = int.from_bytes(data[:LENGTH_BYTES], "big")
         body, data = data[LENGTH_BYTES:][:size], data[LENGTH_BYTES + size :]
-        frames.append(_prepare(flags >> 2 * len(frames), body))
+        frames += _prepare(flags & SIGNED, body)
+        flags >>= 2
     run_alone(_Listener().hear, frames)
 
 
-def _prepare(flags: int, body: bytes) -> tuple[str, bytes]:
-    """Find the topic, and sign a message that is one."""
+def _prepare(flags: int, body: bytes) -> list[tuple[str, bytes]]:
+    """Find the topic, and sign a message that is one; an opening comes behind what it opens."""
     name = list(TOPICS.values())[flags % len(TOPICS)]
-    is_signed = flags & SIGNED == SIGNED
     try:
         message = decode_message(body)
     except InvalidMessage:
-        return name, body
-    if not is_signed or not isinstance(message, GossipMessage):
-        return name, body
-    name = TOPICS[find_topic(message)]
+        return [(name, body)]
+    if flags != SIGNED or not isinstance(message, GossipMessage):
+        return [(name, body)]
     signer = _find_signer(message)
-    if signer is None or not isinstance(message, SignedMessage):
-        return name, body
+    if signer is None:
+        return [(name, body)]
+    said = [one for one in (_commit_to(message, signer), message) if one is not None]
+    return [(TOPICS[find_topic(one)], encode_message(_sign(one, signer))) for one in said]
+
+
+def _sign(message: GossipMessage, signer: Node) -> GossipMessage:
+    if not isinstance(message, SignedMessage):
+        return message
     digest = signed_part(message).digest(DOMAIN)
-    signed = msgspec.structs.replace(message, signature=signer.signer.sign_digest(digest))
-    return name, encode_message(signed)
+    return msgspec.structs.replace(message, signature=signer.signer.sign_digest(digest))
+
+
+def _commit_to(message: GossipMessage, signer: Node) -> GossipMessage | None:
+    """Return what an opening opens."""
+    account = signer.signer.address
+    match message:
+        case wire.UpdateOpening():
+            secret = UpdateSecret(
+                job=JobId(message.job_id),
+                round_index=RoundIndex(message.round_index),
+                seller=account,
+                update_digest=Digest(message.digest),
+                salt=message.salt,
+            )
+            return wire.UpdateCommit(
+                job_id=message.job_id,
+                round_index=message.round_index,
+                seller_index=message.seller_index,
+                commitment=compute_update_commitment(DOMAIN, secret),
+                signature=UNSIGNED,
+            )
+        case wire.VoteOpening():
+            return wire.VoteCommit(
+                job_id=message.job_id,
+                round_index=message.round_index,
+                mini=message.mini,
+                cone_index=message.cone_index,
+                commitment=compute_opened_commitment(DOMAIN, message, account),
+                signature=UNSIGNED,
+            )
+    return None
 
 
 def _find_signer(message: GossipMessage) -> Node | None:
@@ -157,6 +202,7 @@ def frame(*messages: GossipMessage, is_signed: bool = True) -> bytes:
 def _build_gossip() -> list[bytes]:
     place = {"job_id": JOB, "round_index": 0, "signature": bytes(65)}
     word = bytes(range(32))
+    element = compute_ticket_chain(ticket_secret(CAST.cones[1]), TICKETS).element(1)
     said: list[GossipMessage] = [
         wire.AvailabilityBitmap(attempt=0, cone_index=1, bitmap=word, **place),
         wire.VoteCommit(mini=0, cone_index=2, commitment=word, **place),
@@ -167,6 +213,10 @@ def _build_gossip() -> list[bytes]:
         wire.VoteOpening(
             job_id=JOB, round_index=0, mini=0, cone_index=2, digest=word, trace=word,
             chain_element=word,
+        ),
+        wire.VoteOpening(
+            job_id=JOB, round_index=0, mini=0, cone_index=1, digest=word, trace=word,
+            chain_element=element,
         ),
     ]  # fmt: skip
     first, second = OFFERS
