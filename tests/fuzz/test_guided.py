@@ -33,9 +33,9 @@ def quiet(_line: str) -> None:
 
 @needs_atheris
 def test_inputs_chosen_by_what_they_reach_break_no_reader(tmp_path: Path) -> None:
-    report = run_guided(tmp_path, runs=5000, seed=1, say=quiet)
+    report = run_guided(tmp_path, runs=3000, seed=1, say=quiet)
     assert report.find_harm() == [], report.explanation
-    assert report.runs == 5000
+    assert report.runs == 3000
     assert report.readers.keys() == {reader.name for reader in READERS}
     assert report.corpus_count > len(list_seeds(READERS)), "nothing new was reached"
 

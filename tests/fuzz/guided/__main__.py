@@ -18,7 +18,6 @@ from types import ModuleType
 import atheris
 import psutil
 import structlog
-import trio
 
 from tests.fuzz.guided.settings import (
     CORPUS,
@@ -81,12 +80,10 @@ def fuzz(folder: Path, *, runs: int, seed: int, module: str) -> None:
         change_input,
         choose_reader,
         list_seeds,
-        run_inline,
         run_input,
     )
 
     readers: Sequence[Reader] = _load(module).READERS
-    trio.to_thread.run_sync = run_inline  # type: ignore[assignment]
     tally = Tally(folder, runs)
 
     def run(data: bytes) -> None:

@@ -71,13 +71,21 @@ def list_seeds(readers: Sequence[Reader]) -> list[bytes]:
 
 
 def run_alone(call: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Run a call with trio: its tasks take turns in the same order each time, and none waits."""
+    """Run a call with trio: its tasks take turns in the same order each time, and none waits.
+
+    The clock jumps whenever all tasks wait, also for a thread: so there are no threads.
+    """
     scheduling.seed(0)
-    return trio.run(call, *args, clock=MockClock(autojump_threshold=0))
+    in_thread = trio.to_thread.run_sync
+    trio.to_thread.run_sync = _run_inline  # type: ignore[assignment]
+    try:
+        return trio.run(call, *args, clock=MockClock(autojump_threshold=0))
+    finally:
+        trio.to_thread.run_sync = in_thread
 
 
-async def run_inline(call: Callable[..., T], *args: Any, **_options: Any) -> T:
-    """Stand for `trio.to_thread.run_sync` where all must happen in the same order each time."""
+async def _run_inline(call: Callable[..., T], *args: Any, **_options: Any) -> T:
+    """Stand for `trio.to_thread.run_sync`."""
     await trio.lowlevel.checkpoint()
     return call(*args)
 
