@@ -23,8 +23,8 @@ from d2m_node.network.noise_lane import NOISE_PATCHES
 BATCH_FRAMES: Final = 4
 """Frames of one stream that go out in one call, to begin with; other streams wait for so many."""
 
-MAX_BATCH_FRAMES: Final = 16
-"""The same while they go out quickly."""
+MAX_BATCH_FRAMES: Final = 17
+"""The same while they go out quickly: a piece of a blob."""
 
 QUICK_SECONDS: Final = 0.05
 """For a batch. What waits behind one is not late."""
@@ -65,7 +65,8 @@ def _set_send_window(self: YamuxStream, left: int) -> None:
 
 async def _write_batches(self: YamuxStream, data: bytes | memoryview) -> None:
     """Send several frames in one call, as far as the window is open."""
-    view, sent, frames = memoryview(data), 0, BATCH_FRAMES
+    view, sent = memoryview(data), 0
+    frames: int = self.__dict__.get("_batch_frames", BATCH_FRAMES)
     while sent < len(view):
         if self.send_closed or self.closed:
             raise MuxedStreamError("Stream is closed for sending")
@@ -78,6 +79,7 @@ async def _write_batches(self: YamuxStream, data: bytes | memoryview) -> None:
         await self.conn._write_frame(_build_frames(self.stream_id, view[sent : sent + size]))
         is_quick = trio.current_time() - began < QUICK_SECONDS
         frames = min(2 * frames, MAX_BATCH_FRAMES) if is_quick else BATCH_FRAMES
+        self._batch_frames = frames  # type: ignore[attr-defined]
         sent += size
 
 

@@ -12,8 +12,8 @@ from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH, NoiseTransportReadWriter
 
-READ_BYTES: Final = 1024 * 1024
-"""What the system is asked for at once."""
+READ_BYTES: Final = 120 * 1024
+"""What the system is asked for at once; larger buffers would be mapped anew for each call."""
 
 LENGTH_BYTES: Final = 2
 TAG_BYTES: Final = 16

@@ -132,9 +132,9 @@ class StreamServer:
 
     async def _send(self, stream: PeerStream, lane: Lane, blob: OpenBlob, extent: range) -> None:
         """Send a range by pieces. Who takes no piece within `io_seconds` loses the stream."""
-        step = self._uplink.piece_bytes
+        step, data = self._uplink.piece_bytes, memoryview(blob.data)
         for offset in extent[::step]:
-            piece = blob.data[offset : min(extent.stop, offset + step)]
+            piece = data[offset : min(extent.stop, offset + step)]
             await self._uplink.take_turn(stream.peer_id, len(piece))
             await stream.send(piece)
             lane.sent_bytes += len(piece)

@@ -149,7 +149,7 @@ def open_pairs(folder: Path, *, keeps: bool) -> Iterator[dict[str, Pair]]:
             keeping = ["--keeps"] if keeps else []
             giver = stack.enter_context(open_side("give", way, str(folder), *keeping))
             at = str(giver.answer()["at"])
-            taker = stack.enter_context(open_side("take", way, str(folder), "--at", at))
+            taker = stack.enter_context(open_side("take", way, str(folder), "--at", at, *keeping))
             taker.answer()
             pairs[way] = Pair(giver, taker)
         yield pairs

@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("way", choices=["d2m", "tls", "tcp"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--at", default="", help="where the giver listens")
-    parser.add_argument("--keeps", action="store_true", help="the giver has its blobs in memory")
+    parser.add_argument("--keeps", action="store_true", help="blobs are in memory on both sides")
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     side = {"give": give, "take": take}[arguments.side]
@@ -108,7 +108,9 @@ async def take(arguments: argparse.Namespace) -> None:
         await obey({}, SocketTaker(connection, folder, digests))
         return
     address, peer_id = arguments.at.split()
-    settings = build_settings(folder / "identity")
+    # A node keeps parts on its disk, in case it ends before a blob is whole.
+    partials = {} if arguments.keeps else {"partial_folder": folder / "partials"}
+    settings = build_settings(folder / "identity", **partials)
     async with open_store(folder) as store, open_network(settings, Shelf(), Notebook()) as network:
         network.set_address_book({bytes.fromhex(peer_id): address})
         await network.stack.pubsub.wait_for_peer(ID(bytes.fromhex(peer_id)), PATIENCE_SECONDS)
