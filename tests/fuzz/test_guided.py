@@ -90,6 +90,17 @@ def test_an_error_that_the_node_would_survive_is_a_finding(
         reader.read(reader.seeds[0])
 
 
+def test_a_bug_behind_a_refusal_is_a_finding() -> None:
+    def refuse(data: bytes) -> None:
+        try:
+            data.no_such_method()  # type: ignore[attr-defined]
+        except AttributeError as exc:
+            raise InvalidMessage("stream broken") from exc
+
+    with pytest.raises(AttributeError, match="no_such_method"):
+        run_input([Reader("refuses", refuse, (InvalidMessage,))], b"\x00")
+
+
 def test_no_two_readers_share_a_name() -> None:
     assert len({reader.name for reader in READERS}) == len(READERS)
 

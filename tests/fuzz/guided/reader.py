@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 MAX_READERS = 256
 """The first byte of an input chooses one."""
+BUGS = (AssertionError, AttributeError, NameError)
+"""No bytes may lead to these, whatever the error is that they are turned into."""
 PEER = bytes.fromhex("002408011220") + bytes(range(32))
 """Who sends all that is read."""
 
@@ -48,7 +50,9 @@ def run_input(readers: Sequence[Reader], data: bytes) -> tuple[Reader, bool]:
     reader = choose_reader(readers, data)
     try:
         reader.read(data[1:])
-    except reader.refusals:
+    except reader.refusals as refusal:
+        if isinstance(refusal.__cause__, BUGS):  # behind "errors of any layer"
+            raise refusal.__cause__ from refusal
         return reader, False
     return reader, True
 
