@@ -189,6 +189,8 @@ class ChunkFetch:
                     assembly.asked.subtract(asked.popleft())
                 else:
                     await assembly.changed.wait()
+            if asked:  # others brought what is still on its way here
+                await stream.reset()
         finally:
             for run in asked:
                 assembly.asked.subtract(run)
