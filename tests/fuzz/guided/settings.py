@@ -29,7 +29,10 @@ WARM_UP_SHARE: Final = 0.1
 GROWTH_BYTES: Final = 64 * 2**20
 """Beyond the corpus and what it makes caches hold."""
 LIBFUZZER: Final = (
-    "-timeout=30",  # seconds for one input
+    # Seconds for one input, by the clock on the wall: a busy machine may stall a process for long,
+    # and what it did not run meanwhile is not slow.
+    "-timeout=300",
+    "-report_slow_units=300",
     "-rss_limit_mb=2048",
     "-reload=0",
     # Much is decoded in C, where nothing is traced: all real messages stay to be changed.
