@@ -84,6 +84,8 @@ def connect(path: Path) -> sqlite3.Connection:
             path.chmod(0o600)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            # The system keeps the file's pages too: a larger cache only takes memory for months.
+            connection.execute("PRAGMA cache_size = -512")
             check_integrity(connection, path)
             _migrate(connection, path)
         except BaseException:
