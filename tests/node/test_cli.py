@@ -284,12 +284,15 @@ async def test_a_bug_in_the_node_is_not_the_askers(node: FakeNode, command: Any)
 
 
 async def test_a_model_is_saved(node: FakeNode, command: Any, tmp_path: Path) -> None:
-    node.desk.models[JobId(2)] = b"weights"
+    node.models.files[JobId(2)], node.models.at_peers[JobId(4)] = b"weights", b"other weights"
     path = tmp_path / "model.safetensors"
     ended = await in_thread(command, "job", "model", "2", "-o", str(path), "--json")
-    assert ended.json == {"job": 2, "path": str(path), "size_bytes": 7}
+    saved = {"job": 2, "path": str(path), "size_bytes": 7, "is_delivered": True}
+    assert (ended.json, path.read_bytes()) == (saved, b"weights")
+    fetched = await in_thread(command, "job", "model", "4", "-o", str(path), "--json")
+    assert fetched.json == {"job": 4, "path": str(path), "size_bytes": 13, "is_delivered": False}
     missing = await in_thread(command, "job", "model", "3", "-o", str(path))
-    assert (missing.code, "no model has been delivered" in missing.err) == (3, True)
+    assert (missing.code, "it has no model" in missing.err) == (3, True)
 
 
 async def test_a_bare_number_shows_a_job(node: FakeNode, command: Any) -> None:
