@@ -108,6 +108,7 @@ def decisions(events: list[dict[str, Any]]) -> list[str]:
     return [event["digest"] for event in events if event["event"] in kinds]
 
 
+@pytest.mark.long
 def test_a_job_whose_pool_neither_gossips_nor_listens_completes(tmp_path: Path) -> None:
     """Nobody else is of any audience, so that there is no gossip at all: pulls do everything."""
     events = run_devnet(
