@@ -1,7 +1,7 @@
 """One libp2p stream: length-prefixed messages, a bound on every wait, our own errors."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import trio
@@ -35,6 +35,9 @@ KINDS: Final = {
 """What a protocol's bytes are counted as."""
 
 
+STOPPED_SENDING: Final = "the peer stopped sending"
+
+
 class PeerStream:
     """A stream to or from one peer.
 
@@ -56,42 +59,39 @@ class PeerStream:
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send bytes; returns when they are out or buffered by the system."""
-        try:
-            with trio.fail_after(self._io_seconds):
-                await self._stream.write(data)  # type: ignore[arg-type]  # a buffer
-        except trio.TooSlowError as exc:
-            raise StreamTimeout("the peer does not take what we send") from exc
-        except Exception as exc:  # libp2p lets errors of any layer through
-            raise PeerUnreachable(f"stream broken: {exc!r}") from exc
+        with self._patience("the peer does not take what we send"):
+            await self._stream.write(data)  # type: ignore[arg-type]  # a buffer
         self._counts.sent_bytes[self._kind] += len(data)
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """Return between 1 and ``max_bytes`` bytes."""
-        try:
-            with trio.fail_after(self._io_seconds):
-                data = await self._stream.read(max_bytes)
-        except trio.TooSlowError as exc:
-            raise StreamTimeout("the peer stopped sending") from exc
-        except Exception as exc:  # libp2p lets errors of any layer through
-            raise PeerUnreachable(f"stream broken: {exc!r}") from exc
-        if not data:
-            raise PeerUnreachable("the stream ended early")
-        self._counts.received_bytes[self._kind] += len(data)
+        with self._patience(STOPPED_SENDING):
+            data = await self._stream.read(max_bytes)
+        self._count_received(len(data))
         return data
 
     async def receive_into(self, into: memoryview) -> int:
         """Fill a buffer from its front; return how much has come, at least a byte."""
+        with self._patience(STOPPED_SENDING):
+            count = await receive_into(self._stream, into)
+        self._count_received(count)
+        return count
+
+    @contextmanager
+    def _patience(self, reason: str) -> Iterator[None]:
+        """Wait so long for the peer; say what went wrong in our own words."""
         try:
             with trio.fail_after(self._io_seconds):
-                count = await receive_into(self._stream, into)
+                yield
         except trio.TooSlowError as exc:
-            raise StreamTimeout("the peer stopped sending") from exc
+            raise StreamTimeout(reason) from exc
         except Exception as exc:  # libp2p lets errors of any layer through
             raise PeerUnreachable(f"stream broken: {exc!r}") from exc
+
+    def _count_received(self, count: int) -> None:
         if not count:
             raise PeerUnreachable("the stream ended early")
         self._counts.received_bytes[self._kind] += count
-        return count
 
     async def send_message(self, message: Message) -> None:
         """Send a message behind its length."""

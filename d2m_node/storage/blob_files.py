@@ -95,11 +95,6 @@ class BlobFiles:
             sync_folder(path.parent)
             sync_folder(self.folder)
 
-    def drop_draft(self, draft: Path) -> None:
-        """Delete a draft that is not needed."""
-        with _translated_errors(draft):
-            draft.unlink(missing_ok=True)
-
     def holds(self, digest: Digest, size_bytes: int) -> bool:
         """Tell whether there is a file of a blob that has the blob's size."""
         with _translated_errors(self.path_of(digest)):

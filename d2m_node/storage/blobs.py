@@ -75,6 +75,8 @@ class Blobs:
     ) -> Digest:
         """Store bytes durably, and why they are kept; return their Keccak-256.
 
+        A ``digest`` is believed: whoever gives it has computed or checked it.
+
         Raises DiskFull if the disk takes no more; nothing has changed then. FatalError else.
         """
         if digest is None:

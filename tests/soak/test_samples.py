@@ -24,7 +24,9 @@ SAMPLE = Sample(
 )
 
 
-def run(jobs: int, *, rss_per_job: float = 0, fds_per_job: float = 0) -> list[Sample]:
+def run(
+    jobs: int, *, rss_per_job: float = 0, fds_per_job: float = 0, blobs_per_job: int = 0
+) -> list[Sample]:
     """Three samples a job, the second one in the midst of the work."""
     return [
         replace(
@@ -32,6 +34,7 @@ def run(jobs: int, *, rss_per_job: float = 0, fds_per_job: float = 0) -> list[Sa
             jobs=job,
             rss_bytes=SAMPLE.rss_bytes + int(rss_per_job * job) + (place == 1) * 30_000_000,
             fds=SAMPLE.fds + int(fds_per_job * job) + (place == 1) * 6,
+            blob_bytes=blobs_per_job * job,
         )
         for job in range(jobs)
         for place in range(3)
@@ -49,7 +52,11 @@ def test_what_every_job_takes_for_a_while_is_no_growth() -> None:
 
 @pytest.mark.parametrize(
     ("name", "growth"),
-    [("rss_bytes", {"rss_per_job": 400_000}), ("fds", {"fds_per_job": 0.5})],
+    [
+        ("rss_bytes", {"rss_per_job": 400_000}),
+        ("fds", {"fds_per_job": 0.5}),
+        ("blob_bytes", {"blobs_per_job": 60_000}),
+    ],
 )
 def test_a_leak_is_found(name: str, growth: dict[str, float]) -> None:
     found = verdicts(run(20, **growth))
