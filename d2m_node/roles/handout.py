@@ -17,10 +17,10 @@ from d2m_node.lookup import find_job
 from d2m_node.model_file import encode_model_file
 from d2m_node.offload import offload
 from d2m_node.ports import Ports, Purpose, Reference
-from d2m_node.roles.access import covers, find_standings, may_be_handed
+from d2m_node.roles.access import find_standings, may_be_handed
 from d2m_node.roles.delivery import open_model
 from d2m_node.roles.sealed_states import WantedState, fetch_sealed
-from d2m_node.roles.sources import peers_of
+from d2m_node.roles.sources import look_up, peers_of
 from protocol.digest import RoundHeader
 from protocol.errors import ProtocolError
 from protocol.job import JobPhase, JobState
@@ -177,14 +177,14 @@ class ModelDesk:
         self, finished: _Finished, digest: Digest, purpose: Purpose, max_bytes: int
     ) -> bytes:
         """Return a blob that the store has for this job, or fetch it. Raises PeerUnreachable."""
-        store, reference = self._ports.store.blobs, Reference(purpose, finished.job.job_id)
-        if any(covers(one, reference) for one in await store.references(digest)):
-            held = await store.get(digest)
-            if held is not None:
-                return held
-        await store.check_room(max_bytes)
-        sources = self._list_sources(finished)
-        return await self._ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
+        data, _ = await look_up(
+            self._ports,
+            digest,
+            self._list_sources(finished),
+            max_bytes=max_bytes,
+            reference=Reference(purpose, finished.job.job_id),
+        )
+        return data
 
     def _list_sources(self, finished: _Finished) -> list[bytes]:
         """List the peers of all who took part, those first that need no dialling."""

@@ -1,6 +1,6 @@
 """Where a role gets bytes from: its own store first, then the peers that should have them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from d2m_node.errors import JobFailed, PeerUnreachable
@@ -43,19 +43,28 @@ async def fetch(
     A blob that this node keeps for another job or purpose is fetched all the same: see `covers`.
     Raises PeerUnreachable if none of the accounts' peers delivers it, DiskFull if there is no room.
     """
+    peers = peers_of(ports, accounts)
+    data, is_kept = await look_up(ports, digest, peers, max_bytes=max_bytes, reference=reference)
+    if not is_kept:  # not here, or it would go with the other job
+        await ports.store.blobs.put(data, reference, digest=digest)
+    return data
+
+
+async def look_up(
+    ports: Ports, digest: Digest, peers: Sequence[bytes], *, max_bytes: int, reference: Reference
+) -> tuple[bytes, bool]:
+    """Return a blob from the store or from peers, and whether it is kept for just this purpose.
+
+    Nothing is put into the store. Raises as `fetch` does.
+    """
     kept_for = await ports.store.blobs.references(digest)
     if any(covers(one, reference) for one in kept_for):
         data = await ports.store.blobs.get(digest)
         if data is not None:
-            if reference not in kept_for:  # it would go with the other job
-                await ports.store.blobs.put(data, reference, digest=digest)
-            return data
-    sources = peers_of(ports, accounts)
+            return data, reference in kept_for
     # Asked before the bytes come: nobody can make us fetch what we cannot keep.
     await ports.store.blobs.check_room(max_bytes)
-    data = await ports.network.fetch_blob(digest, sources=sources, max_bytes=max_bytes)
-    await ports.store.blobs.put(data, reference, digest=digest)
-    return data
+    return await ports.network.fetch_blob(digest, sources=peers, max_bytes=max_bytes), False
 
 
 async def load_body(ports: Ports, job: JobState) -> RequestBody:
